@@ -1,0 +1,60 @@
+"""What every program in sv/bin shares: one line for a user's mistake, option types, the log."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from sv.errors import SvError, UsageError
+
+
+class Parser(argparse.ArgumentParser):
+    """Argument parser in Kaldi's form: exact option names, errors as `UsageError`."""
+
+    def __init__(self, description: str | None) -> None:
+        first = (description or "").strip().splitlines()[0]
+        super().__init__(description=first, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the whole usage: the message is one line."""
+        raise UsageError(f"{message} (see --help)")
+
+
+def true_or_false(text: str) -> bool:
+    """Parse the words true and false (argparse's ``type=bool`` takes 'false' for true)."""
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"must be true or false, not '{text}'")
+    return text == "true"
+
+
+def positive_int(text: str) -> int:
+    """Parse a whole number of at least 1."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not '{text}'")
+    return int(text)
+
+
+def run(name: str, main: Callable[[Sequence[str] | None], int]) -> int:
+    """Run ``main`` and give its exit status; a `SvError` becomes one line on stderr.
+
+    Args:
+        name: The program as its user knows it, ``sv.bin.train``.
+        main: Takes the arguments (None: those of the process), gives the exit status.
+    """
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s", force=True
+    )
+    try:
+        return main(None)
+    except UsageError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    except SvError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader of our stdout has gone (`| head`); Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

@@ -1,0 +1,129 @@
+"""Files written beside and renamed, so that a reader or a crash never meets half a file.
+
+Everything may import this module; it imports only the standard library and ``sv.errors``.
+"""
+
+import contextlib
+import gzip
+import json
+import os
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from sv.errors import SvError, UsageError
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, mode: str = "w", keep_if_same: bool = False) -> Iterator[IO[Any]]:
+    """Open ``path``.tmp for writing; rename it to ``path`` when the block ends without error.
+
+    Args:
+        path: The file to make or replace; its folder is created. A name that ends in ``.gz``
+            is compressed, with no time stamp in it: the same content gives the same bytes.
+        mode: ``"w"`` (UTF-8 text) or ``"wb"``.
+        keep_if_same: Leave an existing file with the same bytes untouched (its time too), so
+            that what was made from it is not made again.
+
+    Raises:
+        SvError: The file cannot be written (no space, no permission, not a folder).
+    """
+    path = Path(path)
+    # The process id keeps two writers of one file apart; the last rename wins, whole.
+    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(tmp, "wb") as raw:
+            yield from _stream(raw, path, mode)
+            raw.flush()
+            os.fsync(raw.fileno())
+        if keep_if_same and path.is_file() and _same_bytes(tmp, path):
+            tmp.unlink()
+        else:
+            os.replace(tmp, path)
+    except OSError as error:
+        tmp.unlink(missing_ok=True)
+        raise SvError(f"cannot write {path}: {error.strerror or error}") from error
+    except BaseException:
+        tmp.unlink(missing_ok=True)
+        raise
+
+
+def _stream(raw: IO[bytes], path: Path, mode: str) -> Iterator[IO[Any]]:
+    binary: IO[bytes] = raw
+    if path.suffix == ".gz":
+        # Level 3: a third of the time of 9 for a tenth more bytes.
+        binary = gzip.GzipFile("", "wb", compresslevel=3, fileobj=raw, mtime=0)  # type: ignore
+    if mode == "wb":
+        yield binary
+    else:
+        import io  # noqa: PLC0415
+
+        text = io.TextIOWrapper(binary, encoding="utf-8", newline="\n")
+        yield text
+        text.flush()
+        text.detach()
+    if binary is not raw:
+        binary.close()
+
+
+def _same_bytes(a: Path, b: Path) -> bool:
+    if a.stat().st_size != b.stat().st_size:
+        return False
+    with open(a, "rb") as file_a, open(b, "rb") as file_b:
+        while block := file_a.read(1 << 20):
+            if block != file_b.read(1 << 20):
+                return False
+    return True
+
+
+def write_text(path: Path, text: str, *, keep_if_same: bool = False) -> None:
+    """Write ``text`` to ``path`` by way of a temporary file."""
+    with replacing(path, keep_if_same=keep_if_same) as file:
+        file.write(text)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON with a final newline. NaN is refused (use null)."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text file; a byte-order mark and CRLF line ends are accepted.
+
+    Raises:
+        SvError: The file is missing, unreadable or not UTF-8.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8-sig").replace("\r\n", "\n")
+    except OSError as error:
+        raise SvError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise SvError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        SvError: The file is missing or not JSON; the message names the line.
+    """
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise SvError(f"{path}: not JSON: {error.msg} in line {error.lineno}") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        UsageError: The file is missing or not TOML.
+    """
+    try:
+        return tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: not TOML: {error}") from error
+    except SvError as error:
+        raise UsageError(str(error)) from error

@@ -1,0 +1,126 @@
+"""The grammar of model names: ``resnet{depth}_d[_{blocks}]`` and ``resnet{depth}[..]_w{factor}``.
+
+The name is the whole description of an embedding network: stage table and width. There is one
+spelling for each network, so ``format_model_name(parse_model_name(name)) == name``.
+"""
+
+import difflib
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+
+from sv.errors import UsageError
+
+# Blocks of each stage and convolutions a block: docs/design.md section 4, from the study.
+STAGE_TABLE: dict[int, tuple[tuple[int, int, int, int], int]] = {
+    18: ((2, 2, 2, 2), 2),
+    34: ((3, 4, 6, 3), 2),
+    50: ((3, 4, 6, 3), 3),
+    101: ((3, 4, 23, 3), 3),
+    152: ((3, 8, 36, 3), 3),
+    200: ((3, 24, 36, 3), 3),
+    419: ((4, 44, 87, 4), 3),
+}
+BASE_CHANNELS = (128, 128, 256, 256)  # the study, section 5.1
+
+_NAME = re.compile(
+    r"resnet(?P<depth>\d+)"
+    r"(?P<d>_d(?:_(?P<blocks>\d{4}|\d+(?:-\d+){3}))?)?"
+    r"(?:_w(?P<width>\d+(?:\.\d+)?))?"
+)
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """What a name says: ``depth`` picks the family, ``blocks`` and ``width`` the network."""
+
+    depth: int
+    blocks: tuple[int, int, int, int]
+    width: Decimal
+
+    @property
+    def convs_per_block(self) -> int:
+        """Convolutions in a block: 2 for the 18 and 34 families, 3 for the deeper ones."""
+        return STAGE_TABLE[self.depth][1]
+
+    @property
+    def channels(self) -> tuple[int, int, int, int]:
+        """Feature maps of each stage."""
+        return tuple(int(base * self.width) for base in BASE_CHANNELS)  # type: ignore[return-value]
+
+    @property
+    def layers(self) -> int:
+        """True number of layers: stem, block convolutions, embedding."""
+        return 2 + self.convs_per_block * sum(self.blocks)
+
+
+def parse_model_name(name: str) -> ModelName:
+    """Parse a model name.
+
+    Raises:
+        UsageError: The name is not of the grammar, or is another spelling of a right name; the
+            message gives the right spelling.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise UsageError(f"unknown model '{name}'{_suggest(name)}")
+    depth = int(match["depth"])
+    if depth not in STAGE_TABLE:
+        known = ", ".join(str(d) for d in STAGE_TABLE)
+        raise UsageError(
+            f"unknown model '{name}': no stage table for depth {depth} (known: {known})"
+        )
+    blocks = STAGE_TABLE[depth][0]
+    if match["blocks"]:
+        parts = match["blocks"].split("-") if "-" in match["blocks"] else match["blocks"]
+        blocks = tuple(int(part) for part in parts)  # type: ignore[assignment]
+        if min(blocks) < 1:
+            raise UsageError(f"unknown model '{name}': every stage needs at least one block")
+    width = Decimal(match["width"] or "1")
+    if any(base * width % 1 or base * width < 2 for base in BASE_CHANNELS):
+        raise UsageError(
+            f"unknown model '{name}': width {width} does not give whole numbers of channels "
+            f"(at least 2) from {BASE_CHANNELS}"
+        )
+    parsed = ModelName(depth, blocks, width)
+    if format_model_name(parsed) != name:
+        raise UsageError(f"unknown model '{name}' (the name is '{format_model_name(parsed)}')")
+    return parsed
+
+
+def format_model_name(model: ModelName) -> str:
+    """Give the one name of a network: no default blocks, no ``_w1``, the shortest decimal."""
+    name = f"resnet{model.depth}"
+    if model.blocks != STAGE_TABLE[model.depth][0]:
+        short = max(model.blocks) <= 9
+        name += "_d_" + ("" if short else "-").join(str(n) for n in model.blocks)
+    elif model.width == 1:
+        name += "_d"
+    if model.width != 1:
+        width = f"{model.width.normalize():f}"
+        name += f"_w{width}"
+    return name
+
+
+def _suggest(name: str) -> str:
+    """Suggest a spelling: the study writes ResNet-50-D[2,8,2,2] and ResNet-50-W0.5."""
+    folded = name.lower().replace(" ", "")
+    match = re.fullmatch(
+        r"resnet[-_]?(\d+)[-_]?(d?)[-_]?\[?(\d+(?:[,-]?\d+){3})?\]?[-_]?(?:w[-_]?([\d.]+))?", folded
+    )
+    if match and int(match[1]) in STAGE_TABLE:
+        text = match[3] or ""
+        blocks = re.split("[,-]", text) if re.search("[,-]", text) else list(text)
+        guess = f"resnet{match[1]}"
+        if len(blocks) == 4:
+            guess += "_d_" + ("" if all(len(b) == 1 for b in blocks) else "-").join(blocks)
+        elif not match[4]:
+            guess += "_d"
+        guess += f"_w{match[4]}" if match[4] else ""
+        if guess != name and _NAME.fullmatch(guess):
+            return f" (did you mean '{guess}'?)"
+    known = [f"resnet{depth}_d" for depth in STAGE_TABLE]
+    near = difflib.get_close_matches(folded, known, n=1)
+    if near:
+        return f" (did you mean '{near[0]}'?)"
+    return " (a name is resnet50_d, resnet50_d_2822, resnet50_w0.5 or resnet50_d_2882_w0.125)"
