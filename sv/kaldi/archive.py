@@ -1,0 +1,169 @@
+"""Kaldi archives: matrices written through kaldiio, rows of them read with one seek.
+
+A training crop is 350 rows of a matrix; reading the whole matrix for it costs four times as much.
+Kaldi's float32 and two-byte formats keep rows one after the other, so the crop is one ``pread``
+at ``offset + row * bytes_a_row``. (The one-byte "CM" format stores column by column: refused.)
+Formats: Kaldi src/matrix/compressed-matrix.h and kaldi-matrix.cc, 2025-07.
+"""
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import kaldiio
+import numpy as np
+
+from sv.errors import SvError
+
+# kaldiio's number of Kaldi's kTwoByteAuto: min, range, then one uint16 a value.
+TWO_BYTE_AUTO = 3
+COMPRESSION = {"two-byte": TWO_BYTE_AUTO, "none": None}
+_HEADER_BYTES = 2 + 4 + 16  # "\0B", "CM2 ", min, range, rows, columns: the longest header read
+
+
+@dataclass(frozen=True)
+class MatrixLocation:
+    """Where the rows of one matrix lie: all that is needed to read any of them.
+
+    A value is ``minimum + step * raw`` for two-byte matrices (``item_bytes`` 2) and the raw
+    float32 itself otherwise (``item_bytes`` 4, ``step`` 0).
+    """
+
+    ark: str
+    offset: int
+    rows: int
+    columns: int
+    item_bytes: int
+    minimum: float
+    step: float
+
+
+def write_archive(
+    ark: Path, scp: Path, items: Iterator[tuple[str, np.ndarray]], *, method: str
+) -> int:
+    """Write ``(key, matrix or vector)`` items to an ark and its scp; both appear when complete.
+
+    Args:
+        ark: Archive to write; the scp holds this path as given.
+        scp: Table ``key ark:offset``.
+        items: Float32 arrays, (rows, columns) or (dim,).
+        method: ``"two-byte"`` (matrices: half the size, error < 2e-4 of log-mel) or ``"none"``.
+
+    Returns:
+        The number of items.
+    """
+    ark.parent.mkdir(parents=True, exist_ok=True)
+    tmp_ark, tmp_scp = Path(f"{ark}.tmp"), Path(f"{scp}.tmp")
+    count = 0
+    try:
+        with kaldiio.WriteHelper(
+            f"ark,scp:{tmp_ark},{tmp_scp}", compression_method=COMPRESSION[method]
+        ) as writer:
+            for key, array in items:
+                writer(key, np.ascontiguousarray(array, dtype=np.float32))
+                count += 1
+        # The scp names the ark it was written beside; the final one is named without ".tmp".
+        lines = tmp_scp.read_text(encoding="utf-8").replace(f" {tmp_ark}:", f" {ark}:")
+        tmp_scp.write_text(lines, encoding="utf-8")
+    except OSError as error:
+        raise SvError(f"cannot write {ark}: {error.strerror or error}") from error
+    os.replace(tmp_ark, ark)
+    os.replace(tmp_scp, scp)
+    return count
+
+
+def locate_matrix(entry: str) -> MatrixLocation:
+    """Read the header of the matrix that an scp entry ``file.ark:offset`` points to.
+
+    Raises:
+        SvError: No such file, or no float32 or two-byte matrix at that offset.
+    """
+    ark, _, offset_text = entry.rpartition(":")
+    if not ark or not offset_text.isdigit():
+        raise SvError(f"'{entry}': expected '<ark>:<offset>'")
+    try:
+        with open(ark, "rb") as file:
+            return read_header(file.fileno(), ark, int(offset_text))
+    except OSError as error:
+        raise SvError(f"cannot read {ark}: {error.strerror or error}") from error
+
+
+def read_header(descriptor: int, ark: str, offset: int) -> MatrixLocation:
+    """Read a matrix header at ``offset`` of an open ark. See `locate_matrix`."""
+    header = os.pread(descriptor, _HEADER_BYTES, offset)
+    if header[:6] == b"\0BCM2 " and len(header) == _HEADER_BYTES:
+        minimum, value_range, rows, columns = struct.unpack_from("<ffii", header, 6)
+        step = value_range / 65535.0
+        return MatrixLocation(ark, offset + 22, rows, columns, 2, minimum, step)
+    if header[:6] == b"\0BFM \4" and len(header) >= 15:
+        rows, columns = struct.unpack_from("<ixi", header, 6)
+        return MatrixLocation(ark, offset + 15, rows, columns, 4, 0.0, 0.0)
+    raise SvError(
+        f"{ark}:{offset}: no float32 or two-byte Kaldi matrix there (bytes {header[:6]!r})"
+    )
+
+
+def read_rows(
+    descriptor: int, where: MatrixLocation, start: int, stop: int, *, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Read rows ``start`` to ``stop`` of a matrix with one ``pread``.
+
+    Args:
+        descriptor: The open ark.
+        where: The matrix.
+        start: First row, 0-based.
+        stop: One past the last row, at most ``where.rows``.
+        out: (stop - start, columns) float32 to fill; made if absent.
+
+    Returns:
+        (stop - start, columns) float32.
+
+    Raises:
+        SvError: The ark ends before the rows do, or holds NaN or infinity.
+    """
+    row_bytes = where.columns * where.item_bytes
+    wanted = (stop - start) * row_bytes
+    data = os.pread(descriptor, wanted, where.offset + start * row_bytes)
+    if len(data) != wanted:
+        raise SvError(f"{where.ark}:{where.offset}: truncated: rows {start}-{stop} are not there")
+    if out is None:
+        out = np.empty((stop - start, where.columns), dtype=np.float32)
+    raw = np.frombuffer(data, dtype="<u2" if where.item_bytes == 2 else "<f4")
+    if where.item_bytes == 2:
+        np.multiply(raw.reshape(out.shape), np.float32(where.step), out=out)
+        out += np.float32(where.minimum)
+    else:
+        out[...] = raw.reshape(out.shape)
+    # One sum finds any NaN or infinity at a tenth of the cost of isfinite over all values.
+    if not np.isfinite(out.sum(dtype=np.float64)):
+        raise SvError(f"{where.ark}:{where.offset}: NaN or infinity in rows {start}-{stop}")
+    return out
+
+
+def read_vectors(scp: Path) -> tuple[list[str], np.ndarray]:
+    """Read all vectors of an scp.
+
+    Returns:
+        The keys in file order, and (keys, dim) float32.
+
+    Raises:
+        SvError: Missing files, vectors of different size, NaN or infinity.
+    """
+    try:
+        items = dict(kaldiio.load_scp_sequential(str(scp)))
+    except OSError as error:
+        raise SvError(f"cannot read the vectors of {scp}: {error}") from error
+    if not items:
+        raise SvError(f"{scp}: empty")
+    dims = {array.shape for array in items.values()}
+    if len(dims) != 1:
+        raise SvError(f"{scp}: vectors of different shapes: {sorted(dims)[:3]}")
+    vectors = np.stack(list(items.values())).astype(np.float32, copy=False)
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if bad.size:
+        raise SvError(
+            f"{scp}: {bad.size} vectors hold NaN or infinity (first: {list(items)[bad[0]]})"
+        )
+    return list(items), vectors

@@ -1,0 +1,156 @@
+"""Kaldi data directories: sorted two-column text tables, one utterance (or speaker) a line.
+
+The tables are ``wav.scp utt2spk spk2utt utt2dur utt2num_frames feats.scp``; each line is a key,
+a space and the rest. Lines are in C order of their keys (``LC_ALL=C sort``), and utterance ids
+start with their speaker's id, so that sorting by utterance sorts by speaker too.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from sv.errors import SvError
+from sv.files import read_text, replacing
+
+# Tables with an utterance a line, beside utt2spk itself.
+UTTERANCE_TABLES = ("wav.scp", "utt2dur", "utt2num_frames", "feats.scp")
+MAX_LISTED = 10  # problems named in a message; the rest is counted
+
+
+def read_table(path: Path) -> dict[str, str]:
+    """Read a table into a dict in file order.
+
+    Raises:
+        SvError: No such file, a line without a value, or a key that stands twice.
+    """
+    table: dict[str, str] = {}
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        key, _, value = line.strip().partition(" ")
+        if not key or not value.strip():
+            raise SvError(f"{path}: line {number}: expected '<key> <value>', not {line!r}")
+        if key in table:
+            raise SvError(f"{path}: line {number}: '{key}' stands twice")
+        table[key] = value.strip()
+    return table
+
+
+def write_table(path: Path, rows: Mapping[str, object] | Iterable[tuple[str, object]]) -> None:
+    """Write a table in C order of its keys; an unchanged file keeps its time."""
+    pairs = rows.items() if isinstance(rows, Mapping) else rows
+    with replacing(path, keep_if_same=True) as file:
+        # Python orders str by code point, which for UTF-8 is the order of the bytes: C order.
+        file.writelines(f"{key} {value}\n" for key, value in sorted(pairs))
+
+
+def invert_utt2spk(utt2spk: Mapping[str, str]) -> dict[str, str]:
+    """Give spk2utt: for each speaker its utterances, sorted and joined by spaces."""
+    spk2utt: dict[str, list[str]] = {}
+    for utterance in sorted(utt2spk):
+        spk2utt.setdefault(utt2spk[utterance], []).append(utterance)
+    return {speaker: " ".join(utterances) for speaker, utterances in spk2utt.items()}
+
+
+def write_data_dir(
+    data_dir: Path, utt2spk: Mapping[str, str], **tables: Mapping[str, object]
+) -> None:
+    """Write utt2spk, spk2utt and further tables (``wav_scp=...`` writes ``wav.scp``).
+
+    Raises:
+        SvError: An utterance id does not start with its speaker's id.
+    """
+    for utterance, speaker in utt2spk.items():
+        if not utterance.startswith(speaker):
+            raise SvError(f"{data_dir}: utterance '{utterance}' does not begin with '{speaker}'")
+    write_table(data_dir / "utt2spk", utt2spk)
+    write_table(data_dir / "spk2utt", invert_utt2spk(utt2spk))
+    for name, rows in tables.items():
+        write_table(data_dir / name.replace("_scp", ".scp"), rows)
+
+
+def find_problems(data_dir: Path, *, require: Iterable[str] = ()) -> list[str]:
+    """List what is wrong with a data directory, a line each; an empty list means it is valid.
+
+    Args:
+        data_dir: The folder.
+        require: Tables that must be there beside utt2spk and spk2utt (``"feats.scp"``).
+    """
+    problems = []
+    tables: dict[str, dict[str, str]] = {}
+    for name in ("utt2spk", "spk2utt", *UTTERANCE_TABLES):
+        path = data_dir / name
+        if not path.exists():
+            if name in ("utt2spk", "spk2utt") or name in require:
+                problems.append(f"{path}: no such file")
+            continue
+        try:
+            tables[name] = read_table(path)
+        except SvError as error:
+            problems.append(str(error))
+            continue
+        keys = list(tables[name])
+        if not keys:
+            problems.append(f"{path}: empty")
+        if keys != sorted(keys):
+            first = next(b for a, b in zip(keys, sorted(keys), strict=True) if a != b)
+            problems.append(
+                f"{path}: not in C order (first misplaced: {first}); sort with LC_ALL=C"
+            )
+    utt2spk = tables.get("utt2spk")
+    if utt2spk is None:
+        return problems
+    strays = [u for u, s in utt2spk.items() if not u.startswith(s)]
+    problems += _describe(
+        f"{data_dir}/utt2spk: utterance ids that do not begin with their speaker", strays
+    )
+    if "spk2utt" in tables and dict(tables["spk2utt"]) != invert_utt2spk(utt2spk):
+        problems.append(f"{data_dir}/spk2utt: is not the inverse of utt2spk")
+    for name in UTTERANCE_TABLES:
+        if name in tables:
+            other = tables[name].keys()
+            problems += _describe(f"{data_dir}/{name}: utterances missing", utt2spk.keys() - other)
+            problems += _describe(
+                f"{data_dir}/{name}: utterances not in utt2spk", other - utt2spk.keys()
+            )
+    return problems
+
+
+def _describe(what: str, keys: Iterable[str]) -> list[str]:
+    keys = sorted(keys)
+    if not keys:
+        return []
+    more = ", ..." if len(keys) > MAX_LISTED else ""
+    return [f"{what}: {len(keys)} ({', '.join(keys[:MAX_LISTED])}{more})"]
+
+
+def fix_data_dir(data_dir: Path) -> list[str]:
+    """Sort the tables and keep only the utterances that every present table has.
+
+    The tables as they were are kept in ``.backup/``. A file that is not a table at all
+    (see `read_table`) is not guessed at.
+
+    Returns:
+        What was changed, a line each.
+
+    Raises:
+        SvError: A table cannot be read, or no utterance would be left.
+    """
+    present = [n for n in ("utt2spk", *UTTERANCE_TABLES) if (data_dir / n).exists()]
+    if "utt2spk" not in present:
+        raise SvError(f"{data_dir}/utt2spk: no such file; nothing can be repaired without it")
+    tables = {name: read_table(data_dir / name) for name in present}
+    keep = set.intersection(*(set(table) for table in tables.values()))
+    if not keep:
+        raise SvError(f"{data_dir}: no utterance is in all of {', '.join(present)}")
+    changes = []
+    new_tables = {name: {k: v for k, v in t.items() if k in keep} for name, t in tables.items()}
+    new_tables["spk2utt"] = invert_utt2spk(new_tables["utt2spk"])
+    for name, table in new_tables.items():
+        path = data_dir / name
+        old = path.read_bytes() if path.exists() else b""
+        write_table(path, table)
+        if path.read_bytes() != old:
+            if old:
+                with replacing(data_dir / ".backup" / name, mode="wb") as file:
+                    file.write(old)
+            removed = len(tables[name]) - len(table) if name in tables else 0
+            changes.append(f"{path}: removed {removed} lines" if removed else f"{path}: rewritten")
+    return changes
