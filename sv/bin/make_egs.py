@@ -1,0 +1,27 @@
+"""Make the training set: filter, map speakers, hold out validation trials, index the crops."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sv.bin.cli import Parser, run
+from sv.data.training_set import make_training_set
+from sv.train.config import read_train_config
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make <egs-dir> from a data directory with features and its augmented copies."""
+    parser = Parser(__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="conf/train.toml")
+    parser.add_argument("--copies", default="", help="augmented copies, <data-dir>_<kind>, spaces")
+    parser.add_argument("data_dir", type=Path)
+    parser.add_argument("egs_dir", type=Path)
+    args = parser.parse_args(argv)
+    config = read_train_config(args.config)
+    copies = [Path(word) for word in args.copies.split()]
+    make_training_set(args.data_dir, copies, args.egs_dir, config.set)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run("sv.bin.make_egs", main))

@@ -1,0 +1,70 @@
+"""Compute the features of one job's share of a cut manifest into a Kaldi archive."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sv.bin.cli import Parser, positive_int, run
+from sv.config import read_config
+from sv.data.cuts import SAMPLE_RATE_HZ, load_samples, read_manifest, use_libsndfile
+from sv.data.fbank import FbankConfig, compute_fbank
+from sv.errors import SvError
+from sv.kaldi.archive import write_archive
+from sv.kaldi.data_dir import MAX_LISTED, write_table
+
+PROGRESS_S = 10.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write ``<out>.ark``, ``<out>.scp`` and ``<out>.frames``; utterances that fail are said."""
+    parser = Parser(__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="conf/features.toml")
+    parser.add_argument("--job", type=positive_int, default=1, help="number of this share")
+    parser.add_argument("--nj", type=positive_int, default=1, help="number of shares")
+    parser.add_argument("cuts", type=Path, help="cuts.jsonl.gz")
+    parser.add_argument("utt2spk", type=Path, help="its utterances, counted to find the share")
+    parser.add_argument("ark", type=Path)
+    parser.add_argument("scp", type=Path)
+    parser.add_argument("utt2num_frames", type=Path)
+    args = parser.parse_args(argv)
+    config = read_config(args.config, FbankConfig)
+    torch.set_num_threads(1)
+    use_libsndfile()
+    with open(args.utt2spk, "rb") as file:
+        total = sum(1 for _ in file)
+    frames: dict[str, int] = {}
+    failures: list[str] = []
+
+    def compute() -> Iterator[tuple[str, np.ndarray]]:
+        last = time.monotonic()
+        for cut in read_manifest(args.cuts, job=args.job, nj=args.nj, total=total):
+            try:
+                features = compute_fbank(load_samples(cut), config, SAMPLE_RATE_HZ)
+                if len(features) == 0:
+                    raise SvError(f"{cut.id}: shorter than one window")
+            except SvError as error:
+                failures.append(str(error))
+                continue
+            frames[cut.id] = len(features)
+            yield cut.id, features
+            if time.monotonic() - last > PROGRESS_S:
+                logging.info("%d of about %d utterances", len(frames), total // args.nj)
+                last = time.monotonic()
+
+    write_archive(args.ark, args.scp, compute(), method=config.compression)
+    write_table(args.utt2num_frames, frames)
+    logging.info("%d utterances, %d failed", len(frames), len(failures))
+    for message in failures[:MAX_LISTED]:
+        logging.warning("no features for %s", message)
+    if failures and not frames:
+        raise SvError(f"no utterance could be used; first: {failures[0]}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run("sv.bin.make_fbank", main))

@@ -1,0 +1,179 @@
+"""The training set as an index of arrays: where the rows of every utterance and copy lie.
+
+Five and a half million matrices (VoxCeleb2 and its four augmented copies) as Python objects would
+take gigabytes; as arrays they take a hundred megabytes, and a crop is one ``pread`` of its rows.
+"""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sv.errors import SvError
+from sv.files import replacing
+from sv.kaldi.archive import MatrixLocation, read_header, read_rows
+from sv.kaldi.data_dir import read_table
+
+
+@dataclass(frozen=True)
+class CropIndex:
+    """Every crop source of a training set: N utterances in K kinds (clean and augmented copies).
+
+    ``speaker`` is (N,) int32; ``ark``, ``offset``, ``rows``, ``minimum`` and ``step`` are (K, N)
+    and describe each matrix as `MatrixLocation` does; ``arks`` are the archives' names.
+    """
+
+    kinds: tuple[str, ...]
+    arks: tuple[str, ...]
+    columns: int
+    item_bytes: int
+    speaker: np.ndarray
+    ark: np.ndarray
+    offset: np.ndarray
+    rows: np.ndarray
+    minimum: np.ndarray
+    step: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.speaker)
+
+    @property
+    def num_speakers(self) -> int:
+        """Number of classes: labels run from 0 to one less."""
+        return int(self.speaker.max()) + 1
+
+
+_ARRAYS = ("speaker", "ark", "offset", "rows", "minimum", "step")
+
+
+def build_crop_index(
+    utterances: Sequence[str], labels: Mapping[str, int], copies: Mapping[str, Mapping[str, str]]
+) -> CropIndex:
+    """Read the header of every matrix once.
+
+    Args:
+        utterances: Ids of the training utterances, in order.
+        labels: Class of each utterance.
+        copies: For each kind ("clean", "babble", ...) its feats.scp: utterance to ``ark:offset``.
+
+    Raises:
+        SvError: A matrix is missing or of another kind, or a copy's frames differ from the clean's.
+    """
+    n, kinds = len(utterances), tuple(copies)
+    ark_ids: dict[str, int] = {}
+    descriptors: list[int] = []
+    shape = (len(kinds), n)
+    ark, rows = np.empty(shape, np.int16), np.empty(shape, np.int32)
+    offset = np.empty(shape, np.int64)
+    minimum, step = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    formats: set[tuple[int, int]] = set()
+    try:
+        for k, kind in enumerate(kinds):
+            for i, utterance in enumerate(utterances):
+                name, _, position = copies[kind][utterance].rpartition(":")
+                if name not in ark_ids:
+                    ark_ids[name] = len(descriptors)
+                    descriptors.append(_open(name))
+                where = read_header(descriptors[ark_ids[name]], name, int(position))
+                ark[k, i], offset[k, i], rows[k, i] = ark_ids[name], where.offset, where.rows
+                minimum[k, i], step[k, i] = where.minimum, where.step
+                formats.add((where.columns, where.item_bytes))
+            logging.info("indexed %d matrices of kind %s", n, kind)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    if len(formats) != 1:
+        raise SvError(f"features of different size or format (columns, bytes): {sorted(formats)}")
+    differing = np.flatnonzero((rows != rows[0]).any(axis=0))
+    if differing.size:
+        raise SvError(
+            f"{differing.size} utterances have copies of another length than the clean one "
+            f"(first: {utterances[differing[0]]}); make stages 2 and 3 again"
+        )
+    columns, item_bytes = formats.pop()
+    speaker = np.array([labels[u] for u in utterances], np.int32)
+    return CropIndex(
+        kinds, tuple(ark_ids), columns, item_bytes, speaker, ark, offset, rows, minimum, step
+    )
+
+
+def _open(name: str) -> int:
+    try:
+        return os.open(name, os.O_RDONLY)
+    except OSError as error:
+        raise SvError(f"cannot open {name}: {error.strerror}; make stage 3 again") from error
+
+
+def save_crop_index(path: Path, index: CropIndex) -> None:
+    """Write an index as one ``.npz`` file."""
+    arrays = {name: getattr(index, name) for name in _ARRAYS}
+    with replacing(path, mode="wb") as file:
+        np.savez(
+            file,
+            kinds=np.array(index.kinds),
+            arks=np.array(index.arks),
+            form=np.array([index.columns, index.item_bytes]),
+            **arrays,
+        )
+
+
+def load_crop_index(path: Path) -> CropIndex:
+    """Load an index that `save_crop_index` wrote.
+
+    Raises:
+        SvError: No such file, or not an index.
+    """
+    try:
+        with np.load(path) as data:
+            columns, item_bytes = data["form"].tolist()
+            arrays = {name: data[name] for name in _ARRAYS}
+            kinds, arks = tuple(data["kinds"].tolist()), tuple(data["arks"].tolist())
+    except (OSError, ValueError, KeyError) as error:
+        raise SvError(f"cannot read {path}: {error}; make stage 4 again") from error
+    return CropIndex(kinds, arks, columns, item_bytes, **arrays)
+
+
+class CropReader:
+    """Reads crops of an index; keeps every archive open. Safe to call from several threads."""
+
+    def __init__(self, index: CropIndex) -> None:
+        self.index = index
+        self._descriptors = [_open(name) for name in index.arks]
+
+    def read(self, kind: int, utterance: int, start: int, out: np.ndarray) -> None:
+        """Fill ``out`` (frames, columns) float32 from row ``start`` on.
+
+        A shorter utterance is repeated from its beginning, as often as it takes.
+        """
+        i = self.index
+        where = MatrixLocation(
+            i.arks[i.ark[kind, utterance]],
+            int(i.offset[kind, utterance]),
+            int(i.rows[kind, utterance]),
+            i.columns,
+            i.item_bytes,
+            float(i.minimum[kind, utterance]),
+            float(i.step[kind, utterance]),
+        )
+        descriptor = self._descriptors[i.ark[kind, utterance]]
+        filled = 0
+        while filled < len(out):
+            stop = min(where.rows, start + len(out) - filled)
+            read_rows(descriptor, where, start, stop, out=out[filled : filled + stop - start])
+            filled += stop - start
+            start = 0
+
+    def close(self) -> None:
+        """Close the archives."""
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._descriptors = []
+
+
+def read_feature_tables(data_dir: Path) -> tuple[dict[str, str], dict[str, str], dict[str, int]]:
+    """Read utt2spk, feats.scp and utt2num_frames of a data directory with features."""
+    frames = {k: int(v) for k, v in read_table(data_dir / "utt2num_frames").items()}
+    return read_table(data_dir / "utt2spk"), read_table(data_dir / "feats.scp"), frames

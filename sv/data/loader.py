@@ -1,0 +1,142 @@
+"""Training batches: a pure function of (seed, epoch, step), read ahead by a thread.
+
+No state is carried from batch to batch: the batch of step s is the same whether the epoch was
+begun or resumed there, and whoever else is running. So a resumed training sees the data that the
+uninterrupted one would have seen.
+"""
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from sv.data.crops import CropReader
+
+READ_AHEAD = 4  # batches ready before they are asked for
+
+
+@dataclass(frozen=True)
+class SpecAugmentConfig:
+    """The [specaugment] table of conf/train.toml.
+
+    Masks of 0 to ``time_width`` frames and 0 to ``frequency_width`` features, set to 0, which is
+    the utterance mean. Source: Park et al., "SpecAugment", Interspeech 2019.
+    """
+
+    probability: float
+    time_masks: int
+    time_width: int
+    frequency_masks: int
+    frequency_width: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Crops (B, frames, features) float32 and their speakers (B,) int64."""
+
+    crops: np.ndarray
+    speakers: np.ndarray
+
+
+def count_steps(utterances: int, batch_size: int) -> int:
+    """Batches an epoch: whole ones only; each epoch's shuffle leaves other utterances over."""
+    return utterances // batch_size
+
+
+def read_batch(
+    reader: CropReader,
+    order: np.ndarray,
+    seed: tuple[int, int, int],
+    frames: int,
+    specaugment: SpecAugmentConfig | None,
+) -> Batch:
+    """Read one batch: of each utterance a random copy and a random crop.
+
+    Args:
+        reader: The training set.
+        order: Utterances of the batch, (B,) indices.
+        seed: Of everything that is drawn here.
+        frames: Frames a crop.
+        specaugment: Masks, or None.
+    """
+    index = reader.index
+    rng = np.random.default_rng(seed)
+    kinds = rng.integers(len(index.kinds), size=len(order))
+    room = np.maximum(index.rows[0, order] - frames + 1, 1)
+    starts = (rng.random(len(order)) * room).astype(np.int64)
+    crops = np.empty((len(order), frames, index.columns), dtype=np.float32)
+    for crop, kind, utterance, start in zip(crops, kinds, order, starts, strict=True):
+        reader.read(kind, utterance, int(start), crop)
+    if specaugment is not None:
+        for crop in crops:
+            if rng.random() < specaugment.probability:
+                _mask(crop, specaugment, rng)
+    return Batch(crops, index.speaker[order].astype(np.int64))
+
+
+def _mask(crop: np.ndarray, config: SpecAugmentConfig, rng: np.random.Generator) -> None:
+    frames, features = crop.shape
+    for _ in range(config.time_masks):
+        width = rng.integers(min(config.time_width, frames) + 1)
+        start = rng.integers(frames - width + 1)
+        crop[start : start + width] = 0
+    for _ in range(config.frequency_masks):
+        width = rng.integers(min(config.frequency_width, features) + 1)
+        start = rng.integers(features - width + 1)
+        crop[:, start : start + width] = 0
+
+
+def iterate_batches(
+    reader: CropReader,
+    *,
+    seed: int,
+    epoch: int,
+    batch_size: int,
+    frames: int,
+    specaugment: SpecAugmentConfig | None,
+    first_step: int = 0,
+) -> Iterator[Batch]:
+    """Yield the batches of an epoch from ``first_step`` on, read ahead by a thread.
+
+    A thread and not worker processes: reading a crop is a system call and a copy, and handing a
+    batch from process to process costs more than that.
+
+    Raises:
+        SvError: What reading a crop raises, at the batch where it happened.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(len(reader.index))
+    steps = count_steps(len(order), batch_size)
+    ready: queue.Queue[Batch | BaseException] = queue.Queue(READ_AHEAD)
+    stopped = threading.Event()
+
+    def put(item: Batch | BaseException) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def produce() -> None:
+        try:
+            for step in range(first_step, steps):
+                part = order[step * batch_size : (step + 1) * batch_size]
+                if not put(read_batch(reader, part, (seed, epoch, step), frames, specaugment)):
+                    return
+        except BaseException as error:  # noqa: BLE001 - raised again by the consumer
+            put(error)
+
+    thread = threading.Thread(target=produce, name="batches", daemon=True)
+    thread.start()
+    try:
+        for _ in range(first_step, steps):
+            item = ready.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        thread.join()

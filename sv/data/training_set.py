@@ -1,0 +1,146 @@
+"""From feature directories to a training set: filters, speaker map, held-out trials, crop index."""
+
+import itertools
+import logging
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sv.data.augment import CLEAN
+from sv.data.crops import build_crop_index, read_feature_tables, save_crop_index
+from sv.errors import SvError
+from sv.files import write_json
+from sv.kaldi.data_dir import read_table, write_data_dir, write_table
+from sv.kaldi.trials import write_trials
+
+
+@dataclass(frozen=True)
+class TrainingSetConfig:
+    """The [set] table of conf/train.toml: what is trained on and what is held out.
+
+    Held-out utterances are of training speakers; every pair of them is a validation trial.
+    """
+
+    min_frames: int
+    min_utterances: int
+    valid_speakers: int
+    valid_utterances: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Check that trials can be made and speakers keep something to train on."""
+        if self.valid_speakers < 2 or self.valid_utterances < 2:
+            raise ValueError("valid_speakers and valid_utterances must be at least 2")
+        if self.min_utterances <= self.valid_utterances:
+            raise ValueError("min_utterances must be greater than valid_utterances")
+
+
+def make_training_set(
+    clean_dir: Path, copy_dirs: Sequence[Path], egs_dir: Path, config: TrainingSetConfig
+) -> None:
+    """Make ``egs_dir``: crop index, speaker map, held-out utterances and trials.
+
+    Args:
+        clean_dir: Data directory with features of the original utterances.
+        copy_dirs: Its augmented copies, named ``<clean>_<kind>``, utterances ``<id>-<kind>``.
+        egs_dir: Gets ``train.npz``, ``utterances``, ``spk2int``, ``valid/`` (a data directory with
+            ``trials``) and ``egs.json``.
+        config: The filters.
+
+    Raises:
+        SvError: A table is missing, or the filters leave too little.
+    """
+    utt2spk, feats, frames = read_feature_tables(clean_dir)
+    copies = {CLEAN: feats}
+    for copy_dir in copy_dirs:
+        kind = copy_dir.name.removeprefix(f"{clean_dir.name}_")
+        suffix = f"-{kind}"
+        table = read_table(copy_dir / "feats.scp")
+        copies[kind] = {key.removesuffix(suffix): entry for key, entry in table.items()}
+    kept = sorted(utt2spk)
+    kept = _keep(kept, lambda u: u in feats, "without features")
+    kept = _keep(
+        kept, lambda u: frames[u] >= config.min_frames, f"shorter than {config.min_frames} frames"
+    )
+    for kind, table in copies.items():
+        kept = _keep(kept, lambda u, t=table: u in t, f"without a {kind} copy")
+    counts = Counter(utt2spk[u] for u in kept)
+    kept = _keep(
+        kept,
+        lambda u: counts[utt2spk[u]] >= config.min_utterances,
+        f"of speakers with fewer than {config.min_utterances} utterances",
+    )
+    speakers = sorted({utt2spk[u] for u in kept})
+    if len(speakers) < max(2, config.valid_speakers):
+        raise SvError(
+            f"{clean_dir}: only {len(speakers)} speakers are left; see [set] in train.toml"
+        )
+    held_out = _hold_out(kept, utt2spk, speakers, config)
+    train = [u for u in kept if u not in held_out]
+
+    spk2int = {speaker: i for i, speaker in enumerate(speakers)}
+    labels = {u: spk2int[utt2spk[u]] for u in train}
+    index = build_crop_index(train, labels, copies)
+    _write_validation(egs_dir / "valid", sorted(held_out), utt2spk, feats, frames)
+    write_table(egs_dir / "spk2int", spk2int)
+    write_table(egs_dir / "utterances", {u: utt2spk[u] for u in train})
+    save_crop_index(egs_dir / "train.npz", index)
+    summary = {
+        "set": clean_dir.name,
+        "kinds": list(copies),
+        "speakers": len(speakers),
+        "utterances": len(train),
+        "frames": int(index.rows[0].sum()),
+        "input_dim": index.columns,
+        "held_out": len(held_out),
+        "config": asdict(config),
+    }
+    write_json(egs_dir / "egs.json", summary)
+    logging.info(
+        "%s: %d utterances of %d speakers in %d kinds (%s), %d held out",
+        egs_dir, len(train), len(speakers), len(copies), " ".join(copies), len(held_out),
+    )  # fmt: skip
+
+
+def _keep(utterances: list[str], wanted, what: str) -> list[str]:
+    kept = [u for u in utterances if wanted(u)]
+    if len(kept) < len(utterances):
+        dropped = sorted(set(utterances) - set(kept))
+        logging.warning(
+            "dropped %d of %d utterances %s (first: %s)",
+            len(dropped), len(utterances), what, dropped[0],
+        )  # fmt: skip
+    return kept
+
+
+def _hold_out(
+    utterances: list[str], utt2spk: dict[str, str], speakers: list[str], config: TrainingSetConfig
+) -> set[str]:
+    """Draw the validation utterances: some of each of some speakers."""
+    rng = random.Random(config.seed)
+    chosen = set(rng.sample(speakers, config.valid_speakers))
+    held_out: set[str] = set()
+    for _, group in itertools.groupby(utterances, key=utt2spk.__getitem__):
+        own = list(group)
+        if utt2spk[own[0]] in chosen:
+            held_out.update(rng.sample(own, config.valid_utterances))
+    return held_out
+
+
+def _write_validation(
+    valid_dir: Path,
+    utterances: list[str],
+    utt2spk: dict[str, str],
+    feats: dict[str, str],
+    frames: dict[str, int],
+) -> None:
+    write_data_dir(
+        valid_dir,
+        {u: utt2spk[u] for u in utterances},
+        feats_scp={u: feats[u] for u in utterances},
+        utt2num_frames={u: frames[u] for u in utterances},
+    )
+    pairs = itertools.combinations(utterances, 2)
+    write_trials(valid_dir / "trials", [(a, b, utt2spk[a] == utt2spk[b]) for a, b in pairs])
