@@ -1,0 +1,72 @@
+"""Extract the embeddings of one job's share of a data directory."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from sv.bin.cli import Parser, positive_int, run, true_or_false
+from sv.bin.device import choose_device
+from sv.errors import SvError, UsageError
+from sv.files import write_json
+from sv.kaldi.archive import write_archive
+from sv.kaldi.data_dir import read_table
+from sv.train.embed import DTYPES, embed_utterances
+from sv.train.network import load_network, load_untrained_network
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the embeddings, in order of their ids, to an ark and its scp."""
+    parser = Parser(__doc__)
+    parser.add_argument("--precision", default="fp32", help="fp32, fp16 or bf16")
+    parser.add_argument("--untrained", type=true_or_false, default=False, help="first weights")
+    parser.add_argument("--ngpu", type=int, default=0, help="0: CPU, 1: the first visible GPU")
+    parser.add_argument("--num-threads", type=positive_int, default=1, help="CPU threads")
+    parser.add_argument("--job", type=positive_int, default=1, help="number of this share")
+    parser.add_argument("--nj", type=positive_int, default=1, help="number of shares")
+    parser.add_argument("model", type=Path, help="final.pt of a model folder")
+    parser.add_argument("feats", type=Path, help="feats.scp")
+    parser.add_argument("utt2num_frames", type=Path)
+    parser.add_argument("ark", type=Path)
+    parser.add_argument("scp", type=Path)
+    parser.add_argument("info", type=Path, help="JSON: what was extracted, how")
+    args = parser.parse_args(argv)
+    if args.precision not in DTYPES:
+        raise UsageError(f"--precision {args.precision}: must be one of {', '.join(DTYPES)}")
+    torch.set_num_threads(args.num_threads)
+    device = choose_device(args.ngpu)
+    if args.untrained:
+        net = load_untrained_network(args.model.parent, device)
+    else:
+        net = load_network(args.model, device)
+    feats = read_table(args.feats)
+    keys = sorted(feats)
+    # Every nj-th utterance: the shares are of equal length whatever the order of the speakers.
+    keys = keys[args.job - 1 :: args.nj]
+    frames = {key: int(n) for key, n in read_table(args.utt2num_frames).items()}
+    if missing := [key for key in keys if key not in frames]:
+        raise SvError(f"{args.utt2num_frames}: {len(missing)} utterances missing: {missing[0]}")
+    frames = {key: frames[key] for key in keys}
+    logging.info("%d utterances, %s on %s", len(keys), args.precision, device)
+    embeddings = dict(
+        embed_utterances(
+            net, feats, frames, device=device, precision=args.precision, log_progress=True
+        )
+    )
+    write_archive(args.ark, args.scp, iter(sorted(embeddings.items())), method="none")
+    info = {
+        "model": str(args.model),
+        "precision": args.precision,
+        "untrained": args.untrained,
+        "utterances": len(keys),
+        "frames": sum(frames.values()),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+    }
+    write_json(args.info, info)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run("sv.bin.extract", main))

@@ -1,0 +1,34 @@
+"""Merge what the extraction jobs say of themselves into one info.json."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sv.bin.cli import Parser, run
+from sv.errors import SvError
+from sv.files import read_json, write_json
+
+SUMMED = ("utterances", "frames")
+FRAME_SHIFT_S = 0.01  # the study's front end; durations here are for the real-time factor
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Sum the counts; everything else must be the same in all jobs."""
+    parser = Parser(__doc__)
+    parser.add_argument("--data-set", required=True, help="name of the data directory")
+    parser.add_argument("merged", type=Path)
+    parser.add_argument("parts", type=Path, nargs="+")
+    args = parser.parse_args(argv)
+    parts = [read_json(path) for path in args.parts]
+    common = {k: v for k, v in parts[0].items() if k not in SUMMED}
+    for path, part in zip(args.parts, parts, strict=True):
+        if {k: v for k, v in part.items() if k not in SUMMED} != common:
+            raise SvError(f"{path} was made differently from {args.parts[0]}; run stage 6 again")
+    sums = {key: sum(part[key] for part in parts) for key in SUMMED}
+    audio_s = sums["frames"] * FRAME_SHIFT_S
+    write_json(args.merged, {"data_set": args.data_set, **common, **sums, "audio_s": audio_s})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run("sv.bin.merge_infos", main))

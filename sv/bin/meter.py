@@ -1,0 +1,77 @@
+"""Run a command and write what it used (energy, carbon, time) to a sidecar.
+
+Usage: python -m sv.bin.meter --stage N --name NAME --dir DIR [options] -- command [argument ...]
+       python -m sv.bin.meter --rebuild DIR
+"""
+
+import dataclasses
+import os
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sv.bin import cli
+from sv.config import read_config
+from sv.energy.config import EnergyConfig
+from sv.energy.meter import Stage, exec_command, is_metered, run_metered
+from sv.energy.sidecar import rebuild_folder
+from sv.errors import UsageError
+
+FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+def parse_args(argv: Sequence[str] | None):
+    """Parse the options; what follows the first ``--`` is the command."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    at = words.index("--") if "--" in words else len(words)
+    parser = cli.Parser(__doc__)
+    parser.add_argument("--stage", default="", help="number of the stage, 0 to 99")
+    parser.add_argument(
+        "--name", default="", help="name of the stage: train, extract_voxceleb1, ..."
+    )
+    parser.add_argument("--dir", default="", help="folder of the sidecar, exp/<model>/energy")
+    parser.add_argument("--model", default="", help="name of the model; empty: all share it")
+    parser.add_argument("--config", default="", help="energy.toml; empty: built-in values")
+    parser.add_argument("--country", default="", help="ISO3 code, instead of the config's")
+    parser.add_argument("--sysfs", type=Path, default=Path("/sys"), help="root of sysfs")
+    parser.add_argument("--rebuild", type=Path, help="rebuild the sidecars of killed meters")
+    args = parser.parse_args(words[:at])
+    args.command = tuple(words[at + 1 :])
+    if args.rebuild is not None:
+        return args
+    if not args.command:
+        raise UsageError("no command: write it after -- (see --help)")
+    if not re.fullmatch(r"\d{1,2}", args.stage, re.ASCII):
+        raise UsageError(f"--stage must be a number from 0 to 99, not '{args.stage}'")
+    if not FILE_NAME.fullmatch(args.name):
+        raise UsageError(f"--name must be letters, digits, '.', '_', '-', not '{args.name}'")
+    if not args.dir:
+        raise UsageError("--dir is missing: the folder of the sidecar")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Meter a command, or rebuild sidecars; the status is the command's."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before the command is there
+    args = parse_args(argv)
+    if args.rebuild is not None:
+        for line in rebuild_folder(args.rebuild):
+            print(f"sv.bin.meter: {line}", file=sys.stderr)
+        return 0
+    if is_metered(os.environ):
+        return exec_command(args.command, os.environ)
+    config = read_config(Path(args.config), EnergyConfig) if args.config else EnergyConfig()
+    if args.country:
+        if config.g_per_kwh is not None:
+            raise UsageError(f"{args.config} has g_per_kwh: remove it, or --country")
+        config = dataclasses.replace(config, country=args.country)
+    number, folder, model = int(args.stage), Path(args.dir), args.model or None
+    stage = Stage(number, args.name, folder, model, args.command, config, args.sysfs)
+    return run_metered(stage, os.environ)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run("sv.bin.meter", main))
