@@ -1,0 +1,121 @@
+"""The metered command: started, waited for, signalled, as if no meter stood in between.
+
+The command stays in the meter's process group, so that a terminal treats both as one job. The
+meter blocks its signals and takes them one by one (`wait_for_signal`): it has no handlers.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from sv.energy.estimate import find_descendants
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PR_SET_CHILD_SUBREAPER = 36
+SI_KERNEL = 0x80  # asm-generic/siginfo.h: sent by the kernel, here the terminal's driver
+PASSED_ON = {
+    signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
+}  # fmt: skip
+STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
+NOT_FOUND, NOT_EXECUTABLE = 127, 126  # POSIX shell, 2.8.2 Exit Status for Commands
+LEFTOVER_S = 10.0  # what a stopped command leaves behind gets this long to end
+
+
+class StartError(Exception):
+    """The command could not be started; ``status`` is what a shell would give."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Command:
+    """A running command and all processes below it.
+
+    Attributes:
+        exit_code: As a shell gives it, 128 + signal when killed; None while it runs.
+        stopped_by: The first signal passed on that asks a program to end, else None.
+    """
+
+    def __init__(self, argv: Sequence[str], environ: Mapping[str, str]) -> None:
+        self.exit_code: int | None = None
+        self.stopped_by: signal.Signals | None = None
+        self._killed_by_user = False
+        libc = ctypes.CDLL(None)
+        # Orphans of the command become ours: their CPU time is counted, and they can be ended.
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        # An ignored SIGCHLD is inherited through exec and would lose the command's status.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON | {signal.SIGCHLD})
+        meter = os.getpid()
+
+        def prepare_child() -> None:
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+            if os.getppid() != meter:  # killed before the line above
+                os._exit(128 + signal.SIGTERM)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+        try:
+            self._child = subprocess.Popen(  # one thread: preexec_fn is safe
+                list(argv),
+                env=dict(environ),
+                preexec_fn=prepare_child,  # noqa: PLW1509
+                close_fds=False,  # <(process substitution) and make's job server are open files
+            )
+        except FileNotFoundError as error:
+            raise StartError(f"{argv[0]}: command not found", NOT_FOUND) from error
+        except OSError as error:
+            raise StartError(f"{argv[0]}: {error.strerror}", NOT_EXECUTABLE) from error
+        # A Ctrl-C of the moment before the command was there has reached the meter alone.
+        self._early = signal.sigpending()
+
+    def wait_for_signal(self, timeout_s: float) -> None:
+        """Wait until something happens, at most ``timeout_s``, and deal with it."""
+        info = signal.sigtimedwait(PASSED_ON | {signal.SIGCHLD}, max(0.0, timeout_s))
+        if info is not None and info.si_signo != signal.SIGCHLD:
+            self._pass_on(signal.Signals(info.si_signo), info.si_code)
+        self._reap()
+
+    def _pass_on(self, number: signal.Signals, code: int) -> None:
+        if number in STOPPING and self.stopped_by is None:
+            self.stopped_by = number
+        # The terminal sends Ctrl-C to the whole process group: the command has had it already.
+        by_terminal = code == SI_KERNEL and number not in self._early
+        if not by_terminal and self.exit_code is None:
+            self._killed_by_user = self._killed_by_user or number in STOPPING
+            _kill(self._child.pid, number)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self._child.pid:
+                code = os.waitstatus_to_exitcode(status)
+                self._child.returncode = code  # subprocess must not wait for it again
+                self.exit_code = code if code >= 0 else 128 - code
+
+    def end_leftovers(self) -> None:
+        """After a command that a user's signal stopped: end what it left running.
+
+        A shell that is killed does not stop its own child, which would go on unmetered.
+        """
+        if self.stopped_by is None or not self._killed_by_user:
+            return
+        for pid in find_descendants(os.getpid()):
+            _kill(pid, self.stopped_by)
+        deadline_s = time.monotonic() + LEFTOVER_S
+        while find_descendants(os.getpid()) and time.monotonic() < deadline_s:
+            self.wait_for_signal(0.1)
+
+
+def _kill(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # it has ended, or runs as another user
+        os.kill(pid, number)

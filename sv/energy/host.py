@@ -1,0 +1,35 @@
+"""Where a stage runs and with which code: host, boot, commit."""
+
+import os
+import subprocess
+from pathlib import Path
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+GIT_TIMEOUT_S = 10.0
+
+
+def read_boot_id() -> str:
+    """Give the id of the machine's current boot."""
+    return BOOT_ID.read_text(encoding="ascii").strip()
+
+
+def get_machine() -> str:
+    """Give what tells one machine since its boot from every other: ``host/boot-id``."""
+    return f"{os.uname().nodename}/{read_boot_id()}"
+
+
+def read_git(folder: Path) -> dict[str, str | bool | None]:
+    """Give the commit of the working tree and whether a tracked file differs from it.
+
+    Both are None where there is no git, no repository or no commit.
+    """
+    words = ["git", "--no-optional-locks", "-C", str(folder), "describe", "--always", "--dirty",
+             "--abbrev=40", "--exclude=*"]  # fmt: skip
+    try:
+        done = subprocess.run(
+            words, capture_output=True, text=True, check=True, timeout=GIT_TIMEOUT_S
+        )
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}
+    commit, _, dirty = done.stdout.strip().partition("-")
+    return {"commit": commit, "dirty": dirty == "dirty"}

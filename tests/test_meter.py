@@ -1,0 +1,317 @@
+"""The meter as a user runs it: status, signals, kills, reruns, inner meters, the estimate."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+
+import pytest
+from conftest import ROOT, environment
+
+
+@pytest.fixture
+def meter(tmp_path):
+    """Start a metered command; `sidecar` and `journal` of the object are its files."""
+    (tmp_path / "energy.toml").write_text('country = "FRA"\nperiod_s = 0.05\n')
+    return Runner(tmp_path)
+
+
+class Runner:
+    def __init__(self, folder):
+        self.folder = folder / "energy"
+        self.journal = self.folder / "05_train.journal.jsonl"
+        self.options = ["--stage", "5", "--name", "train", "--dir", str(self.folder)]
+        self.options += ["--config", str(folder / "energy.toml"), "--sysfs", str(folder)]
+
+    def words(self, *command, options=()):
+        words = [str(word) for word in command]
+        return [sys.executable, "-m", "sv.bin.meter", *self.options, *options, "--", *words]
+
+    def start(self, *command, options=()):
+        return subprocess.Popen(
+            self.words(*command, options=options), cwd=ROOT, env=environment(), text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def run(self, *command, options=(), stdin=""):
+        process = self.start(*command, options=options)
+        out, err = process.communicate(stdin, timeout=30)
+        return process.returncode, out, err
+
+    def rebuild(self):
+        words = [sys.executable, "-m", "sv.bin.meter", "--rebuild", str(self.folder)]
+        return run_words(words)
+
+    def sidecar(self):
+        return json.loads((self.folder / "05_train.json").read_text())
+
+    def samples(self):
+        lines = [json.loads(line) for line in self.journal.read_text().splitlines()]
+        return [line for line in lines if line["line"] == "sample"]
+
+
+def run_words(words):
+    return subprocess.run(
+        words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+def wait_for(condition, timeout_s=15.0):
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "timed out"
+        time.sleep(0.02)
+
+
+def is_alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_input_output_and_status_are_the_commands(meter):
+    status, out, err = meter.run("sh", "-c", "cat; echo oops >&2; exit 3", stdin="hello")
+    assert (status, out) == (3, "hello")
+    lines = err.splitlines()
+    assert lines[0] == "oops" and len(lines) == 2
+    assert lines[1].startswith("utils/meter.sh: stage 5 train: ") and "status 3" in lines[1]
+    sidecar = meter.sidecar()
+    assert (sidecar["status"], sidecar["exit_code"]) == ("failed", 3)
+    assert sidecar["schema"] == "energy-sidecar/1"
+
+
+def test_a_stage_of_50_ms(meter):
+    status, _, err = meter.run("sleep", "0.05")
+    assert status == 0
+    sidecar = meter.sidecar()
+    assert 0.05 <= sidecar["duration_s"] < 1.0
+    assert sidecar["energy_kwh"] > 0 and sidecar["measured_fraction"] == 0.0
+    assert sidecar["co2_g"] == pytest.approx(sidecar["energy_kwh"] * 44.179)
+    assert sidecar["carbon"]["year"] == 2024 and sidecar["carbon"]["scope"] == "lifecycle"
+    assert "kWh (estimated)" in err and err.rstrip().endswith("05_train.json")
+    unavailable = [ch for ch in sidecar["channels"] if ch["kind"] == "unavailable"]
+    assert unavailable and all(ch["energy_j"] is None and ch["reason"] for ch in unavailable)
+    assert not list(meter.folder.glob(".*")), "the marks file is left"
+
+
+def test_command_not_found(meter):
+    status, _, err = meter.run("no-such-command")
+    assert status == 127 and "utils/meter.sh: no-such-command: command not found" in err
+    assert meter.sidecar()["exit_code"] == 127
+    assert meter.run(ROOT)[0] == 126  # a folder
+
+
+def test_killed_command_is_128_and_the_signal(meter):
+    assert meter.run("sh", "-c", "kill -SEGV $$")[0] == 128 + signal.SIGSEGV
+    assert meter.sidecar()["status"] == "failed"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_are_passed_on(meter, tmp_path, number):
+    name = signal.Signals(number).name[3:]
+    trap = f"trap 'echo {name} >>{tmp_path}/got; exit 9' {name}; : >{tmp_path}/up; "
+    process = meter.start("bash", "-c", trap + "while :; do sleep 0.05; done")
+    wait_for((tmp_path / "up").exists)
+    process.send_signal(number)
+    assert process.wait(timeout=15) == 9
+    assert (tmp_path / "got").read_text() == f"{name}\n"
+    assert meter.sidecar()["status"] == "interrupted"
+
+
+def test_a_stopped_shell_leaves_nothing_running(meter, tmp_path):
+    process = meter.start("bash", "-c", f"sleep 60 & echo $! >{tmp_path}/pid; wait")
+    wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    process.terminate()
+    assert process.wait(timeout=15) == 128 + signal.SIGTERM
+    assert not is_alive(int((tmp_path / "pid").read_text()))
+
+
+def test_ctrl_c_of_a_terminal_reaches_the_command_once(meter, tmp_path):
+    program = (
+        "import signal, time, pathlib\n"
+        f"folder = pathlib.Path({str(tmp_path)!r})\n"
+        "got = []\n"
+        "signal.signal(signal.SIGINT, lambda *_: got.append(1))\n"
+        "(folder / 'up').touch()\n"
+        "while not got: time.sleep(0.02)\n"
+        "time.sleep(0.5)\n"
+        "(folder / 'got').write_text(str(len(got)))\n"
+        "raise SystemExit(5)\n"
+    )
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(ROOT)
+        words = meter.words(sys.executable, "-c", program)
+        os.execvpe(words[0], words, environment())
+    wait_for((tmp_path / "up").exists)
+    os.write(terminal, b"\x03")
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == 5
+    assert (tmp_path / "got").read_text() == "1"
+
+
+def test_a_killed_meter_leaves_an_interrupted_sidecar(meter, tmp_path):
+    process = meter.start("sh", "-c", f"echo $$ >{tmp_path}/pid; while :; do :; done")
+    wait_for(lambda: meter.journal.exists() and len(meter.samples()) > 8)
+    second, _, err = meter.run("true")
+    assert second == 1 and "another meter is running" in err and len(err.splitlines()) == 1
+    assert "still running, left alone" in meter.rebuild().stderr
+    process.kill()
+    process.wait(timeout=15)
+    command = int((tmp_path / "pid").read_text())
+    wait_for(lambda: not is_alive(command))
+    with open(meter.journal, "a") as file:
+        file.write('{"line": "sample", "t_s": 12')  # torn
+    done = meter.rebuild()
+    assert "rebuilt, interrupted" in done.stderr
+    sidecar = meter.sidecar()
+    assert sidecar["status"] == "interrupted" and sidecar["exit_code"] is None
+    assert sidecar["energy_kwh"] > 0 and sidecar["torn_lines"] == 1
+    assert meter.rebuild().stderr == ""
+    assert meter.run("true")[0] == 0
+    after = meter.sidecar()
+    assert [attempt["status"] for attempt in after["attempts"]] == ["interrupted", "complete"]
+    assert after["attempts"][0]["energy_kwh"] == sidecar["energy_kwh"]
+
+
+MARK = 'echo \'{"mark": "resumed", "time_unix": 1}\' >>"$SV_METER_MARKS"; '
+
+
+def test_a_rerun_appends_and_a_resumed_one_is_summed(meter):
+    assert meter.run("sh", "-c", "sleep 0.1; exit 1")[0] == 1
+    assert meter.run("sh", "-c", MARK + "sleep 0.2; exit 1")[0] == 1
+    sidecar = meter.sidecar()
+    attempts = sidecar["attempts"]
+    assert [attempt["resumed"] for attempt in attempts] == [False, True]
+    each = [attempt["energy_kwh"] for attempt in attempts]
+    assert sidecar["energy_kwh"] == pytest.approx(sum(each), rel=1e-12)
+    assert sidecar["energy_all_kwh"] == pytest.approx(sum(each), rel=1e-12)
+    assert sidecar["duration_s"] == sum(attempt["duration_s"] for attempt in attempts)
+    mark = attempts[1]["marks"][0]
+    assert mark["time_unix"] == 1 and mark["raw"]["cpu_time"] >= 0 and mark["t_s"] > 0
+    assert meter.run("true")[0] == 0
+    sidecar = meter.sidecar()
+    each = [attempt["energy_kwh"] for attempt in sidecar["attempts"]]
+    assert sidecar["energy_kwh"] == pytest.approx(each[2])
+    assert sidecar["energy_all_kwh"] == pytest.approx(sum(each))
+    assert (sidecar["status"], sidecar["duration_s"]) == (
+        "complete",
+        sidecar["attempts"][2]["duration_s"],
+    )
+
+
+def test_a_mark_outlives_its_killed_meter(meter):
+    meter.run("sleep", "0.1")
+    status, _, _ = meter.run("sh", "-c", MARK + "kill -9 $PPID")
+    assert status == -signal.SIGKILL
+    meter.rebuild()
+    assert [attempt["resumed"] for attempt in meter.sidecar()["attempts"]] == [False, True]
+
+
+def test_an_inner_meter_only_runs_its_command(meter, tmp_path):
+    inner = f"{sys.executable} -m sv.bin.meter --stage 6 --name inner --dir {tmp_path}/inner --"
+    shell = f"echo $$; exec {inner} sh -c 'echo $$; exit 4'"
+    status, out, err = meter.run("sh", "-c", shell)
+    first, second = out.split()
+    assert status == 4 and first == second
+    assert not (tmp_path / "inner").exists() and "stage 6" not in err
+
+
+def test_unknown_country_before_any_work(meter, tmp_path):
+    status, _, err = meter.run("touch", tmp_path / "ran", options=["--country", "FRR"])
+    assert status == 2 and "'FRR' (did you mean FRA" in err and len(err.splitlines()) == 1
+    assert not (tmp_path / "ran").exists() and not meter.folder.exists()
+    assert meter.run("true", options=["--country", "nor"])[0] == 0
+    assert meter.sidecar()["carbon"]["g_per_kwh"] == 30.746
+
+
+def test_open_files_reach_the_command(meter):
+    words = " ".join(f"'{word}'" for word in meter.words("cat"))
+    done = run_words(["bash", "-c", f"{words} <(echo through a pipe)"])
+    assert done.stdout == "through a pipe\n"
+
+
+def test_a_fixed_factor_and_pue_enter_carbon_only(meter, tmp_path):
+    config = tmp_path / "energy.toml"
+    config.write_text('g_per_kwh = 100.0\ng_per_kwh_source = "supplier"\npue = 1.5\n')
+    assert meter.run("true")[0] == 0
+    sidecar = meter.sidecar()
+    assert sidecar["carbon"]["provider"] == "fixed" and sidecar["carbon"]["source"] == "supplier"
+    assert sidecar["co2_g"] == pytest.approx(sidecar["energy_kwh"] * 150)
+    energy_j = sum(ch["energy_j"] for ch in sidecar["channels"] if ch["in_total"])
+    assert sidecar["energy_kwh"] * 3.6e6 == pytest.approx(energy_j)
+    config.write_text("pue = 0.9\n")
+    status, _, err = meter.run("true")
+    assert status == 2 and "pue must be at least 1, not 0.9" in err
+
+
+def test_without_a_country_the_carbon_is_unknown(meter, tmp_path):
+    (tmp_path / "energy.toml").write_text("")
+    assert meter.run("true")[0] == 0
+    sidecar = meter.sidecar()
+    assert sidecar["co2_g"] is None and "--country" in sidecar["carbon"]["reason"]
+
+
+def test_estimate_is_the_cpu_time_of_the_whole_tree(meter, tmp_path):
+    burn = (
+        "import time, os, sys\nwhile time.process_time() < 0.5: pass\n"
+        f"open({str(tmp_path)!r} + '/cpu.' + sys.argv[1], 'w').write(str(time.process_time()))\n"
+    )
+    (tmp_path / "burn.py").write_text(burn)
+    python = f"{sys.executable} {tmp_path}/burn.py"
+    # One in the foreground, one below a shell that waits, one whose parent has gone.
+    shell = (
+        f"{python} 1; sh -c '{python} 2; true'; sh -c '{python} 3 &'; "
+        f"while [ ! -s {tmp_path}/cpu.3 ]; do sleep 0.05; done; sleep 0.1"
+    )
+    assert meter.run("bash", "-c", shell)[0] == 0
+    true_s = sum(float((tmp_path / f"cpu.{i}").read_text()) for i in (1, 2, 3))
+    estimate = next(ch for ch in meter.sidecar()["channels"] if ch["id"] == "cpu_time")
+    readings = [sample["raw"]["cpu_time"] for sample in meter.samples()]
+    assert all(before <= now for before, now in pairwise(readings))
+    assert any(now > 200_000 for now in readings[: len(readings) // 3]), "living processes"
+    # Above the three: the shells and their sleeps, and the interpreters' end.
+    assert true_s <= readings[-1] / 1e6 + 0.03 and readings[-1] / 1e6 < true_s + 0.6
+    assert estimate["energy_j"] == pytest.approx(readings[-1] / 1e6 * 6.25)
+
+
+def test_a_full_disk_does_not_end_the_command(meter, tmp_path):
+    limited = meter.words("sh", "-c", f"sleep 0.8; echo done >{tmp_path}/done; exit 6")
+    # 3 KiB a file: the head of the journal fits, the samples do not.
+    words = ["bash", "-c", 'ulimit -f 3; exec "$@"', "limit", *limited]
+    done = run_words(words)
+    assert done.returncode == 6 and (tmp_path / "done").exists()
+    assert done.stderr.count("the command goes on") == 1
+    assert "no sidecar" in done.stderr
+    meter.rebuild()
+    assert meter.sidecar()["status"] == "interrupted"
+
+
+def test_the_meter_does_not_pay_for_imports(meter):
+    words = meter.words("true")
+    words[1:1] = ["-X", "importtime"]
+    done = run_words(words)
+    modules = {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert "sv.energy.meter" in modules
+    assert not modules & {"torch", "numpy", "pyRAPL", "pynvml", "scipy", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--stage", "5", "--name", "x", "--dir", "d"], "no command"),
+        (["--stage", "x", "--name", "x", "--dir", "d", "--", "true"], "--stage must be"),
+        (["--stage", "5", "--name", "a/b", "--dir", "d", "--", "true"], "--name must be"),
+        (["--stage", "5", "--name", "x", "--dir", "", "--", "true"], "--dir is missing"),
+    ],
+)
+def test_wrong_command_lines(run_cli, argv, message):
+    done = run_cli("sv.bin.meter", *argv, check=False)
+    assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
