@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Extracts an embedding of every utterance of a data directory: <xvector-dir>/xvector.scp.
+# Usage: steps/extract_xvectors.sh [options] <exp-dir> <data-dir> <xvector-dir>
+#  e.g.: steps/extract_xvectors.sh --nj 2 exp/M data/mini_test exp/M/xvectors_mini_test
+set -euo pipefail
+
+# Begin configuration section.
+cmd=utils/run.py  # how jobs are run
+nj=1              # number of parallel jobs
+num_threads=1     # CPU threads of a job
+ngpu=0            # 0: CPU, 1: the first visible GPU, for every job
+precision=fp32    # fp32|fp16|bf16: number format of the arithmetic
+untrained=false   # true|false: extract with the weights before training, for comparison
+# End configuration section.
+. utils/parse_options.sh
+. ./path.sh
+[ $# -eq 3 ] || usage
+
+exp_dir=$1 data_dir=$2 out=$3
+[ -s "$exp_dir/final.pt" ] || die "no such file $exp_dir/final.pt; run stage 5 first"
+for f in "$data_dir/feats.scp" "$data_dir/utt2num_frames"; do
+  [ -s "$f" ] || die "no such file $f; run stage 3 first"
+done
+
+. steps/compute_environment.sh "$num_threads"
+read -ra cmd <<<"$cmd"
+total=$(wc -l <"$data_dir/feats.scp")
+jobs=$((nj < total ? nj : total))
+printf '%s: %s: %d utterances, %s, %d jobs, log is %s\n' \
+  "$0" "$data_dir" "$total" "$precision" "$jobs" "$out/log/extract.*.log" >&2
+"${cmd[@]}" --num-threads "$num_threads" --gpu "$ngpu" JOB=1:$jobs "$out/log/extract.JOB.log" \
+  python3 -m sv.bin.extract --precision "$precision" --untrained "$untrained" --ngpu "$ngpu" \
+  --num-threads "$num_threads" --job JOB --nj "$jobs" "$exp_dir/final.pt" \
+  "$data_dir/feats.scp" "$data_dir/utt2num_frames" \
+  "$out/xvector.JOB.ark" "$out/xvector.JOB.scp" "$out/info.JOB.json"
+parts=() infos=()
+for ((job = 1; job <= jobs; job++)); do
+  parts+=("$out/xvector.$job.scp")
+  infos+=("$out/info.$job.json")
+done
+utils/merge_tables.sh "$out/xvector.scp" "${parts[@]}"
+made=$(wc -l <"$out/xvector.scp")
+[ "$made" -eq "$total" ] || die "$out: $made embeddings of $total utterances, see $out/log"
+python3 -m sv.bin.merge_infos --data-set "$(basename "$data_dir")" "$out/info.json" "${infos[@]}"

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Makes the training set: filters, speaker map, held-out validation trials, index of every crop.
+# Usage: steps/make_egs.sh [options] <data-dir> <egs-dir>
+#  e.g.: steps/make_egs.sh --config egs/mini/conf/train.toml --kinds "babble noise" data/train data/egs
+set -euo pipefail
+
+# Begin configuration section.
+config=  # training config, required (conf/train.toml, table [set])
+kinds=   # augmented copies to train on too: <data-dir>_<kind>
+# End configuration section.
+. utils/parse_options.sh
+. ./path.sh
+[ $# -eq 2 ] || usage
+[ -s "$config" ] || die "no such file '$config'; give --config conf/train.toml"
+
+data_dir=$1 egs_dir=$2
+copies=()
+for kind in $kinds; do copies+=("${data_dir}_$kind"); done
+for dir in "$data_dir" "${copies[@]}"; do
+  [ -s "$dir/feats.scp" ] || die "no such file $dir/feats.scp; run stage 3 first"
+done
+python3 -m sv.bin.make_egs --config "$config" --copies "${copies[*]}" "$data_dir" "$egs_dir"

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Computes the features of data directories: cuts -> filter banks -> feats.scp, utt2num_frames.
+# Usage: steps/make_fbank.sh [options] <data-dir> [<data-dir>...]
+#  e.g.: steps/make_fbank.sh --nj 4 --config egs/mini/conf/features.toml data/mini_test
+set -euo pipefail
+
+# Begin configuration section.
+cmd=utils/run.py  # how jobs are run
+nj=2              # number of parallel jobs
+config=           # features config, required (conf/features.toml)
+# End configuration section.
+. utils/parse_options.sh
+. ./path.sh
+[ $# -ge 1 ] || usage
+[ -s "$config" ] || die "no such file '$config'; give --config conf/features.toml"
+for data_dir in "$@"; do
+  for f in "$data_dir/cuts.jsonl.gz" "$data_dir/utt2spk"; do
+    [ -s "$f" ] || die "no such file $f; run stages 1 and 2 first"
+  done
+done
+
+read -ra cmd <<<"$cmd"
+for data_dir in "$@"; do
+  out=$data_dir/fbank
+  # The longest of many short sets would wait for nothing: no more jobs than utterances.
+  total=$(wc -l <"$data_dir/utt2spk")
+  jobs=$((nj < total ? nj : total))
+  printf '%s: %s: %d utterances, %d jobs\n' "$0" "$data_dir" "$total" "$jobs" >&2
+  "${cmd[@]}" JOB=1:$jobs "$data_dir/log/fbank.JOB.log" \
+    python3 -m sv.bin.make_fbank --config "$config" --job JOB --nj "$jobs" \
+    "$data_dir/cuts.jsonl.gz" "$data_dir/utt2spk" \
+    "$out/fbank.JOB.ark" "$out/fbank.JOB.scp" "$out/utt2num_frames.JOB"
+  parts=() frames=()
+  for ((job = 1; job <= jobs; job++)); do
+    parts+=("$out/fbank.$job.scp")
+    frames+=("$out/utt2num_frames.$job")
+  done
+  utils/merge_tables.sh "$data_dir/feats.scp" "${parts[@]}"
+  utils/merge_tables.sh "$data_dir/utt2num_frames" "${frames[@]}"
+  made=$(wc -l <"$data_dir/feats.scp")
+  # 99.9 %, in whole numbers.
+  if [ $((made * 1000)) -lt $((total * 999)) ]; then
+    die "$data_dir: features for only $made of $total utterances, logs are $data_dir/log/fbank.*.log"
+  fi
+  if [ "$made" -lt "$total" ]; then
+    printf '%s: %s: no features for %d of %d utterances, see %s/log/fbank.*.log\n' \
+      "$0" "$data_dir" $((total - made)) "$total" "$data_dir" >&2
+    utils/fix_data_dir.sh "$data_dir"
+  fi
+  utils/validate_data_dir.sh --require feats.scp "$data_dir"
+done

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Scores a trial list with the network as it was before training: what the training is worth.
+# Usage: steps/score_untrained.sh [options] <exp-dir> <data-dir> <trials> <scores-dir>
+#  e.g.: steps/score_untrained.sh exp/M data/mini_test data/trials/mini exp/M/scores
+set -euo pipefail
+
+# Begin configuration section.
+cmd=utils/run.py  # how jobs are run
+nj=1              # number of parallel jobs
+ngpu=0            # 0: CPU, 1: the first visible GPU
+# End configuration section.
+. utils/parse_options.sh
+. ./path.sh
+[ $# -eq 4 ] || usage
+
+exp_dir=$1 data_dir=$2 trials=$3 scores_dir=$4
+xvector_dir=$exp_dir/untrained/xvectors_$(basename "$data_dir")
+steps/extract_xvectors.sh --cmd "$cmd" --nj "$nj" --ngpu "$ngpu" --untrained true \
+  "$exp_dir" "$data_dir" "$xvector_dir"
+steps/score_trials.sh --cmd "$cmd" --name "$(basename "$trials")_cosine_untrained" \
+  "$xvector_dir" "$trials" "$scores_dir"
