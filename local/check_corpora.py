@@ -1,5 +1,6 @@
 """Stage 0: make the corpora if the recipe has a program for it, then see that all are there."""
 
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -24,7 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _make(config.make, args.config.with_name(f"{config.make}.toml"), args.nj, root)
     folders = {f"speech {name}": [s.path] for name, s in config.speech.items()}
     folders |= {f"augment {kind}": paths for kind, paths in config.augment.items()}
-    missing = []
+    missing = [
+        f"speech {name}: there is no local/prepare_{name}.py yet, see docs/adding-a-corpus.md"
+        for name in config.speech
+        if importlib.util.find_spec(f"local.prepare_{name}") is None
+    ]
     for what, paths in folders.items():
         for path in paths:
             try:
@@ -35,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for line in missing:
         print(f"local.check_corpora: {line}", file=sys.stderr)
     if missing:
-        raise SvError(f"{len(missing)} folders of {args.config} are missing; see --corpora")
+        raise SvError(f"{len(missing)} entries of {args.config} cannot be used; see --corpora")
     return 0
 
 

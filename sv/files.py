@@ -43,7 +43,8 @@ def replacing(path: Path, *, mode: str = "w", keep_if_same: bool = False) -> Ite
         else:
             os.replace(tmp, path)
     except OSError as error:
-        tmp.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where its folder is none, there is no tmp either
+            tmp.unlink()
         raise SvError(f"cannot write {path}: {error.strerror or error}") from error
     except BaseException:
         tmp.unlink(missing_ok=True)

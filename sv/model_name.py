@@ -23,10 +23,12 @@ STAGE_TABLE: dict[int, tuple[tuple[int, int, int, int], int]] = {
 }
 BASE_CHANNELS = (128, 128, 256, 256)  # the study, section 5.1
 
+# No network has a number of more digits; int and Decimal refuse endless ones with a traceback.
 _NAME = re.compile(
-    r"resnet(?P<depth>\d+)"
-    r"(?P<d>_d(?:_(?P<blocks>\d{4}|\d+(?:-\d+){3}))?)?"
-    r"(?:_w(?P<width>\d+(?:\.\d+)?))?"
+    r"resnet(?P<depth>\d{1,4})"
+    r"(?P<d>_d(?:_(?P<blocks>\d{4}|\d{1,4}(?:-\d{1,4}){3}))?)?"
+    r"(?:_w(?P<width>\d{1,4}(?:\.\d{1,8})?))?",
+    re.ASCII,
 )
 
 
@@ -61,9 +63,19 @@ def parse_model_name(name: str) -> ModelName:
         UsageError: The name is not of the grammar, or is another spelling of a right name; the
             message gives the right spelling.
     """
+    parsed = _read_name(name)
+    if parsed is None:
+        raise UsageError(f"unknown model '{name}'{_suggest(name)}")
+    if format_model_name(parsed) != name:
+        raise UsageError(f"unknown model '{name}' (the name is '{format_model_name(parsed)}')")
+    return parsed
+
+
+def _read_name(name: str) -> ModelName | None:
+    """Read a name in any spelling that the grammar admits; None if it is not of the grammar."""
     match = _NAME.fullmatch(name)
     if match is None:
-        raise UsageError(f"unknown model '{name}'{_suggest(name)}")
+        return None
     depth = int(match["depth"])
     if depth not in STAGE_TABLE:
         known = ", ".join(str(d) for d in STAGE_TABLE)
@@ -82,10 +94,7 @@ def parse_model_name(name: str) -> ModelName:
             f"unknown model '{name}': width {width} does not give whole numbers of channels "
             f"(at least 2) from {BASE_CHANNELS}"
         )
-    parsed = ModelName(depth, blocks, width)
-    if format_model_name(parsed) != name:
-        raise UsageError(f"unknown model '{name}' (the name is '{format_model_name(parsed)}')")
-    return parsed
+    return ModelName(depth, blocks, width)
 
 
 def format_model_name(model: ModelName) -> str:
@@ -106,7 +115,8 @@ def _suggest(name: str) -> str:
     """Suggest a spelling: the study writes ResNet-50-D[2,8,2,2] and ResNet-50-W0.5."""
     folded = name.lower().replace(" ", "")
     match = re.fullmatch(
-        r"resnet[-_]?(\d+)[-_]?(d?)[-_]?\[?(\d+(?:[,-]?\d+){3})?\]?[-_]?(?:w[-_]?([\d.]+))?", folded
+        r"resnet[-_]?(\d{1,4})[-_]?(d?)[-_]?\[?(\d+(?:[,-]?\d+){3})?\]?[-_]?(?:w[-_]?([\d.]+))?",
+        folded,
     )
     if match and int(match[1]) in STAGE_TABLE:
         text = match[3] or ""
@@ -117,8 +127,9 @@ def _suggest(name: str) -> str:
         elif not match[4]:
             guess += "_d"
         guess += f"_w{match[4]}" if match[4] else ""
-        if guess != name and _NAME.fullmatch(guess):
-            return f" (did you mean '{guess}'?)"
+        parsed = _read_name(guess)
+        if parsed:
+            return f" (did you mean '{format_model_name(parsed)}'?)"
     known = [f"resnet{depth}_d" for depth in STAGE_TABLE]
     near = difflib.get_close_matches(folded, known, n=1)
     if near:

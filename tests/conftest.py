@@ -39,3 +39,46 @@ def run_cli():
         return done
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """The tiny recipe, run once through the real run.sh; tests read it and change only copies.
+
+    Attributes: corpora, data, exp (paths), output (what run.sh printed), and run(*options).
+    """
+    if "SV_TINY" in os.environ:  # a recipe from an earlier run, to work on one test
+        root = Path(os.environ["SV_TINY"])
+    else:
+        root = tmp_path_factory.mktemp("tiny")
+    recipe = TinyRecipe(root)
+    if not (root / "exp" / "results").is_dir():
+        recipe.output = recipe.run("--corpora", root / "corpora").stdout
+    return recipe
+
+
+class TinyRecipe:
+    """Where a run of tests/egs/tiny lies, and how to run it again."""
+
+    model = "resnet18_w0.0625"
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.corpora = root, root / "corpora"
+        self.data, self.exp = root / "data", root / "exp"
+        self.output = ""
+
+    def run(self, *options, check=True, timeout=240):
+        """Run run.sh with this recipe's folders."""
+        argv = ["./run.sh", "--egs", "tests/egs/tiny", "--data", self.data, "--exp", self.exp]
+        done = subprocess.run(
+            [str(word) for word in (*argv, *options)],
+            cwd=ROOT,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            pytest.fail(f"run.sh: status {done.returncode}\n{done.stdout}{done.stderr[-4000:]}")
+        return done

@@ -207,6 +207,18 @@ def test_a_rerun_appends_and_a_resumed_one_is_summed(meter):
     )
 
 
+def test_an_attempt_that_left_nothing_does_not_hide_what_is_resumed(meter):
+    saved = MARK.replace("resumed", "checkpoint")
+    assert meter.run("sh", "-c", saved + "sleep 0.1; exit 1")[0] == 1
+    assert meter.run("sh", "-c", "exit 2")[0] == 2  # a mistyped config
+    assert meter.run("sh", "-c", MARK)[0] == 0
+    sidecar = meter.sidecar()
+    each = [attempt["duration_s"] for attempt in sidecar["attempts"]]
+    assert sidecar["duration_s"] == pytest.approx(sum(each))
+    assert meter.run("sh", "-c", saved)[0] == 0  # begins anew: its own energy alone
+    assert meter.sidecar()["duration_s"] == meter.sidecar()["attempts"][3]["duration_s"]
+
+
 def test_a_mark_outlives_its_killed_meter(meter):
     meter.run("sleep", "0.1")
     status, _, _ = meter.run("sh", "-c", MARK + "kill -9 $PPID")

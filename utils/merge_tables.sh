@@ -11,5 +11,6 @@ set -euo pipefail
 
 merged=$1
 shift
+for f in "$@"; do [ -e "$f" ] || die "no such file $f"; done
 LC_ALL=C sort -o "$merged.tmp" -- "$@"
 if cmp -s "$merged.tmp" "$merged"; then rm "$merged.tmp"; else mv "$merged.tmp" "$merged"; fi

@@ -60,8 +60,10 @@ while [ $# -gt 0 ]; do
     --*)
       _name=${1#--}
       _name=${_name//-/_}
+      # Nothing but a name may reach ${!_name}, which would evaluate 'x[$(command)]'.
+      [[ "$_name" =~ ^[a-z_][a-z0-9_]*$ ]] || bad_option "unknown option $1"
       grep -qx -- "$_name" <<<"$_option_names" || bad_option "unknown option $1"
-      [ $# -ge 2 ] || bad_option "option $1 needs a value"
+      [[ $# -ge 2 && "$2" != --* ]] || bad_option "option $1 needs a value"
       case "${!_name}" in
         true | false)
           [[ "$2" = true || "$2" = false ]] || bad_option "$1 must be true or false, not '$2'"

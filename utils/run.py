@@ -13,6 +13,7 @@ named on its command line, which it read or wrote; while the command and these f
 """
 
 import argparse
+import contextlib
 import ctypes
 import json
 import os
@@ -78,9 +79,13 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[Job], bool]:
     )
     parser.add_argument("rest", nargs=argparse.REMAINDER)
     try:
-        args = parser.parse_args(argv)
+        args, unknown = parser.parse_known_args(argv)
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from error
+    if unknown:
+        raise ValueError(f"unknown option {unknown[0]} (see --help)")
+    if args.num_threads < 1 or (args.max_jobs_run or 1) < 1:
+        raise ValueError("--num-threads and --max-jobs-run must be at least 1")
     rest = args.rest
     array = re.fullmatch(r"([A-Z]+)=(\d+)(?::(\d+))?", rest[0]) if rest else None
     rest = rest[1:] if array else rest
@@ -161,6 +166,8 @@ class Runner:
             tmp = job.record.with_suffix(".tmp")
             tmp.write_text(json.dumps(record), encoding="utf-8")
             os.replace(tmp, job.record)
+            # Tells the meter that this attempt left something to go on from.
+            write_mark(os.environ.get("SV_METER_MARKS"), "job", log=str(job.log))
         return status
 
     def _wait(self, job: Job, log) -> int:
@@ -186,7 +193,8 @@ class Runner:
         with self.lock:
             self.stopping = True
             for process in self.running:
-                os.killpg(process.pid, number)
+                with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+                    os.killpg(process.pid, number)
 
     def describe(self) -> str:
         """Give the newest log line of a running job."""
@@ -204,9 +212,9 @@ class Runner:
 def run_all(runner: Runner, jobs: list[Job], max_jobs: int) -> list[int]:
     """Run the jobs, ``max_jobs`` at a time, saying every now and then how far they are."""
     with ThreadPoolExecutor(max_jobs) as pool:
-        futures = [pool.submit(runner.run, job) for job in jobs]
         shown, last_line = time.monotonic(), ""
         try:
+            futures = [pool.submit(runner.run, job) for job in jobs]
             while not all(future.done() for future in futures):
                 time.sleep(0.05)
                 if time.monotonic() - shown < PROGRESS_S:
@@ -219,8 +227,7 @@ def run_all(runner: Runner, jobs: list[Job], max_jobs: int) -> list[int]:
                     last_line = line
         except StopSignal as stop:
             runner.stop(stop.args[0])
-            for future in futures:
-                future.cancel()
+            pool.shutdown(wait=False, cancel_futures=True)
             raise
     return [future.result() for future in futures]
 
@@ -250,6 +257,8 @@ def main(argv: list[str]) -> int:
         statuses = run_all(runner, todo, args.max_jobs_run or max(1, cores // args.num_threads))
     except StopSignal as stopped:
         return fail(f"stopped by signal {stopped.args[0]}", 128 + stopped.args[0])
+    except OSError as error:
+        return fail(f"cannot write a log: {error}", 1)
     failed = [(job, s) for job, s in zip(todo, statuses, strict=True) if s != 0]
     if failed:
         job, status = failed[0]

@@ -28,9 +28,7 @@ def parse_args(argv: Sequence[str] | None):
     at = words.index("--") if "--" in words else len(words)
     parser = cli.Parser(__doc__)
     parser.add_argument("--stage", default="", help="number of the stage, 0 to 99")
-    parser.add_argument(
-        "--name", default="", help="name of the stage: train, extract_voxceleb1, ..."
-    )
+    parser.add_argument("--name", default="", help="name of the stage: train, extract_<set>, ...")
     parser.add_argument("--dir", default="", help="folder of the sidecar, exp/<model>/energy")
     parser.add_argument("--model", default="", help="name of the model; empty: all share it")
     parser.add_argument("--config", default="", help="energy.toml; empty: built-in values")

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "data_set": info["data_set"],
         "backend": "cosine",
         "precision": info["precision"],
-        "untrained": info["untrained"],
+        "untrained": info.get("untrained", False),
     }
     write_json(Path(f"{args.out}.json"), {**what, **metrics})
     logging.info(

@@ -35,8 +35,7 @@ def rebuild(records: list[Record]) -> Fields:
     if not groups:
         raise SvError("no attempt in the journal")
     attempts = [build_attempt(i, group) for i, group in enumerate(groups, start=1)]
-    first = max((i for i, attempt in enumerate(attempts) if not attempt["resumed"]), default=0)
-    run, last, head = attempts[first:], attempts[-1], groups[-1][0]
+    run, last, head = attempts[find_run(attempts) :], attempts[-1], groups[-1][0]
     channels = sum_channels(run)
     energy_j, measured_fraction, reason = sum_energy(channels)
     unknown = [attempt["attempt"] for attempt in run if attempt["energy_kwh"] is None]
@@ -65,6 +64,23 @@ def rebuild(records: list[Record]) -> Fields:
         "attempts": attempts,
         "torn_lines": sum(record["line"] == "torn" for record in records),
     }
+
+
+def find_run(attempts: list[Fields]) -> int:
+    """Give the index of the first attempt of the run that made the result.
+
+    The run goes back from the last attempt as long as there is something that was resumed. An
+    attempt that ended early without any mark (a mistyped config) left nothing to resume: what
+    was resumed lies before it, and its energy belongs to the run.
+    """
+    first = len(attempts) - 1
+    while first > 0:
+        left_nothing = attempts[first]["status"] != "complete" and not attempts[first]["marks"]
+        is_last = first == len(attempts) - 1
+        if not attempts[first]["resumed"] and (is_last or not left_nothing):
+            break
+        first -= 1
+    return first
 
 
 def split_attempts(records: list[Record]) -> list[list[Record]]:

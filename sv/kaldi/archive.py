@@ -149,12 +149,18 @@ def read_vectors(scp: Path) -> tuple[list[str], np.ndarray]:
         The keys in file order, and (keys, dim) float32.
 
     Raises:
-        SvError: Missing files, vectors of different size, NaN or infinity.
+        SvError: Missing or damaged files, a key that stands twice, vectors of different size,
+            NaN or infinity.
     """
+    items: dict[str, np.ndarray] = {}
     try:
-        items = dict(kaldiio.load_scp_sequential(str(scp)))
-    except OSError as error:
-        raise SvError(f"cannot read the vectors of {scp}: {error}") from error
+        for key, array in kaldiio.load_scp_sequential(str(scp)):
+            if key in items:
+                raise SvError(f"{scp}: line {len(items) + 1}: '{key}' stands twice")
+            items[key] = array
+    except (OSError, ValueError, RuntimeError) as error:  # kaldiio's, for damage of any kind
+        reason = " ".join(str(error).split())
+        raise SvError(f"cannot read the vectors of {scp}: {reason}") from error
     if not items:
         raise SvError(f"{scp}: empty")
     dims = {array.shape for array in items.values()}

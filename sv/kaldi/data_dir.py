@@ -75,7 +75,7 @@ def find_problems(data_dir: Path, *, require: Iterable[str] = ()) -> list[str]:
     """
     problems = []
     tables: dict[str, dict[str, str]] = {}
-    for name in ("utt2spk", "spk2utt", *UTTERANCE_TABLES):
+    for name in dict.fromkeys(("utt2spk", "spk2utt", *UTTERANCE_TABLES, *require)):
         path = data_dir / name
         if not path.exists():
             if name in ("utt2spk", "spk2utt") or name in require:

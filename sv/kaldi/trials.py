@@ -51,8 +51,8 @@ def read_trials(path: Path) -> Trials:
     """Read a trial list.
 
     Raises:
-        SvError: A line is not ``enrol test target|nontarget`` (single spaces), or the file is
-            empty.
+        SvError: A line is not ``enrol test target|nontarget`` (single spaces), a trial stands
+            twice, or the file is empty.
     """
     string = pa.string()
     names = ["enrol", "test", "target|nontarget"]
@@ -69,11 +69,19 @@ def read_trials(path: Path) -> Trials:
     both = pa.chunked_array(table.column(0).chunks + table.column(1).chunks, type=string)
     codes = both.combine_chunks().dictionary_encode()
     indices = codes.indices.to_numpy()
-    n = table.num_rows
+    utterances, n = codes.dictionary.to_pylist(), table.num_rows
+    enrol, test = indices[:n], indices[n:]
+    pairs, firsts = np.unique(enrol * np.int64(len(utterances)) + test, return_index=True)
+    if len(pairs) < n:
+        again = np.setdiff1d(np.arange(n), firsts)
+        first = f"{utterances[enrol[again[0]]]} {utterances[test[again[0]]]}"
+        raise SvError(
+            f"{path}: {len(again)} trials stand twice (first: line {again[0] + 1}, {first})"
+        )
     return Trials(
-        utterances=codes.dictionary.to_pylist(),
-        enrol=indices[:n],
-        test=indices[n:],
+        utterances=utterances,
+        enrol=enrol,
+        test=test,
         is_target=is_target.combine_chunks().to_numpy(zero_copy_only=False),
     )
 

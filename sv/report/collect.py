@@ -24,7 +24,6 @@ from sv.report.records import (
     System,
     find_score,
     system_order,
-    trials_order,
 )
 
 _SIDECAR = re.compile(r"(?P<stage>\d\d)_(?P<name>.+)\.json")
@@ -53,14 +52,15 @@ def collect_results(data: Path, exp: Path, models: list[str] | None = None) -> R
         raise SvError(f"no results under {exp}: run stages 5 to 7 first")
     shared = (*_read_sidecars(data / "energy"), *_read_sidecars(exp / "energy"))
     sets = _read_test_trials(data / "test_trials")
-    for score in (score for system in systems for score in system.scores):
+    # In the order of the recipe's conf/corpora.toml, then lists that it no longer has, by name.
+    scores = [score for system in systems for score in system.scores]
+    for score in sorted(scores, key=lambda score: score.trials_name):
         sets.setdefault(score.trials_name, score.data_set)
-    trial_sets = {name: sets[name] for name in sorted(sets, key=trials_order)}
-    scored = tuple(name for name in trial_sets if any(find_score(s, name) for s in systems))
+    scored = tuple(name for name in sets if any(find_score(s, name) for s in systems))
     # Not exp/energy: the journal of stage 8 is being written now.
     folders = [data / "energy", *(system.directory / "energy" for system in systems)]
     journals = tuple(path for folder in folders for path in _list_journals(folder))
-    return Results(data, exp, systems, shared, trial_sets, scored, journals)
+    return Results(data, exp, systems, shared, sets, scored, journals)
 
 
 def read_system(directory: Path) -> System:

@@ -16,8 +16,6 @@ TRAIN_STAGE, EXTRACT_STAGE, RESULTS_STAGE = 5, 6, 8
 PRECISIONS = ("fp32", "fp16", "bf16")
 FAMILIES = {"depth": "Depth scaling", "stage": "Stage-distribution scaling"}
 FAMILIES |= {"width": "Width scaling", "other": "Other"}
-# Trial lists in the study's order (Table 1); others follow by name.
-STUDY_TRIALS = ("vox1_o", "vox1_e", "vox1_h", "commonbench", "cnceleb")
 
 
 @dataclass(frozen=True)
@@ -186,12 +184,6 @@ def system_order(name: str) -> tuple[Any, ...]:
     longest = max(model.blocks)
     shape = (-longest, model.blocks.count(longest), [-n for n in model.blocks])
     return (rank, -model.depth, -model.width, *shape, name)
-
-
-def trials_order(name: str) -> tuple[int, str]:
-    """Give the sort key of a trial list: the study's five first, in its order."""
-    known = STUDY_TRIALS.index(name) if name in STUDY_TRIALS else len(STUDY_TRIALS)
-    return (known, name)
 
 
 def find_stage(system: System, stage: int, name: str) -> StageEnergy | None:

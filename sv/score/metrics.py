@@ -70,7 +70,8 @@ def compute_eer(curve: ErrorCurve) -> tuple[float, float]:
     weight = -difference[before] / gap
     eer = curve.p_miss[before] + weight * (curve.p_miss[after] - curve.p_miss[before])
     low, high = curve.thresholds[before], curve.thresholds[after]
-    threshold = low + weight * (high - low) if np.isfinite(high) else low
+    # Exactly high where the rates are equal there: low + (high - low) may round above it.
+    threshold = (1 - weight) * low + weight * high if np.isfinite(high) else low
     return float(eer), float(threshold)
 
 

@@ -6,7 +6,7 @@ import math
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -14,11 +14,9 @@ import torch
 from sv.data.crops import CropReader, load_crop_index, read_feature_tables
 from sv.data.loader import Batch, count_steps, iterate_batches
 from sv.errors import SvError
-from sv.files import replacing, write_json, write_text
+from sv.files import write_json, write_text
 from sv.kaldi.trials import read_trials
-from sv.model_name import parse_model_name
 from sv.nnet.margin import AdditiveAngularMargin
-from sv.nnet.xvector import compute_cost
 from sv.score.cosine import score_cosine
 from sv.score.metrics import compute_eer, compute_error_curve
 from sv.train.checkpoint import (
@@ -27,37 +25,13 @@ from sv.train.checkpoint import (
     find_latest,
     save_checkpoint,
 )
-from sv.train.config import (
-    TrainConfig,
-    describe_difference,
-    format_resolved,
-    hash_config,
-)
+from sv.train.config import TrainConfig, describe_difference, format_resolved
 from sv.train.embed import embed_utterances
 from sv.train.network import build_network
+from sv.train.progress import Tally, describe_model, write_epoch_table
 from sv.train.schedule import learning_rate, margin
 
 LOG_S = 60.0  # a progress line a minute
-
-
-@dataclass
-class Tally:
-    """Sums over the steps of an epoch so far."""
-
-    steps: int = 0
-    crops: int = 0
-    correct: int = 0
-    loss: float = 0.0
-    train_s: float = 0.0
-    wait_s: float = 0.0
-
-    def describe(self) -> str:
-        """Say loss, accuracy, speed and the share of time spent waiting for data."""
-        return (
-            f"loss {self.loss / self.steps:.3f}, accuracy {100 * self.correct / self.crops:.1f} %, "
-            f"{self.crops / self.train_s:.1f} crops/s, "
-            f"waiting {100 * self.wait_s / self.train_s:.1f} %"
-        )
 
 
 class Trainer:
@@ -252,7 +226,7 @@ class Trainer:
         (self.checkpoints / "last.pt").unlink(missing_ok=True)
         for old in find_epoch_checkpoints(self.checkpoints)[: -self.config.keep_checkpoints]:
             old.unlink()
-        self._write_epoch_table()
+        write_epoch_table(self.exp_dir / "log" / "epochs.tsv", self.history)
         self.mark("epoch", epoch=epoch, valid_eer_percent=row["valid_eer_percent"])
 
     def _validate(self) -> float:
@@ -288,30 +262,14 @@ class Trainer:
             "net": self.net.state_dict(),
         }
 
-    def _write_epoch_table(self) -> None:
-        columns = list(self.history[-1])
-        with replacing(self.exp_dir / "log" / "epochs.tsv") as file:
-            file.write("\t".join(columns) + "\n")
-            for row in self.history:
-                file.write("\t".join(f"{row[c]:.6g}" if c in row else "" for c in columns) + "\n")
-
     def _save_final(self) -> None:
-        config, model = self.config, parse_model_name(self.name)
         save_checkpoint(self.exp_dir / "final.pt", self._describe_network())
-        cost = compute_cost(model, self.index.columns, config.crop_frames, config.embedding_dim)
-        info = {
-            "name": self.name,
-            "blocks": model.blocks,
-            "channels": model.channels,
-            "layers": model.layers,
-            "input_dim": self.index.columns,
-            "speakers": self.speakers,
-            "parameters": cost.parameters,
-            "parameters_with_head": cost.parameters + self.speakers * config.embedding_dim,
-            "gmac": round(cost.gmac, 6),
-            "crop_frames": config.crop_frames,
-            "crops_trained": self.step * config.optimizer.batch_size,
-            "epochs": self.history,
-            "config_sha256": hash_config(config),
-        }
+        info = describe_model(
+            self.name,
+            self.config,
+            input_dim=self.index.columns,
+            speakers=self.speakers,
+            steps=self.step,
+            history=self.history,
+        )
         write_json(self.exp_dir / "model.json", info)

@@ -1,0 +1,284 @@
+"""Archives, tables and data directories, through real files and the scripts of utils/."""
+
+import os
+import shutil
+
+import kaldiio
+import numpy as np
+import pytest
+
+from sv.errors import SvError
+from sv.kaldi.archive import locate_matrix, read_rows, read_vectors, write_archive
+from sv.kaldi.data_dir import read_table, write_data_dir, write_table
+
+UTT2SPK = {f"id{s:05d}-v{v}-0000{u}": f"id{s:05d}" for s in (2, 12) for v in "ba" for u in (1, 2)}
+
+
+def features(rows=120, columns=81, seed=0):
+    """Give a matrix with the range of log-mel features, about -16 to 10."""
+    rng = np.random.default_rng(seed)
+    return rng.uniform(-15.9, 10, (rows, columns)).astype(np.float32)
+
+
+def write(tmp_path, method, **items):
+    scp = tmp_path / "feats.scp"
+    count = write_archive(tmp_path / "feats.ark", scp, iter(items.items()), method=method)
+    assert count == len(items)
+    return scp, read_table(scp)
+
+
+def rows_of(entry, start, stop, **kwargs):
+    where = locate_matrix(entry)
+    with open(where.ark, "rb") as file:
+        return read_rows(file.fileno(), where, start, stop, **kwargs)
+
+
+# Half a step of 65535 over the matrix's range, and the rounding of float32.
+@pytest.mark.parametrize(("method", "steps"), [("two-byte", 0.51), ("none", 0.0)])
+def test_rows_read_by_seek_are_those_that_kaldiio_reads(tmp_path, method, steps):
+    items = {f"u{i}": features(rows, seed=i) for i, rows in enumerate((1, 120, 357))}
+    scp, table = write(tmp_path, method, **items)
+    assert sorted(os.listdir(tmp_path)) == ["feats.ark", "feats.scp"]
+    assert list(table) == list(items)
+    for key, matrix in items.items():
+        whole = kaldiio.load_mat(table[key])
+        assert np.abs(whole - matrix).max() <= steps * np.ptp(matrix) / 65535
+        n = len(matrix)
+        for start, stop in ((0, n), (0, 1), (n - 1, n), (n // 3, n // 2 + 1)):
+            rows = rows_of(table[key], start, stop)
+            assert rows.dtype == np.float32
+            np.testing.assert_allclose(rows, whole[start:stop], atol=4e-6, rtol=0)
+    assert dict(kaldiio.load_scp(str(scp))).keys() == items.keys()
+
+
+def test_two_bytes_are_half_the_size_and_fill_what_is_given(tmp_path):
+    sizes = {}
+    for method in ("two-byte", "none"):
+        _, table = write(tmp_path, method, u=features(500))
+        sizes[method] = (tmp_path / "feats.ark").stat().st_size
+        out = np.full((3, 81), np.nan, np.float32)
+        assert rows_of(table["u"], 497, 500, out=out) is out
+        np.testing.assert_allclose(out, features(500)[497:], atol=2.1e-4)
+    assert sizes["two-byte"] < 0.51 * sizes["none"]
+
+
+@pytest.mark.parametrize("method", ["two-byte", "none"])
+def test_truncated_archive_is_named(tmp_path, method):
+    _, table = write(tmp_path, method, u=features(20))
+    ark = tmp_path / "feats.ark"
+    os.truncate(ark, ark.stat().st_size - 1)
+    assert rows_of(table["u"], 0, 19).shape == (19, 81)
+    with pytest.raises(SvError, match=rf"^{ark}:\d+: truncated: rows 19-20 are not there"):
+        rows_of(table["u"], 19, 20)
+    os.truncate(ark, 10)
+    with pytest.raises(SvError, match=rf"^{ark}:2: no float32 or two-byte Kaldi matrix there"):
+        locate_matrix(table["u"])
+
+
+def test_one_byte_matrices_and_wrong_entries_are_refused(tmp_path):
+    ark = tmp_path / "cm.ark"
+    kaldiio.save_ark(str(ark), {"u": features(20)}, compression_method=2)
+    assert ark.read_bytes()[2:7] == b"\0BCM "
+    for entry in (f"{ark}:2", f"{ark}:9999"):
+        with pytest.raises(SvError, match="no float32 or two-byte Kaldi matrix there"):
+            locate_matrix(entry)
+    for entry in (str(ark), f"{ark}:x", ""):
+        with pytest.raises(SvError, match="expected '<ark>:<offset>'"):
+            locate_matrix(entry)
+    with pytest.raises(SvError, match=r"cannot read .*nosuch\.ark: No such file"):
+        locate_matrix(f"{tmp_path}/nosuch.ark:2")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_no_number_is_found(tmp_path, bad):
+    matrix = features(20)
+    matrix[7, 3] = bad
+    _, table = write(tmp_path, "none", u=matrix)
+    assert rows_of(table["u"], 8, 20).shape == (12, 81)
+    with pytest.raises(SvError, match="NaN or infinity in rows 7-8"):
+        rows_of(table["u"], 7, 8)
+    scp, _ = write(tmp_path, "none", u0=features(1)[0], u1=matrix[7])
+    with pytest.raises(SvError, match=r"1 vectors hold NaN or infinity \(first: u1\)"):
+        read_vectors(scp)
+
+
+def test_vectors_come_back_in_file_order(tmp_path):
+    vectors = features(3, 256)
+    scp, _ = write(tmp_path, "none", b=vectors[0], a=vectors[1], c=vectors[2])
+    keys, read = read_vectors(scp)
+    assert keys == ["b", "a", "c"]
+    np.testing.assert_array_equal(read, vectors)
+
+
+VECTOR_FAULTS = {
+    "stands twice": lambda tmp, text: text + text,
+    "cannot read": lambda tmp, text: text.replace("feats.ark", "nosuch.ark"),
+    "Invalid line": lambda tmp, text: "u0\n",
+    "empty": lambda tmp, text: "",
+    "cannot read the vectors": lambda tmp, text: os.truncate(tmp / "feats.ark", 60) or text,
+    "File format is wrong": lambda tmp, text: (tmp / "feats.ark").write_text("x" * 99) and text,
+}
+
+
+@pytest.mark.parametrize("message", VECTOR_FAULTS)
+def test_damaged_vectors_are_one_line_that_names_the_table(tmp_path, message):
+    scp, _ = write(tmp_path, "none", u0=features(1, 8)[0], u1=features(1, 8)[0])
+    scp.write_text(VECTOR_FAULTS[message](tmp_path, scp.read_text()))
+    with pytest.raises(SvError, match=f"^[^\n]*{scp}[^\n]*$") as error:
+        read_vectors(scp)
+    assert message in str(error.value)
+
+
+def test_vectors_of_two_sizes_are_refused(tmp_path):
+    scp, _ = write(tmp_path, "none", u0=features(1, 8)[0], u1=features(1, 9)[0])
+    with pytest.raises(SvError, match="vectors of different shapes"):
+        read_vectors(scp)
+
+
+def test_failed_writing_leaves_the_earlier_archive(tmp_path):
+    scp, table = write(tmp_path, "none", u=features(5))
+
+    def items():
+        yield "v", features(5)
+        raise SvError("no such recording")
+
+    with pytest.raises(SvError, match="no such recording"):
+        write_archive(tmp_path / "feats.ark", scp, items(), method="none")
+    np.testing.assert_array_equal(rows_of(read_table(scp)["u"], 0, 5), features(5))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SvError, match="cannot write"):
+        ark = tmp_path / "nosuch" / "a.ark"
+        write_archive(ark, tmp_path / "file" / "a.scp", items(), method="none")
+
+
+def test_tables_are_in_c_order_and_unchanged_ones_keep_their_time(tmp_path):
+    path = tmp_path / "utt2dur"
+    write_table(path, {"a-b": 1.5, "a": 2, "Z": 3, "é": 4})
+    assert path.read_text(encoding="utf-8") == "Z 3\na 2\na-b 1.5\né 4\n"
+    os.utime(path, ns=(1, 1))
+    write_table(path, [("é", "4"), ("a", "2"), ("Z", "3"), ("a-b", "1.5")])
+    assert path.stat().st_mtime_ns == 1
+    assert read_table(path) == {"Z": "3", "a": "2", "a-b": "1.5", "é": "4"}
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    path = tmp_path / "data"
+    tables = {
+        "wav_scp": {u: f"{u}.wav" for u in UTT2SPK},
+        "feats_scp": {u: f"x.ark:{i}" for i, u in enumerate(UTT2SPK)},
+        "utt2num_frames": dict.fromkeys(UTT2SPK, 300),
+    }
+    write_data_dir(path, UTT2SPK, **tables)
+    return path
+
+
+def script(run_cli, name, *argv, check=True):
+    return run_cli(f"utils/{name}_data_dir.sh", *argv, check=check)
+
+
+def test_a_good_data_dir_is_valid_and_fixing_changes_nothing(run_cli, data_dir):
+    before = {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in data_dir.iterdir()}
+    assert read_table(data_dir / "spk2utt")["id00012"] == (
+        "id00012-va-00001 id00012-va-00002 id00012-vb-00001 id00012-vb-00002"
+    )
+    assert script(run_cli, "validate", "--require", "wav.scp feats.scp", data_dir).stderr == ""
+    assert script(run_cli, "fix", data_dir).stderr == ""
+    assert before == {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in data_dir.iterdir()}
+
+
+def edit(name, change):
+    return lambda folder: (folder / name).write_text(change((folder / name).read_text()))
+
+
+def reverse(text):
+    return "".join(reversed(text.splitlines(keepends=True)))
+
+
+def first_line_again(text):
+    return text.splitlines(keepends=True)[0] + text
+
+
+# What is done to a valid folder, what validate says, what fix says (None: it leaves that alone).
+FAULTS = {
+    "unsorted": (
+        edit("utt2spk", reverse), "utt2spk: not in C order", "utt2spk: rewritten"),
+    "no spk2utt": (
+        lambda d: (d / "spk2utt").unlink(), "spk2utt: no such file", "spk2utt: rewritten"),
+    "wrong spk2utt": (
+        edit("spk2utt", lambda text: text.replace(" id00012-va-00001", "")),
+        "spk2utt: is not the inverse of utt2spk", "spk2utt: rewritten"),
+    "stray utterance": (
+        edit("feats.scp", lambda text: text + "id00099-va-00001 x.ark:5\n"),
+        "feats.scp: utterances not in utt2spk: 1 (id00099-va-00001)",
+        "feats.scp: removed 1 lines"),
+    "missing utterance": (
+        edit("feats.scp", lambda text: text.split("\n", 1)[1]),
+        "feats.scp: utterances missing: 1 (id00002-va-00001)", "utt2spk: removed 1 lines"),
+    "duplicate key": (
+        edit("utt2num_frames", first_line_again), "line 2: 'id00002-va-00001' stands twice", None),
+    "key without value": (
+        edit("wav.scp", lambda text: "a\n" + text), "line 1: expected '<key> <value>'", None),
+    "empty": (edit("wav.scp", lambda text: ""), "wav.scp: empty", None),
+    "no utt2spk": (lambda d: (d / "utt2spk").unlink(), "utt2spk: no such file", None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_is_named_and_repaired_if_it_can_be(run_cli, data_dir, fault):
+    spoil, message, repair = FAULTS[fault]
+    spoil(data_dir)
+    spoilt = {path.name: path.read_bytes() for path in data_dir.iterdir()}
+    done = script(run_cli, "validate", data_dir, check=False)
+    lines = done.stderr.splitlines()
+    assert done.returncode == 1 and done.stdout == ""
+    assert message in lines[0]
+    assert lines[-1] == "utils/validate_data_dir.sh: utils/fix_data_dir.sh may repair it"
+    assert all(line.startswith("utils/validate_data_dir.sh: ") for line in lines)
+    done = script(run_cli, "fix", data_dir, check=False)
+    if repair is None:
+        assert done.returncode == 1 and done.stderr.count("\n") == 1
+        assert {path.name: path.read_bytes() for path in data_dir.iterdir()} == spoilt
+    else:
+        assert done.returncode == 0 and repair in done.stderr
+        script(run_cli, "validate", data_dir)
+        for path in (data_dir / ".backup").glob("*"):
+            assert path.read_bytes() == spoilt[path.name]
+
+
+def test_ids_without_their_speaker_are_named_and_not_guessed_at(run_cli, data_dir):
+    with pytest.raises(SvError, match="utterance 'x-id1' does not begin with 'id1'"):
+        write_data_dir(data_dir, {"x-id1": "id1"})
+    shutil.rmtree(data_dir)
+    data_dir.mkdir()
+    (data_dir / "utt2spk").write_text("u1 id1\n")
+    (data_dir / "spk2utt").write_text("id1 u1\n")
+    for action in ("validate", "fix", "validate"):
+        done = script(run_cli, action, data_dir, check=False)
+        assert done.returncode == int(action == "validate")
+        if action == "validate":
+            assert "ids that do not begin with their speaker: 1 (u1)" in done.stderr
+    assert read_table(data_dir / "utt2spk") == {"u1": "id1"}
+
+
+def test_required_tables_must_be_there_whatever_their_name(run_cli, data_dir):
+    for name in ("utt2dur", "text"):
+        done = script(run_cli, "validate", "--require", f"wav.scp {name}", data_dir, check=False)
+        assert done.returncode == 1
+        assert f"{data_dir}/{name}: no such file" in done.stderr
+
+
+def test_merged_tables_are_sorted_and_unchanged_ones_keep_their_time(run_cli, tmp_path):
+    merged = tmp_path / "feats.scp"
+    (tmp_path / "1").write_text("a-b 1\nc 3\n")
+    (tmp_path / "2").write_text("B 0\na 2\n")
+    run_cli("utils/merge_tables.sh", merged, tmp_path / "1", tmp_path / "2")
+    assert merged.read_text() == "B 0\na 2\na-b 1\nc 3\n"
+    os.utime(merged, ns=(1, 1))
+    run_cli("utils/merge_tables.sh", merged, tmp_path / "2", tmp_path / "1")
+    assert merged.stat().st_mtime_ns == 1
+    done = run_cli("utils/merge_tables.sh", merged, tmp_path / "1", tmp_path / "3", check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"utils/merge_tables.sh: no such file {tmp_path / '3'}\n"
+    assert sorted(os.listdir(tmp_path)) == ["1", "2", "feats.scp"]
+    assert merged.stat().st_mtime_ns == 1

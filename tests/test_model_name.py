@@ -1,0 +1,141 @@
+"""Model names: one spelling for each, and the study's numbers from every one."""
+
+import json
+
+import pytest
+from conftest import ROOT
+
+from sv.errors import UsageError
+from sv.model_name import format_model_name, parse_model_name
+
+# docs/design.md, section 4: layers, embedding net, with head, GMAC at 350 frames.
+STUDY = {
+    "resnet18_d": (18, 8_036_352, 9_570_816, 26.19),
+    "resnet34_d": (34, 14_925_056, 16_459_520, 48.07),
+    "resnet50_d": (50, 15_635_968, 17_170_432, 50.76),
+    "resnet101_d": (101, 36_830_208, 38_364_672, 89.87),
+    "resnet200_d": (200, 59_939_328, 61_473_792, 164.46),
+    "resnet419_d": (419, 132_015_616, 133_550_080, 335.92),
+    "resnet50_d_8222": (44, 10_437_632, 11_972_096, 80.61),
+    "resnet50_d_2822": (44, 10_437_632, 11_972_096, 41.06),
+    "resnet50_d_2282": (44, 15_847_424, 17_381_888, 41.46),
+    "resnet50_d_2228": (44, 15_847_424, 17_381_888, 31.27),
+    "resnet50_d_2662": (50, 14_734_336, 16_268_800, 45.79),
+    "resnet50_w4": (50, 232_410_880, 233_945_344, 811.68),
+    "resnet50_w2": (50, 59_582_720, 61_117_184, 202.95),
+    "resnet50_w0.5": (50, 4_279_424, 5_813_888, 12.70),
+    "resnet50_w0.25": (50, 1_255_360, 2_789_824, 3.18),
+}
+OURS = {"resnet50_d_2882": (62, 17_917_952, 19_452_416, 54.86)}
+VARIANTS = [
+    "resnet152_d", "resnet50_d_3-24-36-3", "resnet18_d_1111", "resnet50_d_10-2-2-2",
+    "resnet50_d_2882_w0.125", "resnet18_w0.125", "resnet18_w0.0625", "resnet34_w1.5",
+    "resnet50_d_3-24-36-3_w2", "resnet18_d_1111_w0.015625",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*STUDY, *OURS, *VARIANTS])
+def test_format_is_the_inverse_of_parse(name):
+    assert format_model_name(parse_model_name(name)) == name
+
+
+def test_a_name_says_blocks_channels_and_layers():
+    model = parse_model_name("resnet50_d_3-24-36-3_w0.5")
+    assert model.blocks == (3, 24, 36, 3)
+    assert model.channels == (64, 64, 128, 128)
+    assert (model.convs_per_block, model.layers) == (3, 200)
+    assert parse_model_name("resnet34_w2").convs_per_block == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("resnet50", "resnet50_d"),
+        ("resnet050_d", "resnet50_d"),
+        ("resnet50_d_3463", "resnet50_d"),
+        ("resnet50_d_2-8-8-2", "resnet50_d_2882"),
+        ("resnet50_d_3-04-36-3", "resnet50_d_3-4-36-3"),
+        ("resnet50_w1", "resnet50_d"),
+        ("resnet50_w0.50", "resnet50_w0.5"),
+        ("resnet50_w02", "resnet50_w2"),
+        ("resnet50_w2.0", "resnet50_w2"),
+        ("resnet50_d_w0.5", "resnet50_w0.5"),
+        ("resnet50_d_2882_w1.0", "resnet50_d_2882"),
+        ("ResNet-50-D", "resnet50_d"),
+        ("ResNet-50-D[2,8,2,2]", "resnet50_d_2822"),
+        ("ResNet-50-D[3,4,6,3]", "resnet50_d"),
+        ("resnet50_d [3,24,36,3]", "resnet50_d_3-24-36-3"),
+        ("ResNet-50-W0.5", "resnet50_w0.5"),
+        ("ResNet-50-W1.0", "resnet50_d"),
+        ("Resnet34_D", "resnet34_d"),
+        ("resnet-101", "resnet101_d"),
+        ("resnt50_d", "resnet50_d"),
+    ],
+)
+def test_another_spelling_is_refused_with_the_right_one(wrong, right):
+    with pytest.raises(UsageError) as error:
+        parse_model_name(wrong)
+    assert f"'{wrong}'" in str(error.value)
+    assert f"'{right}'" in str(error.value)
+    assert format_model_name(parse_model_name(right)) == right  # what is suggested is accepted
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("resnet51_d", "no stage table for depth 51 (known: 18, 34, 50, 101, 152, 200, 419)"),
+        ("resnet50_d_2082", "every stage needs at least one block"),
+        ("resnet50_w0", "does not give whole numbers of channels"),
+        ("resnet50_w0.3", "does not give whole numbers of channels"),
+        ("resnet50_w0.0078125", "does not give whole numbers of channels (at least 2)"),
+        ("resnet50_d_288", "did you mean"),
+        ("", "a name is resnet50_d"),
+        ("vgg", "a name is resnet50_d"),
+        ("resnet50_d\n", "did you mean 'resnet50_d'"),
+        ("resnet" + "9" * 5000, "a name is resnet50_d"),
+        ("resnet50_w" + "9" * 40, "unknown model"),
+        ("resnet٥٠_d", "unknown model"),
+    ],
+)
+def test_no_network_no_name(wrong, message):
+    with pytest.raises(UsageError) as error:
+        parse_model_name(wrong)
+    assert message in str(error.value)
+
+
+def test_model_info_gives_the_numbers_of_the_study(run_cli):
+    expected = {**STUDY, **OURS}
+    infos = json.loads(run_cli("sv.bin.model_info", *expected).stdout)
+    assert [info["name"] for info in infos] == list(expected)
+    for info, (layers, parameters, with_head, gmac) in zip(infos, expected.values(), strict=True):
+        counts = (info["layers"], info["parameters"], info["parameters_with_head"])
+        assert counts == (layers, parameters, with_head), info["name"]
+        assert info["gmac"] == pytest.approx(gmac, abs=0.01), info["name"]
+
+
+def test_wrong_name_is_one_line_with_status_2(run_cli):
+    done = run_cli("sv.bin.model_info", "resnet18_d", "ResNet-50-W0.5", check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "sv.bin.model_info: unknown model 'ResNet-50-W0.5' (did you mean 'resnet50_w0.5'?)\n"
+    )
+
+
+@pytest.mark.parametrize("models", sorted(ROOT.glob("egs/*/conf/models.txt")), ids=str)
+def test_every_recipe_names_models_that_exist(run_cli, models):
+    assert run_cli("sv.bin.list_models", "--study", models, "study").stdout.split()
+
+
+def test_study_stands_for_its_fifteen_systems(run_cli):
+    models = ROOT / "egs/voxceleb/conf/models.txt"
+    done = run_cli("sv.bin.list_models", "--study", models, "resnet50_d", "study", "resnet18_w0.5")
+    names = done.stdout.splitlines()
+    assert len(names) == 16 and names[-1] == "resnet18_w0.5"  # resnet50_d is listed once
+    assert set(names[:-1]) == set(STUDY)
+
+
+def test_list_models_without_any_name_fails(run_cli, tmp_path):
+    (tmp_path / "models.txt").write_text("# nothing yet\n\n")
+    done = run_cli("sv.bin.list_models", "--study", tmp_path / "models.txt", "study", check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"sv.bin.list_models: {tmp_path / 'models.txt'}: no model name in it\n"

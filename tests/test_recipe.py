@@ -1,0 +1,204 @@
+"""The tiny recipe through the real run.sh: every stage, reruns, kills and wrong options."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import kaldiio
+import pytest
+from conftest import ROOT, TinyRecipe, environment
+
+SHARED_STAGES = ("00_corpora", "01_manifests", "02_augment", "03_fbank", "04_egs")
+MODEL_STAGES = ("05_train", "06_extract_mini_test", "07_score_mini", "07_untrained_mini")
+
+
+def sidecar(folder, name):
+    return json.loads((folder / "energy" / f"{name}.json").read_text())
+
+
+@pytest.fixture
+def copy(tiny, tmp_path):
+    """A copy of the tiny recipe that a test may change."""
+    shutil.copytree(tiny.root, tmp_path / "recipe", symlinks=True)
+    recipe = TinyRecipe(tmp_path / "recipe")
+    # The copied tables name the arks of the original; those are only read.
+    return recipe
+
+
+def test_every_stage_leaves_its_artefacts_and_sidecar(tiny):
+    model = tiny.exp / tiny.model
+    for name in SHARED_STAGES:
+        assert sidecar(tiny.data, name)["status"] == "complete"
+    for name in MODEL_STAGES:
+        found = sidecar(model, name)
+        assert (found["status"], found["model"]) == ("complete", tiny.model)
+        assert found["energy_kwh"] is None or found["energy_kwh"] > 0
+    for name in ("model.json", "config.toml", "final.pt", "results.json", "log/train.log"):
+        assert (model / name).stat().st_size > 0
+    scores = (model / "scores" / "mini_cosine.txt").read_text().splitlines()
+    trials = (tiny.data / "trials" / "mini").read_text().splitlines()
+    assert [s.split()[:2] for s in scores] == [t.split()[:2] for t in trials]
+    metrics = json.loads((model / "scores" / "mini_cosine.json").read_text())
+    assert (metrics["trials"], metrics["targets"]) == (120, 24)
+    results = {p.name for p in (tiny.exp / "results").iterdir()}
+    for table in ("table1", "table2"):
+        assert {f"{table}.md", f"{table}.tex", f"{table}.csv"} <= results
+    for figure in ("energy_accuracy", "det_mini"):
+        assert {f"{figure}.pdf", f"{figure}.png"} <= results
+
+
+def test_kaldis_own_readers_accept_the_folders(tiny, run_cli):
+    for name in ("mini_train", "mini_train_noise", "mini_test"):
+        run_cli("utils/validate_data_dir.sh", "--require", "feats.scp utt2dur", tiny.data / name)
+    vectors = dict(
+        kaldiio.load_scp(str(tiny.exp / tiny.model / "xvectors_mini_test" / "xvector.scp"))
+    )
+    assert len(vectors) == 16 and {v.shape for v in vectors.values()} == {(16,)}
+
+
+def test_the_run_ends_with_tables_and_where_they_are(tiny):
+    if not tiny.output:
+        pytest.skip("the recipe was run before this session")
+    assert "| " + tiny.model in tiny.output
+    for word in ("estimated from CPU time", "untrained network", "table1.tex", "05_train.json"):
+        if (
+            word.startswith("estimated")
+            and sidecar(tiny.exp / tiny.model, "05_train")["measured_fraction"]
+        ):
+            continue
+        assert word in tiny.output
+
+
+def test_results_alone_are_remade_in_seconds(copy):
+    before = (copy.exp / "results" / "table1.md").read_bytes()
+    shutil.rmtree(copy.exp / "results")
+    started = time.monotonic()
+    copy.run("--stage", 8)
+    assert time.monotonic() - started < 20
+    assert (copy.exp / "results" / "table1.md").read_bytes() == before
+
+
+def test_a_second_system_joins_the_tables(copy):
+    name = "resnet34_d_1111_w0.0625"
+    done = copy.run("--stage", 5, "--model", name)
+    assert name in done.stdout and copy.model in done.stdout
+    csv = (copy.exp / "results" / "table1.csv").read_text()
+    assert name in csv and copy.model in csv
+
+
+def test_finished_jobs_are_not_done_again_unless_an_input_changed(copy):
+    done = copy.run("--stage", 6, "--stop_stage", 6)
+    # The copy's paths are new to the records: everything is done once more, then not again.
+    done = copy.run("--stage", 6, "--stop-stage", 6)
+    assert "2 of 2 jobs finished before" in done.stderr
+    attempts = sidecar(copy.exp / copy.model, "06_extract_mini_test")["attempts"]
+    assert [a["resumed"] for a in attempts][-1] is True
+    os.utime(copy.data / "mini_test" / "feats.scp")
+    done = copy.run("--stage", 6, "--stop-stage", 6)
+    assert "finished before" not in done.stderr
+    assert not sidecar(copy.exp / copy.model, "06_extract_mini_test")["attempts"][-1]["resumed"]
+
+
+def test_a_killed_training_goes_on_and_its_energy_counts(copy, tmp_path):
+    """kill -9 of the whole run in stage 5: the same command again completes, nothing is lost."""
+    model = "resnet18_w0.125"
+    argv = ["./run.sh", "--egs", "tests/egs/tiny", "--data", copy.data, "--exp", copy.exp]
+    argv += ["--stage", 5, "--stop-stage", 5, "--model", model]
+    process = subprocess.Popen(
+        [str(a) for a in argv], cwd=ROOT, env=environment(), start_new_session=True,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    folder = copy.exp / model
+    deadline = time.monotonic() + 60
+    while not (folder / "checkpoints" / "epoch_001.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (folder / "final.pt").exists()
+    wait_for_end_of(str(folder))
+    done = copy.run("--stage", 5, "--model", model)
+    assert "resumed at step" in (folder / "log" / "train.log").read_text()
+    found = sidecar(folder, "05_train")
+    assert [a["status"] for a in found["attempts"]] == ["interrupted", "complete"]
+    assert found["attempts"][1]["resumed"] and found["status"] == "complete"
+    each = [a["energy_kwh"] for a in found["attempts"]]
+    assert None in each or found["energy_kwh"] == pytest.approx(sum(each))
+    assert model in done.stdout
+
+
+def wait_for_end_of(word):
+    """Wait until no process names ``word``: what a kill leaves behind ends by itself."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        found = subprocess.run(["pgrep", "-f", word], capture_output=True, text=True, check=False)
+        if found.returncode == 1:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"still running: {found.stdout}")
+
+
+def test_training_anew_keeps_the_old_run(copy):
+    old = (copy.exp / copy.model / "final.pt").read_bytes()
+    copy.run("--stage", 5, "--stop-stage", 5, "--resume", "false")
+    backups = list((copy.exp / copy.model / ".backup").glob("*/final.pt"))
+    assert len(backups) == 1 and backups[0].read_bytes() == old
+    found = sidecar(copy.exp / copy.model, "05_train")
+    assert [a["resumed"] for a in found["attempts"]] == [False, False]
+    if found["energy_kwh"] is not None:
+        assert found["energy_all_kwh"] > found["energy_kwh"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--stagee", "5"], "unknown option --stagee"),
+        (["--stage", "abc"], "--stage must be a whole number, not 'abc'"),
+        (["--stage"], "option --stage needs a value"),
+        (["--model", "ResNet-50-D[2,8,2,2]"], "did you mean 'resnet50_d_2822'?"),
+        (["--model", "resnet50"], "the name is 'resnet50_d'"),
+        (["--nj", "0"], "--nj must be a whole number of at least 1"),
+        (["--resume", "yes"], "--resume must be true or false"),
+        (["--egs", "egs/nothing"], "no recipe in 'egs/nothing'"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_no_work(tmp_path, options, message):
+    recipe = TinyRecipe(tmp_path)
+    done = recipe.run(*options, check=False)
+    assert done.returncode == 2 and message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_earlier_stage_is_named(tmp_path):
+    done = TinyRecipe(tmp_path).run("--stage", 5, check=False)
+    assert done.returncode == 1 and "run stages 1 and 2 first" in done.stderr
+
+
+def test_a_failed_stage_stops_the_run_with_its_log(copy):
+    (copy.data / "egs" / "train.npz").write_bytes(b"broken")
+    done = copy.run("--stage", 5, "--model", "resnet34_w0.0625", check=False)
+    assert done.returncode == 1
+    assert "log is " in done.stderr and "make stage 4 again" in done.stderr
+    assert "stage 6" not in done.stderr
+    found = sidecar(copy.exp / "resnet34_w0.0625", "05_train")
+    assert (found["status"], found["exit_code"]) == ("failed", 1)
+
+
+def test_a_missing_corpus_is_one_line_each(tmp_path):
+    recipe = TinyRecipe(tmp_path)
+    done = recipe.run("--egs", "egs/an4", "--corpora", tmp_path / "none", check=False)
+    assert done.returncode == 1
+    assert "speech an4: no such folder" in done.stderr and "augment noise" in done.stderr
+
+
+def test_the_recipe_runs_from_its_own_folder(copy):
+    """Paths on the command line are meant from where they were typed."""
+    folders = ["--data", "data", "--exp", "exp"]
+    done = subprocess.run(
+        [ROOT / "run.sh", "--egs", "tests/egs/tiny", *folders, "--stage", "8"],
+        cwd=copy.root, env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and copy.model in done.stdout, done.stderr
