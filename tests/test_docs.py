@@ -35,7 +35,7 @@ def test_the_commands_of_the_documents_exist():
 def test_files_that_the_design_names_exist():
     text = (ROOT / "docs" / "design.md").read_text()
     layout = text[text.index("## 2.") : text.index("## 3.")]
-    for name in re.findall(r"\b(?:[a-z_]+/)*[a-z_0-9]+\.(?:sh|py|toml|md|txt)\b", layout):
+    for name in re.findall(r"\b(?:[a-z_]+/)*[a-z_0-9-]+\.(?:sh|py|toml|md|txt)\b", layout):
         base = name.split("/")[-1]
         found = list(ROOT.glob(f"{name}")) or [
             p for p in ROOT.glob(f"**/{base}") if ".venv" not in p.parts

@@ -17,7 +17,9 @@ RULES = {
     "sv.config": set(),
     "sv.model_name": set(),
     "sv.energy": {"sv.energy"},
-    "sv.report": {"sv.report", "sv.model_name", "sv.energy.sidecar", "numpy", "matplotlib"},
+    "sv.report": {
+        "sv.report", "sv.model_name", "sv.energy.sidecar", "sv.energy.units", "numpy", "matplotlib",
+    },
     "sv.kaldi": {"sv.kaldi", "numpy", "scipy", "kaldiio", "pyarrow"},
     "sv.score": {"sv.score", "sv.kaldi", "numpy", "scipy", "kaldiio", "pyarrow"},
     "sv.nnet": {"sv.nnet", "sv.model_name", "torch"},

@@ -151,18 +151,20 @@ class Runner:
             log.write(f"# {shlex.join(job.command)}\n# Running on {socket.gethostname()}\n")
             log.write(f"# Started at {time.strftime('%a %b %d %H:%M:%S %Z %Y')}\n#\n")
             log.flush()
+            began_ns = os.stat(job.log).st_mtime_ns  # the clock of files may lag behind
             status = self._wait(job, log)
             seconds = round(time.time() - started)
             log.write(f"# Accounting: time={seconds} threads={self.threads}\n")
             log.write(f"# Ended (code {status}) at {time.strftime('%a %b %d %H:%M:%S %Z %Y')}, ")
             log.write(f"elapsed time {seconds} seconds\n")
         if status == 0 and self.is_array:
-            # An input that changed meanwhile must not count as the one that was read.
+            # Of a file that was there before: written since, it is taken for an output; changed
+            # and yet older (moved into place), for an input that is not the one that was read.
             record = {"command": job.command, "files": {**fingerprint(job.command), **inputs}}
             outputs = fingerprint(job.command)
             for name in outputs.keys() & inputs.keys():
-                if outputs[name] != inputs[name] and outputs[name][1] >= started * 1e9:
-                    record["files"][name] = outputs[name]  # an output that was there before
+                if outputs[name] != inputs[name] and outputs[name][1] >= began_ns:
+                    record["files"][name] = outputs[name]
             tmp = job.record.with_suffix(".tmp")
             tmp.write_text(json.dumps(record), encoding="utf-8")
             os.replace(tmp, job.record)
@@ -188,13 +190,13 @@ class Runner:
             del self.running[process]
         return code if code >= 0 else 128 - code
 
-    def stop(self, number: int) -> None:
-        """Pass a signal to every running job, with its children."""
+    def stop(self) -> None:
+        """End every running job, with its children."""
         with self.lock:
             self.stopping = True
             for process in self.running:
                 with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
-                    os.killpg(process.pid, number)
+                    os.killpg(process.pid, signal.SIGTERM)  # a shell's `cmd &` ignores SIGINT
 
     def describe(self) -> str:
         """Give the newest log line of a running job."""
@@ -205,7 +207,7 @@ class Runner:
                 file.seek(max(0, os.path.getsize(job.log) - 2000))
                 lines = [line for line in file.read().decode(errors="replace").splitlines() if line]
             if lines and not lines[-1].startswith("#"):
-                return f"{job.log}: {lines[-1]}"
+                return f"{job.log.name}: {lines[-1]}"
         return f"log is {jobs[0].log}" if jobs else ""
 
 
@@ -225,8 +227,8 @@ def run_all(runner: Runner, jobs: list[Job], max_jobs: int) -> list[int]:
                     count = f"{done} of {len(jobs)} jobs done; " if len(jobs) > 1 else ""
                     print(f"  {count}{line}", file=sys.stderr)
                     last_line = line
-        except StopSignal as stop:
-            runner.stop(stop.args[0])
+        except StopSignal:
+            runner.stop()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return [future.result() for future in futures]
@@ -251,7 +253,8 @@ def main(argv: list[str]) -> int:
         raise StopSignal(number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup's wish
+            signal.signal(number, stop)
     cores = len(os.sched_getaffinity(0))
     try:
         statuses = run_all(runner, todo, args.max_jobs_run or max(1, cores // args.num_threads))

@@ -44,7 +44,11 @@ def run(name: str, main: Callable[[Sequence[str] | None], int]) -> int:
         main: Takes the arguments (None: those of the process), gives the exit status.
     """
     logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s", force=True
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(message)s",
+        datefmt="%F %T",
+        force=True,
     )
     try:
         return main(None)

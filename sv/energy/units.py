@@ -16,6 +16,11 @@ def kwh_from_j(energy_j: float) -> float:
     return energy_j / J_PER_KWH
 
 
+def j_from_kwh(energy_kwh: float) -> float:
+    """Convert kilowatt-hours to joules."""
+    return energy_kwh * J_PER_KWH
+
+
 def w_from_mw(power_mw: float) -> float:
     """Convert milliwatts to watts."""
     return power_mw / MW_PER_W

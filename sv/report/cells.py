@@ -8,7 +8,6 @@ import math
 from dataclasses import dataclass
 
 UNKNOWN = "-"
-JOULES_PER_KWH = 3.6e6
 # Marks after an energy or CO2 figure, in the order in which they are printed and explained.
 MARKS = {"estimated": "†", "partly_estimated": "‡", "incomplete": "§", "unknown_share": "¶"}
 

@@ -4,8 +4,8 @@ The columns are those of the study's Table 2, and energy per utterance, which do
 the size of the test set.
 """
 
+from sv.energy.units import j_from_kwh
 from sv.report.cells import (
-    JOULES_PER_KWH,
     Cell,
     Column,
     Note,
@@ -116,7 +116,7 @@ def _per_utterance(
         return unknown_cell(absent_file(system, f"{folder}/info.json"))
     if done.utterances == 0:
         return unknown_cell("0 utterances were extracted")
-    per_utterance_j = stage.energy_kwh * JOULES_PER_KWH / done.utterances
+    per_utterance_j = j_from_kwh(stage.energy_kwh) / done.utterances
     return Cell(format_significant(per_utterance_j), per_utterance_j, energy.marks)
 
 

@@ -3,8 +3,9 @@
 
 Usage: python3 tests/bench/compute_environment.py [ROUNDS]
 
-Baseline: the plain environment of the same process (OpenMP spinning for ever, glibc's malloc as it
-comes). Each figure is the median over interleaved rounds; "busy" has a second process on every core.
+Baseline: the plain environment of the same process (OpenMP spinning for ever, glibc's malloc as
+it comes). Each figure is the median over interleaved rounds; "busy" has another process on each
+core.
 """
 
 import os
@@ -28,7 +29,8 @@ from sv.model_name import parse_model_name
 from sv.nnet.xvector import XVector
 from sv.nnet.margin import AdditiveAngularMargin
 torch.set_num_threads(int(sys.argv[1]))
-net, head = XVector(parse_model_name("resnet18_w0.125"), 41, 128), AdditiveAngularMargin(128, 100, 30.0)
+net = XVector(parse_model_name("resnet18_w0.125"), 41, 128)
+head = AdditiveAngularMargin(128, 100, 30.0)
 optimizer = torch.optim.SGD([*net.parameters(), *head.parameters()], lr=0.01, momentum=0.9)
 x, y = torch.randn(32, 150, 41), torch.arange(32)
 for step in range(10):
@@ -73,10 +75,9 @@ def main() -> None:
         plain = statistics.median(figures["plain"])
         for name, values in figures.items():
             median = statistics.median(values)
-            spread = f"{min(values):.0f}-{max(values):.0f}"
-            print(
-                f"{load:5}  {name:28} {median:6.1f} crops/s ({spread})  {median / plain:.2f} x plain"
-            )
+            spread = f"({min(values):.0f}-{max(values):.0f})"
+            ratio = f"{median / plain:.2f} x plain"
+            print(f"{load:5}  {name:28} {median:6.1f} crops/s {spread:10} {ratio}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,174 @@
+"""utils/parse_options.sh: strict options whose values are text, and help from the block itself."""
+
+import re
+
+import pytest
+from conftest import ROOT
+
+SCRIPT = """#!/usr/bin/env bash
+# Prints its options and arguments.
+# Usage: show.sh [options] <x>
+#  e.g.: show.sh --nj 3 data
+set -euo pipefail
+
+# Begin configuration section.
+nj=2              # number of parallel jobs
+resume=true       # true|false: go on
+model=            # model name, required
+stop_stage=8      # last stage, "8" for all
+cmd="utils/run.py"  # how jobs are run
+# A comment between.
+bare=no
+# End configuration section.
+hidden=1
+. {root}/utils/parse_options.sh
+[ $# -le 4 ] || usage
+[ "$model" != lost ] || die "no such model"
+printf '%s|' "$nj" "$resume" "$model" "$stop_stage" "$cmd" "$bare" "$hidden"
+printf '<%s>' "$@"
+"""
+
+HELP = """Prints its options and arguments.
+Usage: show.sh [options] <x>
+ e.g.: show.sh --nj 3 data
+
+Options (default):
+  --nj               number of parallel jobs (2)
+  --resume           true|false: go on (true)
+  --model            model name, required
+  --stop-stage       last stage, "8" for all (8)
+  --cmd              how jobs are run (utils/run.py)
+  --bare              (no)
+"""
+
+DEFAULTS = "2|true||8|utils/run.py|no|1|"
+
+
+@pytest.fixture
+def show(run_cli, tmp_path):
+    (tmp_path / "show.sh").write_text(SCRIPT.replace("{root}", str(ROOT)))
+    (tmp_path / "show.sh").chmod(0o755)
+
+    def run(*argv, status=0):
+        done = run_cli("./show.sh", *argv, cwd=tmp_path, check=False)
+        assert done.returncode == status, done.stderr
+        return done
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("argv", "shown"),
+    [
+        ([], DEFAULTS + "<>"),
+        (["a", "b c", ""], DEFAULTS + "<a><b c><>"),
+        (["--nj", "12", "--resume", "false", "a"], "12|false||8|utils/run.py|no|1|<a>"),
+        (["--stop-stage", "3", "a"], "2|true||3|utils/run.py|no|1|<a>"),
+        (["--stop_stage", "3", "a"], "2|true||3|utils/run.py|no|1|<a>"),
+        (["--model", "", "--bare", "-1", "a"], "2|true||8|utils/run.py|-1|1|<a>"),
+        (["--model", "a=b", "--model", "c", "a"], "2|true|c|8|utils/run.py|no|1|<a>"),
+        (["--nj", "1", "--", "--nj", "x"], "1|true||8|utils/run.py|no|1|<--nj><x>"),
+        (["a", "--", "cmd", "--opt"], DEFAULTS + "<a><--><cmd><--opt>"),
+    ],
+)
+def test_options_are_set_and_arguments_are_left(show, argv, shown):
+    assert show(*argv).stdout == shown
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--modle", "x"], "unknown option --modle"),
+        (["--hidden", "x"], "unknown option --hidden"),
+        (["--stop", "1"], "unknown option --stop"),
+        (["-n", "1"], "unknown option -n"),
+        (["--", "--x"], None),
+        (["--n.", "1"], "unknown option --n."),
+        (["--PATH", "x"], "unknown option --PATH"),
+        (["--model"], "option --model needs a value"),
+        (["--model", "--nj", "3"], "option --model needs a value"),
+        (["--model", "--", "a"], "option --model needs a value"),
+        (["--nj", "two"], "--nj must be a whole number, not 'two'"),
+        (["--nj", "2.5"], "--nj must be a whole number, not '2.5'"),
+        (["--nj", "-1"], "--nj must be a whole number, not '-1'"),
+        (["--nj", ""], "--nj must be a whole number, not ''"),
+        (["--stop-stage", "1 2"], "--stop-stage must be a whole number, not '1 2'"),
+        (["--resume", "yes"], "--resume must be true or false, not 'yes'"),
+        (["--resume", ""], "--resume must be true or false, not ''"),
+        (["--model=x", "a"], "write '--model x' instead of '--model=x'"),
+        (["a", "--model", "x"], "option --model must come before the arguments"),
+        (["a", "--help"], "option --help must come before the arguments"),
+    ],
+)
+def test_mistakes_are_one_line_with_status_2(show, argv, message):
+    done = show(*argv, status=2 if message else 0)
+    if message:
+        assert done.stderr == f"show.sh: {message} (see ./show.sh --help)\n"
+        assert done.stdout == ""
+
+
+LITERAL = [
+    "two words", "  edges  ", 'a"b', "it's", "$HOME", "$(touch pwned)", "`touch pwned`",
+    "x; touch pwned", "a|b>c&", "*", "~", "a\\nb", "line\nbreak", "x[$(touch pwned)]", "!!", "é",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", LITERAL)
+def test_values_are_text_and_never_code(show, tmp_path, value):
+    done = show("--model", value, "--bare", value, value)
+    assert done.stdout == f"2|true|{value}|8|utils/run.py|{value}|1|<{value}>"
+    show("--nj", value, status=2)
+    show("--resume", value, status=2)
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["n[j$(touch pwned)]", "nj;touch pwned", "nj\nx[$(touch pwned)]", "$(touch pwned)", ""]
+)
+def test_names_are_never_code_either(show, tmp_path, name):
+    done = show(f"--{name} ", "1", status=2)
+    assert done.stderr.startswith("show.sh: unknown option --")
+    show(f"--{name}x" if not name else f"--{name}", "1", status=2)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_help_is_the_head_and_the_block(show):
+    for option in ("--help", "-h"):
+        done = show("--nj", "5", option)
+        assert (done.stdout, done.stderr) == (HELP, "")
+    done = show("1", "2", "3", "4", "5", status=2)
+    assert (done.stdout, done.stderr) == ("", HELP)
+
+
+def test_die_is_one_line_with_status_1(show):
+    assert show("--model", "lost", status=1).stderr == "show.sh: no such model\n"
+
+
+SCRIPTS = sorted(
+    str(path.relative_to(ROOT))
+    for path in [ROOT / "run.sh", *ROOT.glob("steps/*.sh"), *ROOT.glob("utils/*.sh")]
+    if re.search(r"^\. .*parse_options\.sh\"?$", path.read_text(), re.MULTILINE)
+)
+
+
+def test_all_scripts_with_options_are_looked_at():
+    assert {"run.sh", "steps/make_fbank.sh", "utils/meter.sh", "utils/install.sh"} <= set(SCRIPTS)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_script_explains_itself(run_cli, script):
+    text = (ROOT / script).read_text()
+    block = text.split("# Begin configuration section.\n")[1]
+    block = block.split("# End configuration section.\n")[0]
+    options = re.findall(r"^([a-z_]\w*)=", block, re.MULTILINE)
+    assert len(options) == len([line for line in block.splitlines() if line.strip()])
+    done = run_cli(f"./{script}", "--help")
+    assert done.stderr == ""
+    head, listed = done.stdout.split("\nOptions (default):\n")
+    shown = [line.split()[0] for line in listed.splitlines()]
+    assert shown == [f"--{name.replace('_', '-')}" for name in options]
+    assert all(len(line.split()) > 2 for line in listed.splitlines())  # each says what it is
+    assert "Usage: " in head and " e.g.: " in head
+    done = run_cli(f"./{script}", "--no-such-option", "1", check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"{script}: unknown option --no-such-option")
