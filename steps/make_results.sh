@@ -25,4 +25,7 @@ for dir in "$data/energy" "$exp"/*/energy; do
   fi
 done
 
+# matplotlib keeps a list of the fonts; not in the home folder.
+export MPLCONFIGDIR=$exp/results/.matplotlib
+mkdir -p "$MPLCONFIGDIR"
 python3 -m sv.bin.make_results --models "$models" --allow-missing "$allow_missing" "$data" "$exp"

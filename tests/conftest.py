@@ -65,6 +65,8 @@ class TinyRecipe:
     def __init__(self, root: Path) -> None:
         self.root, self.corpora = root, root / "corpora"
         self.data, self.exp = root / "data", root / "exp"
+        self.home = root / "home"  # nothing may appear in it
+        self.home.mkdir(exist_ok=True)
         self.output = ""
 
     def run(self, *options, check=True, timeout=240):
@@ -73,7 +75,7 @@ class TinyRecipe:
         done = subprocess.run(
             [str(word) for word in (*argv, *options)],
             cwd=ROOT,
-            env=environment(),
+            env=environment(HOME=str(self.home)),
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -15,4 +15,9 @@ if ! python3 utils/check_environment.py tests/requirements.txt; then
     exit 1
   fi
 fi
-exec python3 -m pytest -c tests/pytest.ini "$@" tests
+# All tests, unless the arguments name some.
+paths=(tests)
+for word in "$@"; do
+  if [ -e "${word%%::*}" ]; then paths=(); fi
+done
+exec python3 -m pytest -c tests/pytest.ini "$@" "${paths[@]}"

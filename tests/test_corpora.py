@@ -8,6 +8,7 @@ from conftest import SHARED_DATA
 
 from local.prepare_an4 import prepare
 from local.prepare_mini import read_voxceleb_trials
+from sv.data.cuts import load_samples, read_manifest, use_libsndfile
 from sv.errors import SvError
 from sv.kaldi.data_dir import find_problems, read_table
 from sv.kaldi.trials import read_trials
@@ -43,6 +44,9 @@ def test_an4_in_its_public_forms(tmp_path, ending, form):
                 soundfile.write(target, samples, rate, subtype="PCM_16", format=form)
     prepare(corpus, tmp_path / "data")
     assert len(read_table(tmp_path / "data" / "an4_train" / "utt2spk")) == 6
+    use_libsndfile()
+    for cut in read_manifest(tmp_path / "data" / "an4_test" / "cuts.jsonl.gz"):
+        assert len(load_samples(cut)) == cut.num_samples
 
 
 @needs_an4

@@ -72,6 +72,11 @@ def test_the_run_ends_with_tables_and_where_they_are(tiny):
         assert word in tiny.output
 
 
+def test_nothing_is_written_elsewhere(tiny):
+    assert {p.name for p in tiny.root.iterdir()} <= {"corpora", "data", "exp", "home"}
+    assert list(tiny.home.rglob("*")) == []
+
+
 def test_results_alone_are_remade_in_seconds(copy):
     before = (copy.exp / "results" / "table1.md").read_bytes()
     shutil.rmtree(copy.exp / "results")
@@ -169,7 +174,7 @@ def test_a_wrong_command_line_is_one_line_and_no_work(tmp_path, options, message
     done = recipe.run(*options, check=False)
     assert done.returncode == 2 and message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert [p.name for p in tmp_path.rglob("*")] == ["home"]
 
 
 def test_a_missing_earlier_stage_is_named(tmp_path):

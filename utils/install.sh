@@ -20,7 +20,8 @@ if [ "$dev" = true ]; then requirements+=(-r tests/requirements.txt); fi
 log=.venv/install.log
 if [ ! -x .venv/bin/pip ]; then "$python" -m venv .venv; fi
 printf '%s: installing into .venv (a few minutes the first time), log is %s\n' "$0" "$log" >&2
-.venv/bin/python -m pip install "${requirements[@]}" >"$log" 2>&1 ||
+# No cache: nothing is written outside .venv, and home folders of clusters are small.
+.venv/bin/python -m pip install --no-cache-dir "${requirements[@]}" >"$log" 2>&1 ||
   die "pip failed, log is $log: $(grep -m 1 '^ERROR' "$log")"
 
 # torchaudio's wheel is built against CUDA. On a CPU-only torch its compiled extension cannot be

@@ -45,6 +45,9 @@ usage() {
 _option_names=$(awk '/^# Begin configuration section\./ { on = 1; next }
                      /^# End configuration section\./ { exit }
                      on && match($0, /^[a-z_][a-z0-9_]*=/) { print substr($0, 1, RLENGTH - 1) }' "$0")
+# The default, not the value that an earlier --name gave, says what is admitted.
+declare -A _defaults=()
+for _name in $_option_names; do _defaults[$_name]=${!_name}; done
 
 while [ $# -gt 0 ]; do
   case "$1" in
@@ -60,11 +63,11 @@ while [ $# -gt 0 ]; do
     --*)
       _name=${1#--}
       _name=${_name//-/_}
-      # Nothing but a name may reach ${!_name}, which would evaluate 'x[$(command)]'.
+      # Nothing but a name goes further: bash would evaluate 'x[$(command)]'.
       [[ "$_name" =~ ^[a-z_][a-z0-9_]*$ ]] || bad_option "unknown option $1"
       grep -qx -- "$_name" <<<"$_option_names" || bad_option "unknown option $1"
       [[ $# -ge 2 && "$2" != --* ]] || bad_option "option $1 needs a value"
-      case "${!_name}" in
+      case "${_defaults[$_name]}" in
         true | false)
           [[ "$2" = true || "$2" = false ]] || bad_option "$1 must be true or false, not '$2'"
           ;;
@@ -86,4 +89,4 @@ while [ $# -gt 0 ]; do
       ;;
   esac
 done
-unset _option_names _name _word
+unset _option_names _defaults _name _word
