@@ -180,6 +180,14 @@ def test_another_config_is_refused_with_what_differs(egs, trained, tmp_path, run
     assert (exp / "final.pt").stat().st_mtime_ns == before
 
 
+def test_another_training_set_is_refused(egs, trained, tmp_path, run_cli):
+    config = write_config(tmp_path / "c.toml", set__seed=2)
+    data = egs.parent / "train"
+    run_cli("sv.bin.make_egs", "--config", config, data, tmp_path / "egs")
+    done = run_cli(*argv(tmp_path / "egs", trained[0], egs.parent / "three.toml"), check=False)
+    assert done.returncode == 1 and f"training set: {tmp_path}/egs holds another" in done.stderr
+
+
 def test_a_finished_training_is_not_trained_again(egs, trained, tmp_path, run_cli):
     before = tensors(trained[0] / "final.pt")
     marks = tmp_path / "marks"

@@ -1,5 +1,6 @@
 """From feature directories to a training set: filters, speaker map, held-out trials, crop index."""
 
+import hashlib
 import itertools
 import logging
 import random
@@ -9,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sv.data.augment import CLEAN
-from sv.data.crops import build_crop_index, read_feature_tables, save_crop_index
+from sv.data.crops import CropIndex, build_crop_index, read_feature_tables, save_crop_index
 from sv.errors import SvError
-from sv.files import write_json
+from sv.files import read_text, write_json
 from sv.kaldi.data_dir import read_table, write_data_dir, write_table
 from sv.kaldi.trials import write_trials
 
@@ -102,6 +103,19 @@ def make_training_set(
         "%s: %d utterances of %d speakers in %d kinds (%s), %d held out",
         egs_dir, len(train), len(speakers), len(copies), " ".join(copies), len(held_out),
     )  # fmt: skip
+
+
+def hash_training_set(egs_dir: Path, index: CropIndex) -> str:
+    """Give a SHA-256 of what a training set is: speakers, utterances, kinds, sizes.
+
+    Where its archives lie does not enter: a set may move to another disk.
+    """
+    digest = hashlib.sha256()
+    for name in ("spk2int", "utterances"):
+        digest.update(read_text(egs_dir / name).encode())
+    digest.update(f"{index.kinds} {index.columns} {index.item_bytes}".encode())
+    digest.update(index.rows.tobytes())
+    return digest.hexdigest()
 
 
 def _keep(utterances: list[str], wanted, what: str) -> list[str]:

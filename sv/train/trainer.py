@@ -1,6 +1,5 @@
 """The training loop: SGD with an angular-margin head, resumable at any step."""
 
-import hashlib
 import logging
 import math
 import resource
@@ -13,8 +12,10 @@ import torch
 
 from sv.data.crops import CropReader, load_crop_index, read_feature_tables
 from sv.data.loader import Batch, count_steps, iterate_batches
+from sv.data.training_set import hash_training_set
 from sv.errors import SvError
 from sv.files import write_json, write_text
+from sv.kaldi.data_dir import read_table
 from sv.kaldi.trials import read_trials
 from sv.nnet.margin import AdditiveAngularMargin
 from sv.score.cosine import score_cosine
@@ -60,9 +61,8 @@ class Trainer:
         self.egs_dir, self.exp_dir = egs_dir, exp_dir
         self.checkpoints = exp_dir / "checkpoints"
         self.index = load_crop_index(egs_dir / "train.npz")
-        speaker_map = (egs_dir / "spk2int").read_bytes()
-        self.speakers = speaker_map.count(b"\n")
-        self.speaker_map_sha256 = hashlib.sha256(speaker_map).hexdigest()
+        self.speakers = len(read_table(egs_dir / "spk2int"))
+        self.set_sha256 = hash_training_set(egs_dir, self.index)
         self.steps_per_epoch = count_steps(len(self.index), config.optimizer.batch_size)
         if self.steps_per_epoch < 1:
             raise SvError(
@@ -118,8 +118,8 @@ class Trainer:
         differences = describe_difference(state["config"], asdict(self.config))
         if state["model"] != self.name:
             differences.append(f"model: {state['model']} -> {self.name}")
-        if state["speaker_map_sha256"] != self.speaker_map_sha256:
-            differences.append(f"speaker map: {self.egs_dir}/spk2int is another one")
+        if state["set_sha256"] != self.set_sha256:
+            differences.append(f"training set: {self.egs_dir} holds another one")
         if differences:
             raise SvError(
                 f"{self.exp_dir} holds a training with other settings ({'; '.join(differences)}); "
@@ -246,7 +246,7 @@ class Trainer:
             "head": self.head.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "config": asdict(self.config),
-            "speaker_map_sha256": self.speaker_map_sha256,
+            "set_sha256": self.set_sha256,
             "history": self.history,
             "tally": asdict(self.tally),
         }
