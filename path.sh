@@ -4,13 +4,13 @@
 
 # C order is the order of every table on disk, in sort as in Python.
 export LC_ALL=C
-export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 # One thread a process: parallel jobs with threads of their own slow each other 6 to 13 times.
 # Training and extraction, which want the cores for themselves, set their own number.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 # The outermost script looks for the environment, its children inherit what it found.
 if [ -z "${SV_ENVIRONMENT:-}" ]; then
+  export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
   if ! python3 utils/check_environment.py 2>/dev/null; then # not a failure: .venv is next
     if [ ! -x .venv/bin/python ] || ! .venv/bin/python utils/check_environment.py; then
       utils/install.sh

@@ -13,7 +13,7 @@ set -euo pipefail
 stage=0           # first stage to run
 stop_stage=8      # last stage to run
 egs=              # recipe: a folder with conf/, where data/ and exp/ go too (egs/voxceleb)
-model=            # model names, or "study" for all of conf/models.txt (its first)
+model=            # model names, or "study": all of conf/models.txt (its first)
 nj=               # parallel jobs and CPU threads (the cores of this machine)
 ngpu=0            # GPUs of training and extraction, 0: CPU
 cmd=utils/run.py  # how jobs are run
@@ -42,10 +42,15 @@ egs=${egs:-egs/voxceleb}
 egs=${egs%/} data=${data:-$egs/data} exp=${exp:-$egs/exp} conf=$egs/conf
 [ -d "$conf" ] || bad_option "no recipe in '$egs': no such folder $conf"
 nj=${nj:-$(nproc)}
+[[ "$stage" =~ ^[0-8]$ && "$stop_stage" =~ ^[0-8]$ ]] || bad_option "the stages are 0 to 8"
+[ "$stage" -le "$stop_stage" ] || bad_option "--stage $stage comes after --stop-stage $stop_stage"
+[[ "$precision" =~ ^(fp32|fp16|bf16)$ ]] || bad_option "--precision must be fp32, fp16 or bf16"
+[[ "$ngpu" =~ ^[01]$ ]] || bad_option "--ngpu must be 0 or 1: one process uses one GPU"
+[ -x "${cmd%% *}" ] || bad_option "--cmd: no such program '${cmd%% *}'"
 [[ "$nj" =~ ^[1-9][0-9]*$ ]] || bad_option "--nj must be a whole number of at least 1, not '$nj'"
 
 . ./path.sh
-read -ra names <<<"${model:-$(grep -m 1 '^[a-z]' "$conf/models.txt")}"
+read -ra names <<<"$model"
 models=$(python3 -m sv.bin.list_models --study "$conf/models.txt" -- "${names[@]}") || exit $?
 untrained=$(python3 -m sv.bin.score_config "$conf/score.toml" untrained) || exit $?
 suffix=
@@ -56,7 +61,7 @@ cmd="$cmd --resume $resume"
 meter() {
   printf '%s: %s stage %s: %s\n' run.sh "$(date '+%F %T')" "$1" "$2" >&2
   utils/meter.sh --stage "$1" --name "$2" --dir "$3" --config "$conf/energy.toml" \
-    --country "$country" "${@:4}"
+    --country "$country" --end-with-parent true "${@:4}"
 }
 
 if [ "$stage" -le 0 ] && [ "$stop_stage" -ge 0 ]; then
@@ -76,7 +81,7 @@ fi
 # What stages 1 and 2 found is read from here on.
 if [ "$stop_stage" -ge 3 ] && [ "$stage" -le 7 ]; then
   for f in "$data/train_set" "$data/test_trials" "$data/augment_kinds"; do
-    [ -s "$f" ] || die "no such file $f; run stages 1 and 2 first"
+    [ -e "$f" ] || die "no such file $f; run stages 1 and 2 first"
   done
   train_set=$data/$(cat "$data/train_set")
   mapfile -t kinds <"$data/augment_kinds"
@@ -106,7 +111,7 @@ for m in $models; do
     done
   fi
   if [ "$stage" -le 7 ] && [ "$stop_stage" -ge 7 ]; then
-    while read -r trials set; do
+    while read -r -u 3 trials set; do
       meter 7 "score_$trials$suffix" "$dir/energy" --model "$m" -- steps/score_trials.sh \
         --cmd "$cmd" --name "${trials}_cosine$suffix" \
         "$dir/xvectors_$set$suffix" "$data/trials/$trials" "$dir/scores"
@@ -115,7 +120,7 @@ for m in $models; do
           --cmd "$cmd" --nj "$nj" --ngpu "$ngpu" \
           "$dir" "$data/$set" "$data/trials/$trials" "$dir/scores"
       fi
-    done <"$data/test_trials"
+    done 3<"$data/test_trials"
   fi
 done
 

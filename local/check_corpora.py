@@ -9,7 +9,7 @@ from pathlib import Path
 from local.corpora import find_root, read_corpora_config
 from sv.bin.cli import Parser, positive_int, run
 from sv.data.cuts import list_audio
-from sv.errors import SvError
+from sv.errors import SvError, UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +53,8 @@ def _make(name: str, config: Path, nj: int, root: Path) -> None:
     program = [sys.executable, "-m", f"local.make_{name}", "--config", str(config)]
     done = subprocess.run([*program, "--nj", str(nj), str(root)], check=False)
     if done.returncode != 0:
-        raise SvError(f"local.make_{name} ended with status {done.returncode}, see above")
+        kind = UsageError if done.returncode == 2 else SvError
+        raise kind(f"local.make_{name} ended with status {done.returncode}, see above")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ untrained=false   # true|false: extract with the weights before training, for co
 
 exp_dir=$1 data_dir=$2 out=$3
 [ -s "$exp_dir/final.pt" ] || die "no such file $exp_dir/final.pt; run stage 5 first"
-for f in "$data_dir/feats.scp" "$data_dir/utt2num_frames"; do
+for f in "$data_dir/feats.scp" "$data_dir/utt2num_frames" "$data_dir/utt2dur"; do
   [ -s "$f" ] || die "no such file $f; run stage 3 first"
 done
 
@@ -26,6 +26,8 @@ done
 read -ra cmd <<<"$cmd"
 total=$(wc -l <"$data_dir/feats.scp")
 jobs=$((nj < total ? nj : total))
+# Jobs that share a card only wait for each other, each with its own copy of the network.
+if [ "$ngpu" -gt 0 ]; then jobs=1; fi
 printf '%s: %s: %d utterances, %s, %d jobs, log is %s\n' \
   "$0" "$data_dir" "$total" "$precision" "$jobs" "$out/log/extract.*.log" >&2
 "${cmd[@]}" --num-threads "$num_threads" --gpu "$ngpu" JOB=1:$jobs "$out/log/extract.JOB.log" \
@@ -41,4 +43,4 @@ done
 utils/merge_tables.sh "$out/xvector.scp" "${parts[@]}"
 made=$(wc -l <"$out/xvector.scp")
 [ "$made" -eq "$total" ] || die "$out: $made embeddings of $total utterances, see $out/log"
-python3 -m sv.bin.merge_infos --data-set "$(basename "$data_dir")" "$out/info.json" "${infos[@]}"
+python3 -m sv.bin.merge_infos "$data_dir" "$out/info.json" "${infos[@]}"

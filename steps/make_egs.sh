@@ -14,9 +14,8 @@ kinds=   # augmented copies to train on too: <data-dir>_<kind>
 [ -s "$config" ] || die "no such file '$config'; give --config conf/train.toml"
 
 data_dir=$1 egs_dir=$2
-copies=()
-for kind in $kinds; do copies+=("${data_dir}_$kind"); done
-for dir in "$data_dir" "${copies[@]}"; do
-  [ -s "$dir/feats.scp" ] || die "no such file $dir/feats.scp; run stage 3 first"
+for suffix in '' $kinds; do
+  f=$data_dir${suffix:+_$suffix}/feats.scp
+  [ -s "$f" ] || die "no such file $f; run stage 3 first"
 done
-python3 -m sv.bin.make_egs --config "$config" --copies "${copies[*]}" "$data_dir" "$egs_dir"
+python3 -m sv.bin.make_egs --config "$config" --kinds "$kinds" "$data_dir" "$egs_dir"

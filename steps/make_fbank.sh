@@ -28,7 +28,7 @@ for data_dir in "$@"; do
   printf '%s: %s: %d utterances, %d jobs\n' "$0" "$data_dir" "$total" "$jobs" >&2
   "${cmd[@]}" JOB=1:$jobs "$data_dir/log/fbank.JOB.log" \
     python3 -m sv.bin.make_fbank --config "$config" --job JOB --nj "$jobs" \
-    "$data_dir/cuts.jsonl.gz" "$data_dir/utt2spk" \
+    "$data_dir/cuts.jsonl.gz" \
     "$out/fbank.JOB.ark" "$out/fbank.JOB.scp" "$out/utt2num_frames.JOB"
   parts=() frames=()
   for ((job = 1; job <= jobs; job++)); do

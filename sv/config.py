@@ -6,6 +6,7 @@ right spelling, because a silently ignored ``leaning_rate`` costs a training.
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from pathlib import Path
@@ -53,6 +54,18 @@ def build_config(values: dict[str, Any], cls: type[T], *, where: str) -> T:
         return cls(**kwargs)
     except ValueError as error:
         raise UsageError(f"{where}: {error}") from error
+
+
+def at_least(config: Any, lowest: float, *names: str) -> None:
+    """Check fields in a dataclass's ``__post_init__``: finite and at least ``lowest``.
+
+    Raises:
+        ValueError: One is not; NaN never is.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if not lowest <= value < math.inf:
+            raise ValueError(f"{name} must be at least {lowest}, not {value}")
 
 
 def _convert(value: Any, hint: Any, what: str, where: str) -> Any:

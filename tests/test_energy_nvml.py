@@ -107,7 +107,7 @@ def test_without_a_counter_the_power_is_integrated(meter, tmp_path):
     boards, sidecar, _ = meter("sleep 0.4", visible="1")
     board = boards[BOARD_B]
     assert (board["kind"], board["method"]) == ("derived", "power_integral")
-    assert board["energy_j"] == pytest.approx(50 * sidecar["duration_s"])
+    assert board["energy_j"] == pytest.approx(50 * sidecar["duration_s"], rel=0.02)
     assert board["samples"]["n"] >= 4 and board["raw"]["unit"] == "mW"
 
 

@@ -148,7 +148,8 @@ def test_failed_writing_leaves_the_earlier_archive(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SvError, match="cannot write"):
         ark = tmp_path / "nosuch" / "a.ark"
-        write_archive(ark, tmp_path / "file" / "a.scp", items(), method="none")
+        good = iter([("v", features(5))])
+        write_archive(ark, tmp_path / "file" / "a.scp", good, method="none")
 
 
 def test_tables_are_in_c_order_and_unchanged_ones_keep_their_time(tmp_path):
@@ -274,11 +275,17 @@ def test_merged_tables_are_sorted_and_unchanged_ones_keep_their_time(run_cli, tm
     (tmp_path / "2").write_text("B 0\na 2\n")
     run_cli("utils/merge_tables.sh", merged, tmp_path / "1", tmp_path / "2")
     assert merged.read_text() == "B 0\na 2\na-b 1\nc 3\n"
-    os.utime(merged, ns=(1, 1))
+    for part in ("1", "2"):
+        os.utime(tmp_path / part, ns=(1, 1))
+    os.utime(merged, ns=(5, 5))
     run_cli("utils/merge_tables.sh", merged, tmp_path / "2", tmp_path / "1")
-    assert merged.stat().st_mtime_ns == 1
+    assert merged.stat().st_mtime_ns == 5
     done = run_cli("utils/merge_tables.sh", merged, tmp_path / "1", tmp_path / "3", check=False)
     assert done.returncode == 1
     assert done.stderr == f"utils/merge_tables.sh: no such file {tmp_path / '3'}\n"
     assert sorted(os.listdir(tmp_path)) == ["1", "2", "feats.scp"]
-    assert merged.stat().st_mtime_ns == 1
+    assert merged.stat().st_mtime_ns == 5
+    # A part made anew may read the same; what it points to is new all the same.
+    os.utime(tmp_path / "2", ns=(9, 9))
+    run_cli("utils/merge_tables.sh", merged, tmp_path / "1", tmp_path / "2")
+    assert merged.stat().st_mtime_ns > 9

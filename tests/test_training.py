@@ -22,9 +22,11 @@ from conftest import ROOT, environment
 from sv.config import build_config
 from sv.data.crops import CropReader, load_crop_index
 from sv.data.loader import iterate_batches
+from sv.data.training_set import hash_training_set, make_training_set
+from sv.errors import UsageError
 from sv.kaldi.archive import write_archive
 from sv.kaldi.data_dir import read_table, write_data_dir
-from sv.train.config import TrainConfig
+from sv.train.config import TrainConfig, read_train_config
 from sv.train.schedule import learning_rate, margin
 
 MODEL = "resnet18_w0.0625"
@@ -188,8 +190,69 @@ def test_another_training_set_is_refused(egs, trained, tmp_path, run_cli):
     assert done.returncode == 1 and f"training set: {tmp_path}/egs holds another" in done.stderr
 
 
+def test_other_features_of_the_same_size_are_another_training_set(egs, tmp_path):
+    index = load_crop_index(egs / "train.npz")
+    text = (egs.parent / "train.ark").read_bytes()
+    config = build_config(
+        tomllib.loads((egs.parent / "three.toml").read_text()), TrainConfig, where=""
+    )
+    try:  # another value in each matrix: its first bytes after the header
+        changed = bytearray(text)
+        at = text.index(b"CM2 ") + 20
+        changed[at] ^= 1
+        (egs.parent / "train.ark").write_bytes(changed)
+        make_training_set(egs.parent / "train", [egs.parent / "train_noise"], tmp_path, config.set)
+    finally:
+        (egs.parent / "train.ark").write_bytes(text)
+    other = load_crop_index(tmp_path / "train.npz")
+    assert (other.rows == index.rows).all() and (other.offset == index.offset).all()
+    assert hash_training_set(tmp_path, other) != hash_training_set(egs, index)
+
+
+def test_an_epoch_that_was_killed_before_its_end_is_finished(egs, trained, tmp_path, run_cli):
+    """Killed after the last step, before the validation: the epoch still gets its row."""
+    exp = tmp_path / MODEL
+    shutil.copytree(trained[0], exp)
+    state = torch.load(exp / "checkpoints" / "epoch_003.pt", weights_only=True)
+    row = state["history"].pop()
+    loss, crops = row["loss"] * 10, 80
+    state["tally"] = {"steps": 10, "crops": crops, "correct": 0, "loss": loss, "train_s": 1.0,
+                      "wait_s": 0.0}  # fmt: skip
+    torch.save(state, exp / "checkpoints" / "last.pt")
+    for name in ("checkpoints/epoch_003.pt", "final.pt", "model.json"):
+        (exp / name).unlink()
+    run_cli(*argv(egs, exp, egs.parent / "three.toml"))
+    epochs = json.loads((exp / "model.json").read_text())["epochs"]
+    assert [r["epoch"] for r in epochs] == [0, 1, 2, 3]
+    assert epochs[3]["loss"] == pytest.approx(row["loss"])
+    assert epochs[3]["valid_eer_percent"] == row["valid_eer_percent"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"optimizer__micro_batch_size": 0},
+        {"optimizer__batch_size": 0},
+        {"optimizer__peak_lr": float("nan")},
+        {"optimizer__decay_factor": 0},
+        {"num_epochs": 0},
+        {"crop_frames": 0},
+        {"keep_checkpoints": 0},
+        {"specaugment__probability": 7},
+        {"specaugment__time_width": -3},
+        {"margin__scale": -1},
+        {"set__valid_utterances": 1},
+    ],
+    ids=str,
+)
+def test_a_config_without_sense_is_refused(egs, tmp_path, capsys, change):
+    config = write_config(tmp_path / "c.toml", **change)
+    with pytest.raises(UsageError, match=next(iter(change)).split("__")[-1]):
+        read_train_config(config)
+
+
 def test_a_finished_training_is_not_trained_again(egs, trained, tmp_path, run_cli):
-    before = tensors(trained[0] / "final.pt")
+    before, written = tensors(trained[0] / "final.pt"), (trained[0] / "final.pt").stat().st_mtime_ns
     marks = tmp_path / "marks"
     config = egs.parent / "three.toml"
     done = run_cli(*argv(egs, trained[0], config), env={"SV_METER_MARKS": str(marks)})
@@ -197,6 +260,8 @@ def test_a_finished_training_is_not_trained_again(egs, trained, tmp_path, run_cl
     assert json.loads(marks.read_text().splitlines()[0])["mark"] == "resumed"
     after = tensors(trained[0] / "final.pt")
     assert all(torch.equal(before[key], after[key]) for key in before)
+    # Its time too: what was extracted with it is not extracted again.
+    assert (trained[0] / "final.pt").stat().st_mtime_ns == written
 
 
 def test_divergence_names_step_rate_and_checkpoint(egs, tmp_path, run_cli):

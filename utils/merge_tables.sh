@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Merges the sorted tables of parallel jobs into one; an unchanged result keeps its time.
+# Merges the sorted tables of parallel jobs into one; if no part is newer, it keeps its time.
 # Usage: utils/merge_tables.sh <merged-table> <part>...
 #  e.g.: utils/merge_tables.sh data/train/feats.scp data/train/fbank/fbank.{1,2}.scp
 set -euo pipefail
@@ -11,6 +11,15 @@ set -euo pipefail
 
 merged=$1
 shift
-for f in "$@"; do [ -e "$f" ] || die "no such file $f"; done
+newer=false
+for f in "$@"; do
+  [ -e "$f" ] || die "no such file $f"
+  # Archives made anew can have the very same table; what reads it must see that they are new.
+  if [ "$f" -nt "$merged" ]; then newer=true; fi
+done
 LC_ALL=C sort -o "$merged.tmp" -- "$@"
-if cmp -s "$merged.tmp" "$merged"; then rm "$merged.tmp"; else mv "$merged.tmp" "$merged"; fi
+if [ "$newer" = false ] && cmp -s "$merged.tmp" "$merged"; then
+  rm "$merged.tmp"
+else
+  mv "$merged.tmp" "$merged"
+fi

@@ -12,6 +12,7 @@ dir=  # folder of the sidecar: exp/<model>/energy or data/energy
 model=  # name of the model; empty for a stage that all models share
 config=  # egs/<x>/conf/energy.toml; empty for the built-in values
 country=  # ISO3 code of the grid, instead of the config's
+end_with_parent=false  # true|false: end the command when the script that called this has gone
 sysfs=/sys  # root of sysfs; another one where a container mounts it elsewhere
 # End configuration section.
 
@@ -20,4 +21,4 @@ sysfs=/sys  # root of sysfs; another one where a container mounts it elsewhere
 [ $# -ge 1 ] || usage
 
 exec python3 -m sv.bin.meter --stage "$stage" --name "$name" --dir "$dir" --model "$model" \
-  --config "$config" --country "$country" --sysfs "$sysfs" -- "$@"
+  --config "$config" --country "$country" --end-with-parent "$end_with_parent" --sysfs "$sysfs" -- "$@"

@@ -29,7 +29,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from sv.energy.marks import RESUMED, write_mark
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also outside path.sh
+
+from sv.energy.marks import RESUMED, write_mark  # noqa: E402
 
 NAME = "utils/run.py"
 PROGRESS_S = 15.0  # a sign of life on the terminal from work that takes longer than this

@@ -12,7 +12,7 @@ from sv.bin.device import choose_device
 from sv.errors import SvError, UsageError
 from sv.files import write_json
 from sv.kaldi.archive import write_archive
-from sv.kaldi.data_dir import read_table
+from sv.kaldi.data_dir import read_counts, read_table
 from sv.train.embed import DTYPES, embed_utterances
 from sv.train.network import load_network, load_untrained_network
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     keys = sorted(feats)
     # Every nj-th utterance: the shares are of equal length whatever the order of the speakers.
     keys = keys[args.job - 1 :: args.nj]
-    frames = {key: int(n) for key, n in read_table(args.utt2num_frames).items()}
+    frames = read_counts(args.utt2num_frames)
     if missing := [key for key in keys if key not in frames]:
         raise SvError(f"{args.utt2num_frames}: {len(missing)} utterances missing: {missing[0]}")
     frames = {key: frames[key] for key in keys}

@@ -13,12 +13,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Make <egs-dir> from a data directory with features and its augmented copies."""
     parser = Parser(__doc__)
     parser.add_argument("--config", type=Path, required=True, help="conf/train.toml")
-    parser.add_argument("--copies", default="", help="augmented copies, <data-dir>_<kind>, spaces")
+    parser.add_argument("--kinds", default="", help="augmented copies too: <data-dir>_<kind>")
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("egs_dir", type=Path)
     args = parser.parse_args(argv)
     config = read_train_config(args.config)
-    copies = [Path(word) for word in args.copies.split()]
+    copies = [Path(f"{args.data_dir}_{kind}") for kind in args.kinds.split()]
     make_training_set(args.data_dir, copies, args.egs_dir, config.set)
     return 0
 

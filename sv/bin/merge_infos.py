@@ -7,15 +7,15 @@ from pathlib import Path
 from sv.bin.cli import Parser, run
 from sv.errors import SvError
 from sv.files import read_json, write_json
+from sv.kaldi.data_dir import read_table
 
 SUMMED = ("utterances", "frames")
-FRAME_SHIFT_S = 0.01  # the study's front end; durations here are for the real-time factor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Sum the counts; everything else must be the same in all jobs."""
     parser = Parser(__doc__)
-    parser.add_argument("--data-set", required=True, help="name of the data directory")
+    parser.add_argument("data_dir", type=Path, help="what was extracted; holds utt2dur")
     parser.add_argument("merged", type=Path)
     parser.add_argument("parts", type=Path, nargs="+")
     args = parser.parse_args(argv)
@@ -25,8 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if {k: v for k, v in part.items() if k not in SUMMED} != common:
             raise SvError(f"{path} was made differently from {args.parts[0]}; run stage 6 again")
     sums = {key: sum(part[key] for part in parts) for key in SUMMED}
-    audio_s = sums["frames"] * FRAME_SHIFT_S
-    write_json(args.merged, {"data_set": args.data_set, **common, **sums, "audio_s": audio_s})
+    audio_s = round(sum(map(float, read_table(args.data_dir / "utt2dur").values())), 3)
+    what = {"data_set": args.data_dir.name, **common, **sums, "audio_s": audio_s}
+    write_json(args.merged, what)
     return 0
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sv.bin import cli
 from sv.config import read_config
+from sv.energy.command import end_with_parent
 from sv.energy.config import EnergyConfig
 from sv.energy.meter import Stage, exec_command, is_metered, run_metered
 from sv.energy.sidecar import rebuild_folder
@@ -34,6 +35,7 @@ def parse_args(argv: Sequence[str] | None):
     parser.add_argument("--config", default="", help="energy.toml; empty: built-in values")
     parser.add_argument("--country", default="", help="ISO3 code, instead of the config's")
     parser.add_argument("--sysfs", type=Path, default=Path("/sys"), help="root of sysfs")
+    parser.add_argument("--end-with-parent", default=False, type=cli.true_or_false)
     parser.add_argument("--rebuild", type=Path, help="rebuild the sidecars of killed meters")
     args = parser.parse_args(words[:at])
     args.command = tuple(words[at + 1 :])
@@ -68,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = dataclasses.replace(config, country=args.country)
     number, folder, model = int(args.stage), Path(args.dir), args.model or None
     stage = Stage(number, args.name, folder, model, args.command, config, args.sysfs)
+    if args.end_with_parent:
+        end_with_parent()
     return run_metered(stage, os.environ)
 
 

@@ -4,8 +4,10 @@ Five and a half million matrices (VoxCeleb2 and its four augmented copies) as Py
 take gigabytes; as arrays they take a hundred megabytes, and a crop is one ``pread`` of its rows.
 """
 
+import hashlib
 import logging
 import os
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,9 @@ import numpy as np
 from sv.errors import SvError
 from sv.files import replacing
 from sv.kaldi.archive import MatrixLocation, read_header, read_rows
-from sv.kaldi.data_dir import read_table
+from sv.kaldi.data_dir import read_counts, read_table
+
+HASHED_BYTES = 64  # of each matrix: half a row of a small front end
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,14 @@ class CropIndex:
 
     ``speaker`` is (N,) int32; ``ark``, ``offset``, ``rows``, ``minimum`` and ``step`` are (K, N)
     and describe each matrix as `MatrixLocation` does; ``arks`` are the archives' names.
+    ``content_sha256`` is of the beginnings of all matrices: other features give another one.
     """
 
     kinds: tuple[str, ...]
     arks: tuple[str, ...]
     columns: int
     item_bytes: int
+    content_sha256: str
     speaker: np.ndarray
     ark: np.ndarray
     offset: np.ndarray
@@ -39,11 +45,6 @@ class CropIndex:
 
     def __len__(self) -> int:
         return len(self.speaker)
-
-    @property
-    def num_speakers(self) -> int:
-        """Number of classes: labels run from 0 to one less."""
-        return int(self.speaker.max()) + 1
 
 
 _ARRAYS = ("speaker", "ark", "offset", "rows", "minimum", "step")
@@ -70,6 +71,7 @@ def build_crop_index(
     offset = np.empty(shape, np.int64)
     minimum, step = np.empty(shape, np.float32), np.empty(shape, np.float32)
     formats: set[tuple[int, int]] = set()
+    content = hashlib.sha256()
     try:
         for k, kind in enumerate(kinds):
             for i, utterance in enumerate(utterances):
@@ -81,6 +83,8 @@ def build_crop_index(
                 ark[k, i], offset[k, i], rows[k, i] = ark_ids[name], where.offset, where.rows
                 minimum[k, i], step[k, i] = where.minimum, where.step
                 formats.add((where.columns, where.item_bytes))
+                content.update(struct.pack("<if", where.rows, where.minimum))
+                content.update(os.pread(descriptors[ark_ids[name]], HASHED_BYTES, where.offset))
             logging.info("indexed %d matrices of kind %s", n, kind)
     finally:
         for descriptor in descriptors:
@@ -96,7 +100,17 @@ def build_crop_index(
     columns, item_bytes = formats.pop()
     speaker = np.array([labels[u] for u in utterances], np.int32)
     return CropIndex(
-        kinds, tuple(ark_ids), columns, item_bytes, speaker, ark, offset, rows, minimum, step
+        kinds=kinds,
+        arks=tuple(ark_ids),
+        columns=columns,
+        item_bytes=item_bytes,
+        content_sha256=content.hexdigest(),
+        speaker=speaker,
+        ark=ark,
+        offset=offset,
+        rows=rows,
+        minimum=minimum,
+        step=step,
     )
 
 
@@ -116,6 +130,7 @@ def save_crop_index(path: Path, index: CropIndex) -> None:
             kinds=np.array(index.kinds),
             arks=np.array(index.arks),
             form=np.array([index.columns, index.item_bytes]),
+            content=np.array(index.content_sha256),
             **arrays,
         )
 
@@ -131,9 +146,10 @@ def load_crop_index(path: Path) -> CropIndex:
             columns, item_bytes = data["form"].tolist()
             arrays = {name: data[name] for name in _ARRAYS}
             kinds, arks = tuple(data["kinds"].tolist()), tuple(data["arks"].tolist())
+            content = str(data["content"])
     except (OSError, ValueError, KeyError) as error:
         raise SvError(f"cannot read {path}: {error}; make stage 4 again") from error
-    return CropIndex(kinds, arks, columns, item_bytes, **arrays)
+    return CropIndex(kinds, arks, columns, item_bytes, content, **arrays)
 
 
 class CropReader:
@@ -175,5 +191,10 @@ class CropReader:
 
 def read_feature_tables(data_dir: Path) -> tuple[dict[str, str], dict[str, str], dict[str, int]]:
     """Read utt2spk, feats.scp and utt2num_frames of a data directory with features."""
-    frames = {k: int(v) for k, v in read_table(data_dir / "utt2num_frames").items()}
-    return read_table(data_dir / "utt2spk"), read_table(data_dir / "feats.scp"), frames
+    feats, frames = read_table(data_dir / "feats.scp"), read_counts(data_dir / "utt2num_frames")
+    if missing := sorted(feats.keys() - frames.keys()):
+        raise SvError(
+            f"{data_dir}/utt2num_frames: {len(missing)} utterances of feats.scp missing "
+            f"(first: {missing[0]}); make stage 3 again"
+        )
+    return read_table(data_dir / "utt2spk"), feats, frames

@@ -28,7 +28,7 @@ from sv.errors import SvError
 from sv.files import replacing
 from sv.kaldi.data_dir import MAX_LISTED, write_data_dir
 
-SAMPLE_RATE_HZ = 16000
+SAMPLE_RATE_HZ = 16000  # of every corpus of the study
 AUDIO_SUFFIXES = (".flac", ".wav", ".sph", ".ogg")  # what libsndfile reads in process
 
 
@@ -124,26 +124,21 @@ def write_manifest(path: Path, items: Iterable[Recording | SupervisionSegment | 
     return count
 
 
-def read_manifest(path: Path, *, job: int = 1, nj: int = 1, total: int | None = None) -> Iterator:
+def read_manifest(path: Path, *, job: int = 1, nj: int = 1) -> Iterator:
     """Read the items of a manifest, or the share of one job among ``nj``.
 
     Args:
         path: A ``.jsonl.gz`` manifest.
-        job: 1-based number of the share; shares are runs of consecutive items.
+        job: 1-based number of the share: every nj-th item from there.
         nj: Number of shares.
-        total: Items in the manifest; needed only for ``nj`` > 1.
 
     Raises:
         SvError: No such file, or not a manifest.
     """
-    start, stop = 0, None
-    if nj > 1:
-        assert total is not None
-        start, stop = total * (job - 1) // nj, total * job // nj
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             # Lines of other jobs are skipped unparsed.
-            for line in itertools.islice(file, start, stop):
+            for line in itertools.islice(file, job - 1, None, nj):
                 yield deserialize_item(json.loads(line))
     except (OSError, EOFError) as error:
         raise SvError(f"cannot read {path}: {error}") from error

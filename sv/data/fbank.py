@@ -11,6 +11,9 @@ import numpy as np
 import torch
 import torchaudio.compliance.kaldi
 
+from sv.config import at_least
+from sv.data.cuts import SAMPLE_RATE_HZ
+
 INT16_SCALE = 32768.0
 
 
@@ -28,7 +31,10 @@ class FbankConfig:
     compression: str = "two-byte"
 
     def __post_init__(self) -> None:
-        """Check the storage format."""
+        """Check the ranges and the storage format."""
+        at_least(self, 1, "num_mel_bins", "frame_length_ms", "frame_shift_ms")
+        if not 0 <= self.low_freq_hz < self.high_freq_hz <= SAMPLE_RATE_HZ / 2:
+            raise ValueError("0 <= low_freq_hz < high_freq_hz <= 8000 is needed")
         if self.compression not in ("two-byte", "none"):
             raise ValueError(f"compression must be two-byte or none, not '{self.compression}'")
 

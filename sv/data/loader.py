@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sv.config import at_least
 from sv.data.crops import CropReader
 
 READ_AHEAD = 4  # batches ready before they are asked for
@@ -30,6 +31,12 @@ class SpecAugmentConfig:
     time_width: int
     frequency_masks: int
     frequency_width: int
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        at_least(self, 0, "time_masks", "time_width", "frequency_masks", "frequency_width")
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"probability must be 0 to 1, not {self.probability}")
 
 
 @dataclass(frozen=True)

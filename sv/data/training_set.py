@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from sv.config import at_least
 from sv.data.augment import CLEAN
 from sv.data.crops import CropIndex, build_crop_index, read_feature_tables, save_crop_index
 from sv.errors import SvError
@@ -32,6 +33,8 @@ class TrainingSetConfig:
 
     def __post_init__(self) -> None:
         """Check that trials can be made and speakers keep something to train on."""
+        at_least(self, 1, "min_frames")
+        at_least(self, 0, "seed")
         if self.valid_speakers < 2 or self.valid_utterances < 2:
             raise ValueError("valid_speakers and valid_utterances must be at least 2")
         if self.min_utterances <= self.valid_utterances:
@@ -106,15 +109,15 @@ def make_training_set(
 
 
 def hash_training_set(egs_dir: Path, index: CropIndex) -> str:
-    """Give a SHA-256 of what a training set is: speakers, utterances, kinds, sizes.
+    """Give a SHA-256 of what a training set is: speakers, utterances, kinds, features.
 
     Where its archives lie does not enter: a set may move to another disk.
     """
     digest = hashlib.sha256()
     for name in ("spk2int", "utterances"):
         digest.update(read_text(egs_dir / name).encode())
-    digest.update(f"{index.kinds} {index.columns} {index.item_bytes}".encode())
-    digest.update(index.rows.tobytes())
+    form = (index.kinds, index.columns, index.item_bytes, index.content_sha256)
+    digest.update(str(form).encode())
     return digest.hexdigest()
 
 

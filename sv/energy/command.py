@@ -25,6 +25,17 @@ NOT_FOUND, NOT_EXECUTABLE = 127, 126  # POSIX shell, 2.8.2 Exit Status for Comma
 LEFTOVER_S = 10.0  # what a stopped command leaves behind gets this long to end
 
 
+def end_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the process that started this one ends.
+
+    A killed script leaves what it runs behind; a stage without its run.sh would be nobody's.
+    """
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before the line above
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 class StartError(Exception):
     """The command could not be started; ``status`` is what a shell would give."""
 

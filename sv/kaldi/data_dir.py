@@ -12,7 +12,8 @@ from sv.errors import SvError
 from sv.files import read_text, replacing
 
 # Tables with an utterance a line, beside utt2spk itself.
-UTTERANCE_TABLES = ("wav.scp", "utt2dur", "utt2num_frames", "feats.scp")
+UTTERANCE_TABLES = ("wav.scp", "text", "vad.scp", "utt2dur", "utt2num_frames", "feats.scp")
+NO_SEGMENTS = "not read here: an utterance is a whole recording; cut the audio first"
 MAX_LISTED = 10  # problems named in a message; the rest is counted
 
 
@@ -24,13 +25,26 @@ def read_table(path: Path) -> dict[str, str]:
     """
     table: dict[str, str] = {}
     for number, line in enumerate(read_text(path).splitlines(), 1):
-        key, _, value = line.strip().partition(" ")
-        if not key or not value.strip():
+        key, value = [*line.split(maxsplit=1), "", ""][:2]
+        if not value:
             raise SvError(f"{path}: line {number}: expected '<key> <value>', not {line!r}")
         if key in table:
             raise SvError(f"{path}: line {number}: '{key}' stands twice")
         table[key] = value.strip()
     return table
+
+
+def read_counts(path: Path) -> dict[str, int]:
+    """Read a table of whole numbers of at least 0, such as utt2num_frames.
+
+    Raises:
+        SvError: See `read_table`; also a value that is no such number.
+    """
+    table = read_table(path)
+    for key, value in table.items():
+        if not (value.isascii() and value.isdigit()):
+            raise SvError(f"{path}: {key}: '{value}' is not a whole number")
+    return {key: int(value) for key, value in table.items()}
 
 
 def write_table(path: Path, rows: Mapping[str, object] | Iterable[tuple[str, object]]) -> None:
@@ -74,6 +88,8 @@ def find_problems(data_dir: Path, *, require: Iterable[str] = ()) -> list[str]:
         require: Tables that must be there beside utt2spk and spk2utt (``"feats.scp"``).
     """
     problems = []
+    if (data_dir / "segments").exists():
+        problems.append(f"{data_dir}/segments: {NO_SEGMENTS}")
     tables: dict[str, dict[str, str]] = {}
     for name in dict.fromkeys(("utt2spk", "spk2utt", *UTTERANCE_TABLES, *require)):
         path = data_dir / name
@@ -134,6 +150,8 @@ def fix_data_dir(data_dir: Path) -> list[str]:
         SvError: A table cannot be read, or no utterance would be left.
     """
     present = [n for n in ("utt2spk", *UTTERANCE_TABLES) if (data_dir / n).exists()]
+    if (data_dir / "segments").exists():
+        raise SvError(f"{data_dir}/segments: {NO_SEGMENTS}")
     if "utt2spk" not in present:
         raise SvError(f"{data_dir}/utt2spk: no such file; nothing can be repaired without it")
     tables = {name: read_table(data_dir / name) for name in present}

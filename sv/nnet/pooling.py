@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from sv.nnet.resnet import time_mask
 
-# Variances below this are rounding errors of E[x^2] - E[x]^2; the square root needs a positive one.
+# The slope of the square root is infinite at 0, where a dimension does not vary at all.
 MIN_VARIANCE = 1e-5
 
 
@@ -42,6 +42,7 @@ class AttentiveStatisticsPooling(nn.Module):
         if lengths is not None:
             x = x * valid
         weights = torch.softmax(scores, dim=-1)
-        mean = (weights * x).sum(dim=-1)
-        variance = (weights * x * x).sum(dim=-1) - mean * mean
-        return torch.cat([mean, variance.clamp(min=MIN_VARIANCE).sqrt()], dim=1)
+        mean = (weights * x).sum(dim=-1, keepdim=True)
+        # In two passes: E[x^2] - E[x]^2 loses its digits where the mean is large.
+        variance = (weights * (x - mean).square()).sum(dim=-1)
+        return torch.cat([mean.squeeze(-1), variance.clamp(min=MIN_VARIANCE).sqrt()], dim=1)

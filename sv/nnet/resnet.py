@@ -44,12 +44,14 @@ class SqueezeExcitation(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Gate the channels of (B, C, F, T) maps; the mean is over valid frames."""
         if lengths is None:
-            mean = x.mean(dim=(2, 3))  # (B, C)
+            mean = x.mean(dim=(2, 3), dtype=torch.float32)  # (B, C)
         else:
-            valid = (lengths * x.shape[2]).to(x.dtype)
-            mean = zero_padding(x, lengths).sum(dim=(2, 3)) / valid[:, None]
+            # In float32 under autocast too: a map of an utterance has more cells than float16
+            # has numbers.
+            cells = (lengths * x.shape[2])[:, None].float()
+            mean = zero_padding(x, lengths).sum(dim=(2, 3), dtype=torch.float32) / cells
         gate = torch.sigmoid(self.excite(F.silu(self.squeeze(mean))))
-        return x * gate[:, :, None, None]
+        return x * gate[:, :, None, None].to(x.dtype)
 
 
 class Block(nn.Module):

@@ -1,12 +1,13 @@
 """conf/train.toml: everything that decides what a training computes."""
 
 import hashlib
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import tomli_w
 
-from sv.config import read_config
+from sv.config import at_least, read_config
 from sv.data.loader import SpecAugmentConfig
 from sv.data.training_set import TrainingSetConfig
 
@@ -26,8 +27,10 @@ class OptimizerConfig:
     decay_factor: float
 
     def __post_init__(self) -> None:
-        """Check that micro-batches fill a batch."""
-        if self.batch_size % self.micro_batch_size:
+        """Check the ranges, and that micro-batches fill a batch."""
+        at_least(self, 1, "micro_batch_size", "decay_factor")
+        at_least(self, 0, "momentum", "weight_decay", "initial_lr", "peak_lr", "warmup_epochs")
+        if self.batch_size < 1 or self.batch_size % self.micro_batch_size:
             raise ValueError("batch_size must be a multiple of micro_batch_size")
         if list(self.decay_epochs) != sorted(self.decay_epochs):
             raise ValueError("decay_epochs must rise")
@@ -43,7 +46,10 @@ class MarginConfig:
     end_epoch: float
 
     def __post_init__(self) -> None:
-        """Check the range."""
+        """Check the ranges."""
+        at_least(self, 0, "margin", "start_epoch")
+        if not 0 < self.scale < math.inf or self.margin >= math.pi / 2:
+            raise ValueError("scale must be above 0 and margin below pi / 2")
         if self.end_epoch < self.start_epoch:
             raise ValueError("end_epoch must not be before start_epoch")
 
@@ -63,6 +69,11 @@ class TrainConfig:
     margin: MarginConfig
     specaugment: SpecAugmentConfig
 
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        at_least(self, 1, "num_epochs", "crop_frames", "embedding_dim", "keep_checkpoints")
+        at_least(self, 0, "seed", "checkpoint_minutes")
+
 
 def read_train_config(path: Path) -> TrainConfig:
     """Read conf/train.toml; errors as `sv.config.read_config`."""
@@ -74,13 +85,14 @@ def format_resolved(config: TrainConfig) -> str:
     return tomli_w.dumps(asdict(config))
 
 
-def hash_config(config: TrainConfig) -> str:
-    """Give the SHA-256 of the resolved config: the same for the same training."""
-    return hashlib.sha256(format_resolved(config).encode()).hexdigest()
-
-
 # Settings that change when something is saved, not what is computed.
 NOT_COMPARED = ("checkpoint_minutes", "keep_checkpoints")
+
+
+def hash_config(config: TrainConfig) -> str:
+    """Give the SHA-256 of what a config makes a training compute."""
+    compared = {key: value for key, value in asdict(config).items() if key not in NOT_COMPARED}
+    return hashlib.sha256(tomli_w.dumps(compared).encode()).hexdigest()
 
 
 def describe_difference(old: dict, new: dict, prefix: str = "") -> list[str]:

@@ -1,6 +1,7 @@
 """Embeddings of whole utterances, batched by length without changing a result."""
 
 import logging
+import struct
 import time
 from collections.abc import Iterator, Mapping
 
@@ -93,7 +94,7 @@ def embed_utterances(
 def _load(key: str, entry: str, frames: int) -> np.ndarray:
     try:
         matrix = kaldiio.load_mat(entry)
-    except (OSError, ValueError, AssertionError) as error:
+    except (OSError, ValueError, AssertionError, struct.error) as error:
         raise SvError(f"{key}: cannot read its features {entry}: {error}") from error
     if len(matrix) != frames:
         raise SvError(f"{key}: {entry} has {len(matrix)} frames, utt2num_frames says {frames}")

@@ -97,6 +97,10 @@ class Trainer:
                 data cannot be read.
         """
         self._resume()
+        total = self.config.num_epochs * self.steps_per_epoch
+        published = all((self.exp_dir / name).exists() for name in ("final.pt", "model.json"))
+        if self.step >= total and not self.tally.steps and published:
+            return  # written again, it would look new to the stages after this one
         self.exp_dir.mkdir(parents=True, exist_ok=True)
         write_text(self.exp_dir / "config.toml", format_resolved(self.config), keep_if_same=True)
         if self.step == 0:
@@ -104,8 +108,10 @@ class Trainer:
             logging.info("untrained: valid EER %.2f %%", self.history[0]["valid_eer_percent"])
         reader = CropReader(self.index)
         try:
-            while self.step < self.config.num_epochs * self.steps_per_epoch:
-                self._train_epoch(reader)
+            while self.step < total or self.tally.steps:
+                # A run that was killed between the last step and its epoch's end has no step left.
+                if self.step % self.steps_per_epoch or not self.tally.steps:
+                    self._train_epoch(reader)
                 self._finish_epoch()
         finally:
             reader.close()
@@ -170,8 +176,8 @@ class Trainer:
         angle = margin(self.step, self.steps_per_epoch, config.margin)
         self.optimizer.zero_grad()
         parts = len(batch.speakers) // config.optimizer.micro_batch_size
-        crops = torch.from_numpy(batch.crops).to(self.device, non_blocking=True)
-        speakers = torch.from_numpy(batch.speakers).to(self.device, non_blocking=True)
+        crops = torch.from_numpy(batch.crops).to(self.device)
+        speakers = torch.from_numpy(batch.speakers).to(self.device)
         step_loss = 0.0
         for x, y in zip(crops.chunk(parts), speakers.chunk(parts), strict=True):
             loss, correct = self.head(self.net(x), y, angle)
