@@ -1,7 +1,7 @@
 """Make the built-in corpus: espeak-ng speaks it, numpy makes its noise, music and rooms.
 
-Usage: python -m local.make_mini [--config egs/mini/conf/mini.toml] [--nj 2] <corpora-dir>
- e.g.: python -m local.make_mini --nj 2 egs/mini/corpus
+Usage: python3 -m local.make_mini [--config egs/mini/conf/mini.toml] [--nj 2] <corpora-dir>
+ e.g.: python3 -m local.make_mini --nj 2 egs/mini/corpus
 
 The folders look like a speaker corpus (``mini``, laid out as VoxCeleb), MUSAN (``musan``) and
 RIRS_NOISES (``rirs``); no later stage knows that they were computed. One config gives the same

@@ -16,6 +16,11 @@ def test_links_lead_somewhere(path):
             assert (path.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_nothing_is_left_to_fill_in(path):
+    assert not re.search(r"@@|TODO|TBD|XXX", path.read_text())
+
+
 def test_the_commands_of_the_documents_exist():
     options = subprocess.run(
         ["./run.sh", "--help"], cwd=ROOT, env=environment(), capture_output=True, text=True,

@@ -1,7 +1,7 @@
 """Run a command and write what it used (energy, carbon, time) to a sidecar.
 
-Usage: python -m sv.bin.meter --stage N --name NAME --dir DIR [options] -- command [argument ...]
-       python -m sv.bin.meter --rebuild DIR
+Usage: python3 -m sv.bin.meter --stage N --name NAME --dir DIR [options] -- command [argument ...]
+       python3 -m sv.bin.meter --rebuild DIR
 """
 
 import dataclasses

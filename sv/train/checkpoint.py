@@ -50,8 +50,9 @@ def find_epoch_checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda p: int(p.stem.removeprefix("epoch_")))
 
 
-def find_latest(folder: Path) -> dict[str, Any] | None:
-    """Load the state that is furthest on, None if there is none."""
+def find_latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Load the state that is furthest on, with its file; None if there is none."""
     paths = [*find_epoch_checkpoints(folder)[-1:], *folder.glob("last.pt")]
-    states = [load_checkpoint(path) for path in paths]
-    return max(states, key=lambda state: state["step"], default=None)
+    states = [(path, load_checkpoint(path)) for path in paths]
+    # Of two at the same step the first: it has the epoch's end behind it.
+    return max(states, key=lambda item: item[1]["step"], default=None)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from sv.data.crops import CropReader, load_crop_index, read_feature_tables
@@ -118,9 +119,10 @@ class Trainer:
         self._save_final()
 
     def _resume(self) -> None:
-        state = find_latest(self.checkpoints)
-        if state is None:
+        found = find_latest(self.checkpoints)
+        if found is None:
             return
+        path, state = found
         differences = describe_difference(state["config"], asdict(self.config))
         if state["model"] != self.name:
             differences.append(f"model: {state['model']} -> {self.name}")
@@ -135,7 +137,7 @@ class Trainer:
         self.head.load_state_dict(state["head"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.history = state["step"], state["history"]
-        self.tally = Tally(**state["tally"])
+        self.tally, self.last_saved = Tally(**state["tally"]), path
         self.mark("resumed", step=self.step)
         total = self.config.num_epochs * self.steps_per_epoch
         logging.info("resumed at step %d of %d", self.step, total)
@@ -241,8 +243,7 @@ class Trainer:
         _, feats, frames = read_feature_tables(valid)
         items = dict(embed_utterances(self.net, feats, frames, device=self.device))
         trials = read_trials(valid / "trials")
-        vectors = torch.stack([torch.from_numpy(v) for v in items.values()]).numpy()
-        scores = score_cosine(trials, list(items), vectors)
+        scores = score_cosine(trials, list(items), np.stack(list(items.values())))
         return 100 * compute_eer(compute_error_curve(scores, trials.is_target))[0]
 
     def _save(self, path: Path) -> None:
