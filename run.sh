@@ -41,7 +41,8 @@ fi
 egs=${egs:-egs/voxceleb}
 egs=${egs%/} data=${data:-$egs/data} exp=${exp:-$egs/exp} conf=$egs/conf
 [ -d "$conf" ] || bad_option "no recipe in '$egs': no such folder $conf"
-nj=${nj:-$(nproc)}
+# nproc would take OMP_NUM_THREADS, which path.sh sets for every process, for the number of cores.
+nj=${nj:-$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)}
 [[ "$stage" =~ ^[0-8]$ && "$stop_stage" =~ ^[0-8]$ ]] || bad_option "the stages are 0 to 8"
 [ "$stage" -le "$stop_stage" ] || bad_option "--stage $stage comes after --stop-stage $stop_stage"
 [[ "$precision" =~ ^(fp32|fp16|bf16)$ ]] || bad_option "--precision must be fp32, fp16 or bf16"

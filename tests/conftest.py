@@ -71,7 +71,8 @@ class TinyRecipe:
 
     def run(self, *options, check=True, timeout=240):
         """Run run.sh with this recipe's folders."""
-        argv = ["./run.sh", "--egs", "tests/egs/tiny", "--data", self.data, "--exp", self.exp]
+        argv = ["./run.sh", "--egs", "tests/egs/tiny", "--nj", 2]
+        argv += ["--data", self.data, "--exp", self.exp]
         done = subprocess.run(
             [str(word) for word in (*argv, *options)],
             cwd=ROOT,

@@ -161,6 +161,18 @@ def test_training_anew_keeps_the_old_run(copy):
         assert found["energy_all_kwh"] > found["energy_kwh"]
 
 
+def test_every_core_is_used_whatever_openmp_is_told(tmp_path):
+    """Nproc, which run.sh asks for the cores, obeys OMP_NUM_THREADS; run.sh must not."""
+    cores = len(os.sched_getaffinity(0))
+    argv = ["bash", "-x", "./run.sh", "--egs", "tests/egs/tiny", "--stage", "8", "--data", tmp_path,
+            "--exp", tmp_path]  # fmt: skip
+    done = subprocess.run(
+        [str(a) for a in argv], cwd=ROOT, env=environment(OMP_NUM_THREADS="7"),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert f"+ nj={cores}\n" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
