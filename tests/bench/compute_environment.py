@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 MALLOC = {"GLIBC_TUNABLES": "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184"}
 SETTINGS = {
     "plain": {},
-    "malloc": MALLOC,
-    "malloc, spin 20000 (ours)": {**MALLOC, "GOMP_SPINCOUNT": "20000"},
+    "malloc (ours)": MALLOC,
+    "malloc, spin 20000": {**MALLOC, "GOMP_SPINCOUNT": "20000"},
     "malloc, passive": {**MALLOC, "OMP_WAIT_POLICY": "PASSIVE"},
 }
 # One process, one network, crops/s over eight steps after two of warm-up.
