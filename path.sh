@@ -4,7 +4,7 @@
 
 # C order is the order of every table on disk, in sort as in Python.
 export LC_ALL=C
-# One thread a process: parallel jobs with threads of their own slow each other 6 to 13 times.
+# One thread a process: parallel jobs with threads of their own fight for the cores.
 # Training and extraction, which want the cores for themselves, set their own number.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 

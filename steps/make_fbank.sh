@@ -22,7 +22,7 @@ done
 read -ra cmd <<<"$cmd"
 for data_dir in "$@"; do
   out=$data_dir/fbank
-  # The longest of many short sets would wait for nothing: no more jobs than utterances.
+  # No more jobs than utterances.
   total=$(wc -l <"$data_dir/utt2spk")
   jobs=$((nj < total ? nj : total))
   printf '%s: %s: %d utterances, %d jobs\n' "$0" "$data_dir" "$total" "$jobs" >&2

@@ -17,6 +17,19 @@ def environment(**extra: str) -> dict[str, str]:
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "LC_ALL": "C", **extra}
 
 
+def call(argv, *, timeout, cwd=ROOT, **extra):
+    """Run a command to its end, whatever its status; keep what it printed."""
+    return subprocess.run(
+        [str(word) for word in argv],
+        cwd=cwd,
+        env=environment(**extra),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
 @pytest.fixture
 def run_cli():
     """Run a command from the repository root; ``sv.bin.x`` stands for ``python -m sv.bin.x``."""
@@ -25,15 +38,7 @@ def run_cli():
         words = [str(word) for word in argv]
         if words[0].startswith(("sv.", "local.")):
             words = [sys.executable, "-m", *words]
-        done = subprocess.run(
-            words,
-            cwd=cwd,
-            env=environment(**(env or {})),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        done = call(words, timeout=timeout, cwd=cwd, **(env or {}))
         if check and done.returncode != 0:
             pytest.fail(f"{' '.join(words)}: status {done.returncode}\n{done.stdout}{done.stderr}")
         return done
@@ -73,15 +78,8 @@ class TinyRecipe:
         """Run run.sh with this recipe's folders."""
         argv = ["./run.sh", "--egs", "tests/egs/tiny", "--nj", 2]
         argv += ["--data", self.data, "--exp", self.exp]
-        done = subprocess.run(
-            [str(word) for word in (*argv, *options)],
-            cwd=ROOT,
-            env=environment(HOME=str(self.home)),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        argv += options
+        done = call(argv, timeout=timeout, HOME=str(self.home))
         if check and done.returncode != 0:
             pytest.fail(f"run.sh: status {done.returncode}\n{done.stdout}{done.stderr[-4000:]}")
         return done

@@ -9,10 +9,10 @@ import torch
 
 from sv.bin.cli import Parser, positive_int, run, true_or_false
 from sv.bin.device import choose_device
-from sv.errors import SvError, UsageError
+from sv.errors import UsageError
 from sv.files import write_json
 from sv.kaldi.archive import write_archive
-from sv.kaldi.data_dir import read_counts, read_table
+from sv.kaldi.data_dir import read_feats
 from sv.train.embed import DTYPES, embed_utterances
 from sv.train.network import load_network, load_untrained_network
 
@@ -41,15 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         net = load_untrained_network(args.model.parent, device)
     else:
         net = load_network(args.model, device)
-    feats = read_table(args.feats)
-    keys = sorted(feats)
+    feats, frames = read_feats(args.feats, args.utt2num_frames)
     # Every nj-th utterance: the shares are of equal length whatever the order of the speakers.
-    keys = keys[args.job - 1 :: args.nj]
-    frames = read_counts(args.utt2num_frames)
-    if missing := [key for key in keys if key not in frames]:
-        raise SvError(f"{args.utt2num_frames}: {len(missing)} utterances missing: {missing[0]}")
-    frames = {key: frames[key] for key in keys}
-    logging.info("%d utterances, %s on %s", len(keys), args.precision, device)
+    frames = {key: frames[key] for key in sorted(frames)[args.job - 1 :: args.nj]}
+    logging.info("%d utterances, %s on %s", len(frames), args.precision, device)
     embeddings = dict(
         embed_utterances(
             net, feats, frames, device=device, precision=args.precision, log_progress=True
@@ -60,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "model": str(args.model),
         "precision": args.precision,
         "untrained": args.untrained,
-        "utterances": len(keys),
+        "utterances": len(frames),
         "frames": sum(frames.values()),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
     }

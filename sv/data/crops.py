@@ -17,7 +17,6 @@ import numpy as np
 from sv.errors import SvError
 from sv.files import replacing
 from sv.kaldi.archive import MatrixLocation, read_header, read_rows
-from sv.kaldi.data_dir import read_counts, read_table
 
 HASHED_BYTES = 64  # of each matrix: half a row of a small front end
 
@@ -187,14 +186,3 @@ class CropReader:
         for descriptor in self._descriptors:
             os.close(descriptor)
         self._descriptors = []
-
-
-def read_feature_tables(data_dir: Path) -> tuple[dict[str, str], dict[str, str], dict[str, int]]:
-    """Read utt2spk, feats.scp and utt2num_frames of a data directory with features."""
-    feats, frames = read_table(data_dir / "feats.scp"), read_counts(data_dir / "utt2num_frames")
-    if missing := sorted(feats.keys() - frames.keys()):
-        raise SvError(
-            f"{data_dir}/utt2num_frames: {len(missing)} utterances of feats.scp missing "
-            f"(first: {missing[0]}); make stage 3 again"
-        )
-    return read_table(data_dir / "utt2spk"), feats, frames

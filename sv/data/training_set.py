@@ -11,10 +11,10 @@ from pathlib import Path
 
 from sv.config import at_least
 from sv.data.augment import CLEAN
-from sv.data.crops import CropIndex, build_crop_index, read_feature_tables, save_crop_index
+from sv.data.crops import CropIndex, build_crop_index, save_crop_index
 from sv.errors import SvError
 from sv.files import read_text, write_json
-from sv.kaldi.data_dir import read_table, write_data_dir, write_table
+from sv.kaldi.data_dir import read_feats, read_table, write_data_dir, write_table
 from sv.kaldi.trials import write_trials
 
 
@@ -56,7 +56,8 @@ def make_training_set(
     Raises:
         SvError: A table is missing, or the filters leave too little.
     """
-    utt2spk, feats, frames = read_feature_tables(clean_dir)
+    utt2spk = read_table(clean_dir / "utt2spk")
+    feats, frames = read_feats(clean_dir / "feats.scp", clean_dir / "utt2num_frames")
     copies = {CLEAN: feats}
     for copy_dir in copy_dirs:
         kind = copy_dir.name.removeprefix(f"{clean_dir.name}_")

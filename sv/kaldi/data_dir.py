@@ -47,6 +47,24 @@ def read_counts(path: Path) -> dict[str, int]:
     return {key: int(value) for key, value in table.items()}
 
 
+def read_feats(feats_scp: Path, utt2num_frames: Path) -> tuple[dict[str, str], dict[str, int]]:
+    """Read where the features of each utterance lie, and how many frames they have.
+
+    Returns:
+        Utterance to ``ark:offset``, and utterance to frames (of all that have features).
+
+    Raises:
+        SvError: See `read_counts`; also an utterance without its number of frames.
+    """
+    feats, frames = read_table(feats_scp), read_counts(utt2num_frames)
+    if missing := sorted(feats.keys() - frames.keys()):
+        raise SvError(
+            f"{utt2num_frames}: {len(missing)} utterances of {feats_scp} missing "
+            f"(first: {missing[0]}); make stage 3 again"
+        )
+    return feats, {key: frames[key] for key in feats}
+
+
 def write_table(path: Path, rows: Mapping[str, object] | Iterable[tuple[str, object]]) -> None:
     """Write a table in C order of its keys; an unchanged file keeps its time."""
     pairs = rows.items() if isinstance(rows, Mapping) else rows

@@ -1,16 +1,15 @@
 """Embeddings of whole utterances, batched by length without changing a result."""
 
 import logging
-import struct
 import time
 from collections.abc import Iterator, Mapping
 
-import kaldiio
 import numpy as np
 import torch
 from torch import nn
 
 from sv.errors import SvError
+from sv.kaldi.archive import read_matrix
 
 # Frames of one batch, padding included: enough to fill the cores, little enough for their caches.
 BATCH_FRAMES = 6000
@@ -92,10 +91,7 @@ def embed_utterances(
 
 
 def _load(key: str, entry: str, frames: int) -> np.ndarray:
-    try:
-        matrix = kaldiio.load_mat(entry)
-    except (OSError, ValueError, AssertionError, struct.error) as error:
-        raise SvError(f"{key}: cannot read its features {entry}: {error}") from error
+    matrix = read_matrix(entry)
     if len(matrix) != frames:
         raise SvError(f"{key}: {entry} has {len(matrix)} frames, utt2num_frames says {frames}")
     return matrix

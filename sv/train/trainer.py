@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sv.data.crops import CropReader, load_crop_index, read_feature_tables
+from sv.data.crops import CropReader, load_crop_index
 from sv.data.loader import Batch, count_steps, iterate_batches
 from sv.data.training_set import hash_training_set
 from sv.errors import SvError
 from sv.files import write_json, write_text
-from sv.kaldi.data_dir import read_table
+from sv.kaldi.data_dir import read_feats, read_table
 from sv.kaldi.trials import read_trials
 from sv.nnet.margin import AdditiveAngularMargin
 from sv.score.cosine import score_cosine
@@ -240,7 +240,7 @@ class Trainer:
     def _validate(self) -> float:
         """EER in percent of the held-out trials."""
         valid = self.egs_dir / "valid"
-        _, feats, frames = read_feature_tables(valid)
+        feats, frames = read_feats(valid / "feats.scp", valid / "utt2num_frames")
         items = dict(embed_utterances(self.net, feats, frames, device=self.device))
         trials = read_trials(valid / "trials")
         scores = score_cosine(trials, list(items), np.stack(list(items.values())))
