@@ -1,6 +1,7 @@
 """What all tests share: where the repository is, and how to call its programs."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"  # real speech, where a checkout has it
+
+# Whoever starts the tests in the background has them, and all that they start, ignore Ctrl-C;
+# the programs respect that (nohup), and the tests of Ctrl-C would wait for ever.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def environment(**extra: str) -> dict[str, str]:
