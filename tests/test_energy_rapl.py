@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sv.energy.powercap import build_unavailable, find_zones
-from sv.energy.rapl import PyraplReader
+from sv.energy.sensors.powercap import build_unavailable, find_zones
+from sv.energy.sensors.rapl import PyraplReader
 
 MAX_RANGE_UJ = 100_000_000  # 100 J, so that a second at 200 W wraps twice
 

@@ -29,7 +29,7 @@ RULES = {
         "sv.model_name", "torch", "numpy", "kaldiio", "tomli_w",
     },
 }  # fmt: skip
-ONLY_IN = {"pyRAPL": "sv/energy/rapl.py", "pynvml": "sv/energy/nvml.py"}
+ONLY_IN = {"pyRAPL": "sv/energy/sensors/rapl.py", "pynvml": "sv/energy/sensors/nvml.py"}
 CORPORA = ("voxceleb1", "musan", "rirs_noises", "cnceleb", "commonbench", "an4", "mini_")
 
 

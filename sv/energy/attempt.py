@@ -3,7 +3,7 @@
 from itertools import pairwise
 from typing import Any
 
-from sv.energy.carbon import compute_co2_g
+from sv.energy.carbon.factor import compute_co2_g
 from sv.energy.counter import CounterSum, Reading, compute_max_gap_s, integrate_power, sum_counter
 from sv.energy.journal import Record
 from sv.energy.marks import RESUMED

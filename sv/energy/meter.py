@@ -16,16 +16,14 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sv.energy.carbon import choose_factor
-from sv.energy.channel import Reader
+from sv.energy.carbon.factor import choose_factor
 from sv.energy.command import Command, StartError
 from sv.energy.config import EnergyConfig
-from sv.energy.estimate import CpuTimeReader
 from sv.energy.host import get_machine, read_boot_id, read_git
 from sv.energy.journal import SCHEMA, SUFFIX, Journal, Record, open_journal, read_journal
 from sv.energy.marks_file import VARIABLE, MarksFile, fold_leftover, get_marks_path
-from sv.energy.nvml import NvmlReader
-from sv.energy.rapl import open_rapl
+from sv.energy.sensors.channel import Reader
+from sv.energy.sensors.readers import open_readers
 from sv.energy.sidecar import (
     get_sidecar_path,
     is_stale,
@@ -106,10 +104,7 @@ def run_metered(stage: Stage, environ: Mapping[str, str]) -> int:
             fold_leftover(journal, attempts)
             write_sidecar(stage.journal)  # of the attempt whose meter was killed
         git = read_git(CODE)
-        visible = environ.get("CUDA_VISIBLE_DEVICES")
-        pci_order = environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
-        readers = [*open_rapl(stage.sysfs), NvmlReader(visible, pci_order)]
-        readers.append(CpuTimeReader(stage.config))
+        readers = open_readers(stage.config, stage.sysfs, environ)
         marks = MarksFile(get_marks_path(stage.journal, attempts + 1).absolute())
         head = {
             "line": "head",

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from sv.energy.channel import Channel, unavailable
+from sv.energy.sensors.channel import Channel, unavailable
 
 ZONE_DIR = re.compile(r"intel-rapl:\d+(:\d+)?")
 PACKAGE_NAME = re.compile(r"package-(\d+)(?:-die-(\d+))?")

@@ -2,14 +2,14 @@
 
 pyRAPL gives raw counters in microjoules. It always looks in /sys, knows neither wraps nor dies,
 needs every package to have the zone, and raises where energy_uj is for root only: another root
-and everything that it cannot do are left to `sv.energy.powercap`.
+and everything that it cannot do are left to `sv.energy.sensors.powercap`.
 """
 
 import logging
 from pathlib import Path
 
-from sv.energy.channel import Channel, Reader, unavailable
-from sv.energy.powercap import PowercapReader, Zone, build_channel, find_zones
+from sv.energy.sensors.channel import Channel, Reader, unavailable
+from sv.energy.sensors.powercap import PowercapReader, Zone, build_channel, find_zones
 
 SYSFS_OF_PYRAPL = Path("/sys")  # literal in pyRAPL 0.2.3.1, device_api.py
 

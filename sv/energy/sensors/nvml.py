@@ -8,8 +8,8 @@ import ctypes
 import warnings
 from typing import Any
 
-from sv.energy.channel import Channel, unavailable
-from sv.energy.visible_gpus import Board, choose_boards
+from sv.energy.sensors.channel import Channel, unavailable
+from sv.energy.sensors.visible_gpus import Board, choose_boards
 
 LIBRARY = "libnvidia-ml.so.1"
 WHOLE_BOARD = "MIG: the energy is that of the whole parent board"

@@ -7,8 +7,8 @@ memory, no disks, and a logical CPU counts as a core.
 import os
 import resource
 
-from sv.energy.channel import Channel
 from sv.energy.config import EnergyConfig
+from sv.energy.sensors.channel import Channel
 from sv.energy.units import us_from_s
 
 
