@@ -17,7 +17,9 @@ from sv.errors import SvError, UsageError
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, mode: str = "w", keep_if_same: bool = False) -> Iterator[IO[Any]]:
+def replacing(
+    path: Path, *, mode: str = "w", keep_if_same: bool = False, packed: bool = False
+) -> Iterator[IO[Any]]:
     """Open ``path``.tmp for writing; rename it to ``path`` when the block ends without error.
 
     Args:
@@ -26,6 +28,7 @@ def replacing(path: Path, *, mode: str = "w", keep_if_same: bool = False) -> Ite
         mode: ``"w"`` (UTF-8 text) or ``"wb"``.
         keep_if_same: Leave an existing file with the same bytes untouched (its time too), so
             that what was made from it is not made again.
+        packed: What is written to a ``.gz`` file is compressed already.
 
     Raises:
         SvError: The file cannot be written (no space, no permission, not a folder).
@@ -36,7 +39,7 @@ def replacing(path: Path, *, mode: str = "w", keep_if_same: bool = False) -> Ite
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(tmp, "wb") as raw:
-            yield from _stream(raw, path, mode)
+            yield from _stream(raw, mode, compress=path.suffix == ".gz" and not packed)
             raw.flush()
             os.fsync(raw.fileno())
         if keep_if_same and path.is_file() and _same_bytes(tmp, path):
@@ -52,9 +55,9 @@ def replacing(path: Path, *, mode: str = "w", keep_if_same: bool = False) -> Ite
         raise
 
 
-def _stream(raw: IO[bytes], path: Path, mode: str) -> Iterator[IO[Any]]:
+def _stream(raw: IO[bytes], mode: str, *, compress: bool) -> Iterator[IO[Any]]:
     binary: IO[bytes] = raw
-    if path.suffix == ".gz":
+    if compress:
         # Level 3: manifests are written and read once or twice, not kept for years.
         binary = gzip.GzipFile("", "wb", compresslevel=3, fileobj=raw, mtime=0)  # type: ignore
     if mode == "wb":

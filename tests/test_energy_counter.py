@@ -1,54 +1,18 @@
 """Readings to energy: wraps, resets, missing readings, a suspended machine; rebuilt journals."""
 
 import pytest
+from metered import BOARD, ESTIMATE, MAX_RANGE_UJ, PACKAGE, end, head, sample
 
-from sv.energy.attempt import build_attempt
-from sv.energy.counter import Reading, sum_counter
+from sv.energy.counter import Accumulator, Reading
 from sv.energy.sidecar import rebuild
-
-MAX_RANGE_UJ = 262_143_328_850  # of an Intel server: 32 bits of 61 uJ
-PACKAGE = {
-    "id": "rapl.package.0", "boundary": "cpu_package", "kind": "measured",
-    "method": "counter_delta", "source": "test", "unit": "uJ", "max_range": MAX_RANGE_UJ,
-    "in_total": True, "reason": None, "power_w_per_core": None,
-}  # fmt: skip
-ESTIMATE = {
-    **PACKAGE, "id": "cpu_time", "kind": "estimated", "method": "cpu_time_x_power",
-    "unit": "us", "max_range": None, "power_w_per_core": 6.0,
-}  # fmt: skip
-BOARD = {
-    **PACKAGE, "id": "nvml.board.a", "boundary": "gpu_board", "kind": "derived",
-    "method": "power_integral", "unit": "mW", "max_range": None,
-}  # fmt: skip
-
-
-def head(*channels, **changes):
-    carbon = {"provider": "fixed", "g_per_kwh": 50.0}
-    return {
-        "line": "head", "stage": 5, "name": "train", "model": "m", "argv": ["x"], "host": "h",
-        "boot_id": "b", "started_utc": "2026-01-01T00:00:00.000Z", "git": {}, "period_s": 1.0,
-        "pue": {"value": 1.5, "source": "test"}, "carbon": carbon, "channels": list(channels),
-        "t_s": 0.0, "awake_s": 0.0, **changes,
-    }  # fmt: skip
-
-
-def sample(t_s, awake_s=None, **raw):
-    raw = {key.replace("__", "."): value for key, value in raw.items()}
-    return {
-        "line": "sample",
-        "t_s": t_s,
-        "awake_s": t_s if awake_s is None else awake_s,
-        "raw": raw,
-    }
-
-
-def end(t_s, exit_code=0):
-    status = "failed" if exit_code else "complete"
-    return {"line": "end", "t_s": t_s, "status": status, "exit_code": exit_code, "meter_cpu_s": 0}
 
 
 def package(values, seconds=1.0):
     return [sample(i * seconds, rapl__package__0=value) for i, value in enumerate(values)]
+
+
+def attempt_of(lines):
+    return rebuild(lines)["attempts"][0]
 
 
 def test_four_hours_at_200_watts_are_0_8_kwh():
@@ -65,29 +29,28 @@ def test_four_hours_at_200_watts_are_0_8_kwh():
 
 
 def test_a_reset_is_not_taken_for_a_wrap():
-    readings = [
-        Reading(t, t, value) for t, value in ((0, 5_000_000), (1, 9_000_000), (2, 1_000_000))
-    ]
-    total = sum_counter(readings, MAX_RANGE_UJ, 1_000_000)
-    assert (total.count, total.wraps, total.resets) == (5_000_000, 0, 1)
-    channel = build_attempt(1, [head(PACKAGE), *package([5_000_000, 1_000_000])])["channels"][0]
+    total = Accumulator(PACKAGE, 1.0)
+    for t_s, value in ((0, 5_000_000), (1, 9_000_000), (2, 1_000_000)):
+        total.add(Reading(t_s, t_s, value))
+    assert (total.energy_j, total.wraps, total.resets) == (5.0, 0, 1)
+    channel = attempt_of([head(PACKAGE), *package([5_000_000, 1_000_000])])["channels"][0]
     assert "reset" in channel["reason"] and channel["energy_j"] == 1.0
 
 
 def test_a_gap_that_may_hide_a_wrap_is_told():
     lines = [head(PACKAGE), *package([0, 150_000_000, 200_000_000_000], seconds=900)]
-    assert "may hide a wrap" in build_attempt(1, lines)["channels"][0]["reason"]
+    assert "may hide a wrap" in attempt_of(lines)["channels"][0]["reason"]
 
 
 def test_missing_readings_are_bridged_and_counted():
     lines = [head(PACKAGE), *package([0, None, None, 30_000_000])]
-    channel = build_attempt(1, lines)["channels"][0]
+    channel = attempt_of(lines)["channels"][0]
     assert channel["energy_j"] == 30.0
-    assert channel["samples"] == {"n": 2, "failed": 2, "max_gap_s": 3.0}
+    assert channel["samples"] == {"n": 2, "failed": 2, "max_gap_s": 3.0, "covered": 1.0}
 
 
 def test_one_reading_is_unknown_not_zero():
-    attempt = build_attempt(1, [head(PACKAGE, ESTIMATE), *package([7])])
+    attempt = attempt_of([head(PACKAGE, ESTIMATE), *package([7])])
     assert attempt["energy_kwh"] is None and attempt["measured_fraction"] is None
     for channel in attempt["channels"]:
         assert channel["kind"] == "unavailable" and channel["energy_j"] is None
@@ -96,20 +59,20 @@ def test_one_reading_is_unknown_not_zero():
 
 def test_estimate_is_in_the_total_only_without_a_measured_package():
     both = [sample(t, rapl__package__0=t * 10**6, cpu_time=t * 10**6) for t in (0, 2)]
-    attempt = build_attempt(1, [head(PACKAGE, ESTIMATE), *both])
+    attempt = attempt_of([head(PACKAGE, ESTIMATE), *both])
     assert attempt["energy_kwh"] == pytest.approx(2 / 3.6e6)
     assert [channel["in_total"] for channel in attempt["channels"]] == [True, False]
     assert attempt["channels"][1]["energy_j"] == 12.0
     lost = [sample(t, rapl__package__0=None, cpu_time=t * 10**6) for t in (0, 2)]
-    attempt = build_attempt(1, [head(PACKAGE, ESTIMATE), *lost])
+    attempt = attempt_of([head(PACKAGE, ESTIMATE), *lost])
     assert attempt["energy_kwh"] == pytest.approx(12 / 3.6e6)
     assert attempt["measured_fraction"] == 0.0
 
 
 def test_measured_fraction_is_by_energy():
     lines = [head(BOARD, ESTIMATE)]
-    lines += [sample(t, nvml__board__a=30_000, cpu_time=t * 10**6) for t in (0.0, 1.0, 2.0)]
-    attempt = build_attempt(1, lines)
+    lines += [sample(t, nvml__board__a=30_000, cpu_time=t * 10**6) for t in (0, 1, 2)]
+    attempt = attempt_of(lines)
     assert attempt["channels"][0]["energy_j"] == 60.0
     assert attempt["measured_fraction"] == pytest.approx(60 / 72)
 
@@ -120,7 +83,7 @@ def test_a_suspended_machine_uses_no_power():
         sample(0.0, 0.0, nvml__board__a=100_000),
         sample(3600.0, 2.0, nvml__board__a=100_000),
     ]
-    attempt = build_attempt(1, lines)
+    attempt = attempt_of(lines)
     assert attempt["duration_s"] == 3600.0 and attempt["suspended_s"] == 3598.0
     assert attempt["channels"][0]["energy_j"] == 200.0
 

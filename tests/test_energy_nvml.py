@@ -3,8 +3,10 @@
 import json
 import shutil
 import subprocess
+import sys
 
 import pytest
+from conftest import environment
 
 pytest.importorskip("pynvml")
 CC = shutil.which("cc")
@@ -48,6 +50,44 @@ int nvmlDeviceGetName(handle board, char *text, unsigned length) {
 int nvmlDeviceGetTotalEnergyConsumption(handle board, unsigned long long *mj) {
   return read_file("energy", board, mj);
 }
+typedef struct {
+  unsigned field, scope;
+  long long timestamp, latency;
+  unsigned type, status;
+  union { double d; unsigned ui; unsigned long long ull; } value;
+} field_value;
+int nvmlDeviceGetFieldValues(handle board, int count, field_value *values) {
+  static const char *names[] = {"instant", "module"};
+  for (int i = 0; i < count; i++) {
+    unsigned long long mw = 0;
+    values[i].status = 3;
+    if (values[i].field == 186 && values[i].scope < 2)
+      values[i].status = read_file(names[values[i].scope], board, &mw);
+    values[i].type = values[i].status ? 99 : 1;
+    values[i].value.ui = (unsigned)mw;
+  }
+  return 0;
+}
+typedef struct { unsigned pid; unsigned long long memory; unsigned gi, ci; } process;
+int nvmlDeviceGetComputeRunningProcesses_v3(handle board, unsigned *count, process *found) {
+  unsigned long long pid;
+  if (read_file("pid", board, &pid)) { *count = 0; return 0; }
+  if (!found) { *count = 1; return 7; }
+  *count = 1;
+  memset(found, 0, sizeof *found);
+  found->pid = (unsigned)pid;
+  return 0;
+}
+int nvmlDeviceGetEnforcedPowerLimit(handle board, unsigned *mw) { *mw = 700000; return 0; }
+int nvmlDeviceGetMigMode(handle board, unsigned *now, unsigned *pending) {
+  unsigned long long mode;
+  *now = *pending = read_file("mig", board, &mode) == 0;
+  return 0;
+}
+int nvmlSystemGetDriverVersion(char *text, unsigned length) {
+  snprintf(text, length, "999.1");
+  return 0;
+}
 int nvmlDeviceGetPowerUsage(handle board, unsigned *mw) {
   unsigned long long value = 0;
   int status = read_file("power", board, &value);
@@ -55,6 +95,7 @@ int nvmlDeviceGetPowerUsage(handle board, unsigned *mw) {
   return status;
 }
 """
+POWER_A, POWER_B = "nvml.power.GPU-aaaa1111-0", "nvml.power.GPU-bbbb2222-0"
 BOARD_A, BOARD_B = "nvml.board.GPU-aaaa1111-0", "nvml.board.GPU-bbbb2222-0"
 
 
@@ -87,6 +128,9 @@ def meter(run_cli, library, tmp_path):
         sidecar = json.loads((tmp_path / "e" / "06_extract.json").read_text())
         channels = {channel["id"]: channel for channel in sidecar["channels"]}
         boards = {key: value for key, value in channels.items() if key.startswith("nvml")}
+        lines = (tmp_path / "e" / "06_extract.journal.jsonl").read_text().splitlines()
+        specs = {spec["id"]: spec for spec in json.loads(lines[0])["channels"]}
+        run.specs = {key: specs[key] for key in boards}
         return boards, sidecar, done
 
     return run
@@ -94,10 +138,11 @@ def meter(run_cli, library, tmp_path):
 
 def test_boards_are_separate_channels_and_summed(meter, tmp_path):
     boards, sidecar, _ = meter(f"echo 31000 >{tmp_path}/energy.0; echo 8000 >{tmp_path}/energy.1")
-    assert list(boards) == [BOARD_A, BOARD_B]
-    assert [board["energy_j"] for board in boards.values()] == [30.0, 7.0]
-    assert {board["kind"] for board in boards.values()} == {"measured"}
-    estimate_j = sidecar["channels"][-1]["energy_j"]
+    assert list(boards) == [BOARD_A, POWER_A, BOARD_B, POWER_B]
+    assert [boards[key]["energy_j"] for key in (BOARD_A, BOARD_B)] == [30.0, 7.0]
+    assert {boards[key]["kind"] for key in (BOARD_A, BOARD_B)} == {"measured"}
+    estimates = [ch for ch in sidecar["channels"] if ch["kind"] == "estimated"]
+    estimate_j = sum(channel["energy_j"] for channel in estimates)
     assert sidecar["energy_kwh"] * 3.6e6 == pytest.approx(37 + estimate_j)
     assert sidecar["measured_fraction"] == pytest.approx(37 / (37 + estimate_j))
 
@@ -109,6 +154,67 @@ def test_without_a_counter_the_power_is_integrated(meter, tmp_path):
     assert (board["kind"], board["method"]) == ("derived", "power_integral")
     assert board["energy_j"] == pytest.approx(50 * sidecar["duration_s"], rel=0.02)
     assert board["samples"]["n"] >= 4 and board["raw"]["unit"] == "mW"
+
+
+def test_the_counter_is_checked_against_the_instantaneous_power(meter, tmp_path):
+    (tmp_path / "instant.0").write_text("60000")
+    boards, sidecar, _ = meter("sleep 0.4", visible="0")
+    check = boards[POWER_A]
+    assert check["energy_j"] == pytest.approx(60 * sidecar["duration_s"], rel=0.02)
+    assert not check["in_total"] and check["contained_in"] == [BOARD_A]
+    assert "POWER_INSTANT" in check["source"] and "cross-check" in check["reason"]
+    spec = meter.specs[BOARD_A]
+    assert (spec["update_period_s"], spec["resolution"], spec["sensor_rel"]) == (0.1, 1, 0.05)
+    assert spec["sensor_rel_basis"].startswith("assumed")
+
+
+def test_a_module_has_the_cpu_inside(meter, tmp_path):
+    """Only the module's scope answers: Grace-Hopper, driver by driver."""
+    (tmp_path / "module.0").write_text("500000")
+    (tmp_path / "energy.0").unlink()
+    boards, sidecar, _ = meter("sleep 0.4", visible="0")
+    module = boards["nvml.module.GPU-aaaa1111-0"]
+    assert module["boundary"] == "gpu_module" and "processor on it is inside" in module["reason"]
+    assert module["energy_j"] == pytest.approx(500 * sidecar["duration_s"], rel=0.02)
+    inside = {ch["id"]: ch for ch in sidecar["channels"] if ch["kind"] == "estimated"}
+    assert not inside["cpu_time"]["in_total"] and not inside["dram_time"]["in_total"]
+    assert inside["cpu_time"]["contained_in"] == ["nvml.module.GPU-aaaa1111-0"]
+    assert sidecar["energy_kwh"] == pytest.approx(module["energy_j"] / 3.6e6)
+
+
+def test_a_module_beside_its_board_is_not_summed(meter, tmp_path):
+    (tmp_path / "instant.0").write_text("60000")
+    (tmp_path / "module.0").write_text("500000")
+    boards, sidecar, _ = meter(f"echo 31000 >{tmp_path}/energy.0", visible="0")
+    module = "nvml.module.GPU-aaaa1111-0"
+    assert boards[module]["boundary"] == "gpu_module" and not boards[module]["in_total"]
+    assert boards[BOARD_A]["energy_j"] == 30 and boards[BOARD_A]["in_total"]
+    assert boards[BOARD_A]["contained_in"] == [module]
+
+
+def test_who_else_is_on_the_board_and_mig(library, tmp_path):
+    (tmp_path / "power.0").write_text("50000")
+    (tmp_path / "power.1").write_text("50000")
+    (tmp_path / "mig.1").write_text("1")
+    (tmp_path / "pid.0").write_text("4242")
+    code = (
+        "import json, os, pathlib\n"
+        "from sv.energy.sensors.nvml import NvmlReader\n"
+        "reader = NvmlReader(None, False)\n"
+        "pathlib.Path(os.environ['FAKE_NVML'], 'pid.1').write_text(str(os.getpid()))\n"
+        "print(json.dumps(reader.read_facts()['nvml']))\n"
+        "print(json.dumps([channel.reason for channel in reader.channels]))\n"
+    )
+    env = environment(LD_LIBRARY_PATH=str(library), FAKE_NVML=str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+    facts, reasons = map(json.loads, done.stdout.splitlines())
+    assert facts["driver"] == "999.1"
+    first, second = facts["boards"].values()
+    assert first == {"name": "Fake 1", "power_limit_mw": 700000, "other_pids": [4242], "mig": False}
+    assert second["other_pids"] == [] and second["mig"]
+    assert reasons == [None, "MIG: the energy is that of the whole parent board"]
 
 
 def test_a_board_without_both_is_unavailable(meter, tmp_path):
@@ -139,7 +245,7 @@ def test_a_reloaded_driver_is_told(meter, tmp_path):
 )
 def test_visible_devices(meter, visible, expected):
     boards, _, _ = meter("true", visible=visible)
-    assert list(boards) == expected
+    assert [key for key in boards if "power" not in key] == expected
     if expected == ["nvml"]:
         assert boards["nvml"]["kind"] == "unavailable"
         assert "CUDA_VISIBLE_DEVICES" in boards["nvml"]["reason"]

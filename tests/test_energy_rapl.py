@@ -2,14 +2,25 @@
 
 import builtins
 import json
+import math
 import os
 import types
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from sv.energy.sensors.powercap import build_unavailable, find_zones
-from sv.energy.sensors.rapl import PyraplReader
+from sv.energy.counter import Accumulator, Reading
+from sv.energy.sensors.channel import Channel
+from sv.energy.sensors.powercap import (
+    PowercapReader,
+    build_channel,
+    build_unavailable,
+    find_zones,
+)
+from sv.energy.sensors.rapl import PyraplReader, read_filter
+from sv.energy.sensors.readers import max_period_s
+from sv.energy.units import kwh_from_j
 
 MAX_RANGE_UJ = 100_000_000  # 100 J, so that a second at 200 W wraps twice
 
@@ -63,13 +74,16 @@ def test_packages_and_memory_are_summed_through_wraps(run_cli, tmp_path, sysfs):
     done, sidecar, channels = run_meter(
         run_cli, tmp_path, sysfs, "bash", "-c", WRITER, "writer", sysfs
     )
-    assert set(channels) == {"rapl.package.0", "rapl.dram.0", "rapl.psys", "nvml", "cpu_time"}
+    rapl = {"rapl.package.0", "rapl.dram.0", "rapl.psys"}
+    assert set(channels) == {*rapl, "nvml", "cpu_time", "dram_time"}
     package, dram = channels["rapl.package.0"], channels["rapl.dram.0"]
     assert package["energy_j"] == pytest.approx(300) and package["raw"]["wraps"] == 3
     assert dram["energy_j"] == pytest.approx(60) and dram["raw"]["wraps"] == 1
     assert channels["rapl.psys"]["energy_j"] == pytest.approx(450)
     assert not channels["rapl.psys"]["in_total"] and "contains" in channels["rapl.psys"]["reason"]
     assert channels["cpu_time"]["energy_j"] > 0 and not channels["cpu_time"]["in_total"]
+    assert not channels["dram_time"]["in_total"]
+    assert package["contained_in"] == dram["contained_in"] == ["rapl.psys"]
     assert sidecar["energy_kwh"] == pytest.approx(360 / 3.6e6)
     assert sidecar["measured_fraction"] == 1.0
     assert sidecar["co2_g"] == pytest.approx(360 / 3.6e6 * 344.140)
@@ -87,6 +101,69 @@ def test_an_unreadable_package_is_unavailable_and_the_estimate_stands_in(run_cli
     assert channels["rapl.dram.0"]["kind"] == "measured"
     assert channels["cpu_time"]["in_total"]
     assert sidecar["measured_fraction"] == 0.0
+
+
+def test_what_is_known_of_a_counter(tmp_path):
+    package = make_zone(tmp_path / "class/powercap", "package-0", number="intel-rapl:0")
+    (package / "max_energy_range_uj").write_text("262143328850\n")
+    channel = build_channel(find_zones(tmp_path)[0], "test")
+    assert channel.resolution == 61  # uJ, as Intel's units are on most servers
+    assert (channel.update_period_s, channel.sensor_rel) == (0.001, 0.05)
+    assert channel.sensor_rel_basis.startswith("assumed")
+
+
+def test_samples_are_at_most_an_eighth_of_a_wrap_apart():
+    intel, amd = 262_143_328_850, 65_532_610_987  # uJ, as the kernel gives them
+    counters = [
+        Channel("a", "cpu_package", "measured", "counter_delta", "t", "uJ", max_range=intel),
+        Channel("b", "cpu_package", "measured", "counter_delta", "t", "uJ", max_range=amd),
+        Channel("c", "gpu_board", "measured", "counter_delta", "t", "mJ"),
+        Channel("d", "node", "derived", "power_integral", "t", "W"),
+    ]
+    assert max_period_s(counters, {"a": 350.0, "b": 10.0}) == pytest.approx(262_143 / 350 / 8, 1e-4)
+    assert max_period_s(counters, {"a": 350.0, "b": 240.0}) == pytest.approx(65_533 / 240 / 8, 1e-4)
+    assert max_period_s(counters, {"a": 350.0, "b": None}) == pytest.approx(65_533 / 2000 / 8, 1e-4)
+    assert max_period_s(counters, {"a": 0.0, "b": 0.0}) == math.inf
+    assert max_period_s(counters[2:], {}) == math.inf
+
+
+def test_four_hours_at_200_watts_are_0_8_kwh(tmp_path):
+    """Read from a fake tree, as far apart as the meter lets samples be."""
+    package = make_zone(tmp_path / "class/powercap", "package-0", number="intel-rapl:0")
+    (package / "max_energy_range_uj").write_text("262143328850\n")
+    reader = PowercapReader(find_zones(tmp_path), tmp_path)
+    period_s = max_period_s(reader.channels, {"rapl.package.0": 200.0})
+    assert 160 < period_s < 164
+    total = Accumulator(asdict(reader.channels[0]), period_s)
+    times_s = [*(k * period_s for k in range(int(4 * 3600 / period_s) + 1)), 4 * 3600.0]
+    for t_s in times_s:
+        (package / "energy_uj").write_text(f"{int(2e11 + t_s * 200e6) % 262_143_328_850}\n")
+        total.add(Reading(t_s, t_s, reader.read()["rapl.package.0"]))
+    assert kwh_from_j(total.energy_j) == pytest.approx(0.800, rel=1e-3) and total.wraps == 11
+
+
+def test_gaps_in_the_numbers_offline_zones_and_copies(tmp_path):
+    powercap = tmp_path / "class" / "powercap"
+    make_zone(powercap, "package-1", number="intel-rapl:2", energy_uj=7)
+    make_zone(powercap, "package-0", number="intel-rapl:5", energy_uj=None)  # offline
+    make_zone(powercap, "package-1", number="intel-rapl:7", energy_uj=8)  # another driver's
+    make_zone(powercap, "package-1", number="intel-rapl-mmio:0", energy_uj=9)
+    reader = PowercapReader(find_zones(tmp_path), tmp_path)
+    kinds = {channel.id: channel.kind for channel in reader.channels}
+    assert kinds == {"rapl.package.1": "measured", "rapl.package.0": "unavailable"}
+    assert reader.read() == {"rapl.package.1": 7}
+
+
+def test_a_blurred_counter_is_told(tmp_path):
+    cpuinfo, msr = tmp_path / "cpuinfo", tmp_path / "msr"
+    cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu sgx_lc sgx vme\nbugs\t\t: x\n")
+    msr.write_bytes(bytes(0xBC) + b"\x01" + bytes(7))
+    assert read_filter(cpuinfo, msr) == {"sgx": True, "energy_filter": True}
+    cpuinfo.write_text("processor\t: 0\nvmx flags\t: sgx\nflags\t\t: fpu sgx_lc vme\n")
+    msr.write_bytes(bytes(0xBC + 8))
+    assert read_filter(cpuinfo, msr) == {"sgx": False, "energy_filter": False}
+    missing = tmp_path / "none"
+    assert read_filter(missing, missing) == {"sgx": None, "energy_filter": None}
 
 
 def test_the_reason_names_the_command_that_mends_it(sysfs):

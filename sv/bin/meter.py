@@ -1,7 +1,7 @@
 """Run a command and write what it used (energy, carbon, time) to a sidecar.
 
 Usage: python3 -m sv.bin.meter --stage N --name NAME --dir DIR [options] -- command [argument ...]
-       python3 -m sv.bin.meter --rebuild DIR
+       python3 -m sv.bin.meter --rebuild|--check|--calibrate|--watch|--trace ... (meter_tools.py)
 """
 
 import dataclasses
@@ -17,16 +17,14 @@ from sv.config import read_config
 from sv.energy.command import end_with_parent
 from sv.energy.config import EnergyConfig
 from sv.energy.meter import Stage, exec_command, is_metered, run_metered
-from sv.energy.sidecar import rebuild_folder
 from sv.errors import UsageError
 
+TOOLS = {"--rebuild", "--check", "--calibrate", "--watch", "--trace"}
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
-def parse_args(argv: Sequence[str] | None):
-    """Parse the options; what follows the first ``--`` is the command."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    at = words.index("--") if "--" in words else len(words)
+def parse_args(words: list[str], at: int):
+    """Parse the options; what follows word ``at``, the first ``--``, is the command."""
     parser = cli.Parser(__doc__)
     parser.add_argument("--stage", default="", help="number of the stage, 0 to 99")
     parser.add_argument("--name", default="", help="name of the stage: train, extract_<set>, ...")
@@ -36,11 +34,8 @@ def parse_args(argv: Sequence[str] | None):
     parser.add_argument("--country", default="", help="ISO3 code, instead of the config's")
     parser.add_argument("--sysfs", type=Path, default=Path("/sys"), help="root of sysfs")
     parser.add_argument("--end-with-parent", default=False, type=cli.true_or_false)
-    parser.add_argument("--rebuild", type=Path, help="rebuild the sidecars of killed meters")
     args = parser.parse_args(words[:at])
     args.command = tuple(words[at + 1 :])
-    if args.rebuild is not None:
-        return args
     if not args.command:
         raise UsageError("no command: write it after -- (see --help)")
     if not re.fullmatch(r"\d{1,2}", args.stage, re.ASCII):
@@ -53,14 +48,16 @@ def parse_args(argv: Sequence[str] | None):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Meter a command, or rebuild sidecars; the status is the command's."""
+    """Meter a command, whose status it gives, or run another tool of the meter."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before the command is there
-    args = parse_args(argv)
-    if args.rebuild is not None:
-        for line in rebuild_folder(args.rebuild):
-            print(f"sv.bin.meter: {line}", file=sys.stderr)
-        return 0
+    words = list(sys.argv[1:] if argv is None else argv)
+    at = words.index("--") if "--" in words else len(words)
+    if TOOLS & set(words[:at]):
+        from sv.bin import meter_tools  # noqa: PLC0415 - a stage's meter does not need it
+
+        return meter_tools.main(words)
+    args = parse_args(words, at)
     if is_metered(os.environ):
         return exec_command(args.command, os.environ)
     config = read_config(Path(args.config), EnergyConfig) if args.config else EnergyConfig()

@@ -1,43 +1,58 @@
 """One attempt of a stage, from its lines in the journal to its figures."""
 
+from array import array
 from itertools import pairwise
 from typing import Any
 
-from sv.energy.carbon.factor import compute_co2_g
-from sv.energy.counter import CounterSum, Reading, compute_max_gap_s, integrate_power, sum_counter
-from sv.energy.journal import Record
+from sv.energy.attribution import attribute
+from sv.energy.baseline import compute_above_idle
+from sv.energy.carbon.factor import parse_factor
+from sv.energy.carbon.intervals import apply_factors
+from sv.energy.carbon.utc import parse_utc
+from sv.energy.channel_figures import build_channel
+from sv.energy.crosscheck import compute_crosschecks
+from sv.energy.events import build_marks, build_phases
 from sv.energy.marks import RESUMED
-from sv.energy.total import sum_energy
-from sv.energy.units import UNITS_PER_J, j_from_count, kwh_from_j, s_from_us, w_from_mw
+from sv.energy.samples import AttemptLines
+from sv.energy.total import choose_total, list_boundaries, sum_energy
+from sv.energy.uncertainty import sum_uncertainty
+from sv.energy.units import kwh_from_j
 
 Fields = dict[str, Any]
+# Carbon factors hold for minutes: this many seconds between two points of energy are near enough.
+POINT_S = 10.0
 
 
-def build_attempt(number: int, lines: list[Record]) -> Fields:
+def build_attempt(number: int, lines: AttemptLines) -> Fields:
     """Build the figures of one attempt.
 
     Args:
         number: 1 for the first attempt of the stage.
-        lines: The head and what follows it in the journal.
+        lines: The attempt's part of the journal.
 
     Returns:
         The attempt as the sidecar has it. Without an end line it was interrupted, and the
         figures end with the last sample.
     """
-    head = lines[0]
-    samples = [line for line in lines if line["line"] == "sample"]
-    end = next((line for line in lines if line["line"] == "end"), None)
-    start_s, start_awake_s = (samples or lines)[0]["t_s"], (samples or lines)[0]["awake_s"]
-    last = samples[-1] if samples else head
-    channels = [
-        build_channel(spec, _read_points(spec["id"], samples), (start_s, last["t_s"]), len(samples))
-        for spec in head["channels"]
-    ]
-    choose_total(channels)
-    energy_j, measured_fraction, reason = sum_energy(channels)
+    head, end = lines.head, lines.end
+    start_s = lines.t_s[0] if lines.t_s else head["t_s"]
+    end_s = lines.t_s[-1] if lines.t_s else head["t_s"]
+    awake_s = lines.awake_s[-1] - lines.awake_s[0] if lines.awake_s else 0.0
+    duration_s = end_s - start_s
+    channels, curve_j, attribution, _ = build_curve(lines)
+    node_j, measured_fraction, reason = sum_energy(channels)
+    energy_j = curve_j[-1] if curve_j else None
+    if node_j is not None and attribution["rule"] == "exclusive":
+        energy_j = node_j
     energy_kwh = None if energy_j is None else kwh_from_j(energy_j)
-    marks = [_build_mark(line, start_s) for line in lines if line["line"] == "mark"]
-    duration_s = last["t_s"] - start_s
+    marks = build_marks(lines.marks, curve_j, lines.t_s)
+    uncertainty_j, uncertainty_reason = sum_uncertainty(channels)
+    if energy_j is not None and node_j and uncertainty_j is not None:
+        uncertainty_j *= energy_j / node_j
+    above_idle_kwh, above_idle_reason = compute_above_idle(
+        channels, awake_s, head["host"], head.get("idle_baseline"), attribution["rule"]
+    )
+    carbon = _build_carbon(lines, curve_j)
     return {
         "attempt": number,
         "status": end["status"] if end else "interrupted",
@@ -46,105 +61,82 @@ def build_attempt(number: int, lines: list[Record]) -> Fields:
         "host": head["host"],
         "boot_id": head["boot_id"],
         "started_utc": head["started_utc"],
+        "boot_s": [start_s, end_s],
         "duration_s": duration_s,
-        "suspended_s": max(0.0, duration_s - (last["awake_s"] - start_awake_s)),
+        "suspended_s": max(0.0, duration_s - awake_s),
+        "clock_step_s": _find_clock_step(lines),
         "argv": head["argv"],
         "git": head["git"],
         "energy_kwh": energy_kwh,
+        "energy_node_kwh": None if node_j is None else kwh_from_j(node_j),
+        "uncertainty_kwh": None if uncertainty_j is None else kwh_from_j(uncertainty_j),
+        "uncertainty_reason": uncertainty_reason,
+        "energy_above_idle_kwh": above_idle_kwh,
+        "above_idle_reason": above_idle_reason,
         "measured_fraction": measured_fraction,
-        "reason": reason,
-        "co2_g": compute_co2_g(energy_kwh, head["pue"]["value"], head["carbon"]["g_per_kwh"]),
-        "carbon": head["carbon"],
+        "boundary": list_boundaries(channels),
+        "attribution": attribution,
+        "reason": reason or attribution["reason"],
+        "co2_g": carbon["co2_g"],
+        "carbon": carbon,
         "pue": head["pue"],
         "period_s": head["period_s"],
-        "max_gap_s": max(
-            (now["t_s"] - before["t_s"] for before, now in pairwise(samples)), default=None
-        ),
+        "max_gap_s": max((now - before for before, now in pairwise(lines.t_s)), default=None),
         "meter_cpu_s": end["meter_cpu_s"] if end else None,
+        "facts": [line["facts"] for line in lines.facts],
         "channels": channels,
+        "crosschecks": compute_crosschecks(channels),
         "marks": marks,
+        "phases": build_phases(marks, duration_s, energy_kwh),
     }
 
 
-def _build_mark(line: Record, start_s: float) -> Fields:
-    t_s = None if line["t_s"] is None else line["t_s"] - start_s
-    return {**line["said"], "t_s": t_s, "raw": line["raw"]}
+def build_curve(
+    lines: AttemptLines,
+) -> tuple[list[Fields], array | None, Fields, dict[str, array]]:
+    """Give an attempt's channels, and how its energy grew.
 
-
-def _read_points(channel_id: str, samples: list[Record]) -> list[Reading]:
-    return [
-        Reading(sample["t_s"], sample["awake_s"], sample["raw"][channel_id])
-        for sample in samples
-        if sample["raw"].get(channel_id) is not None
-    ]
-
-
-def build_channel(
-    spec: Record, readings: list[Reading], span_s: tuple[float, float], expected: int
-) -> Fields:
-    """Build a channel's figures from its readings.
-
-    Args:
-        spec: The channel as the head of the journal has it.
-        readings: Those that succeeded.
-        span_s: First and last sample of the attempt, CLOCK_BOOTTIME.
-        expected: Samples of the attempt.
+    Returns:
+        The channels as the sidecar has them; the job's joules so far at each sample (None: not
+        known); the sidecar's attribution; and each channel's joules so far.
     """
-    channel = {
-        **{key: spec[key] for key in ("id", "boundary", "kind", "method", "source")},
-        "energy_j": None,
-        "in_total": spec["in_total"],
-        "reason": spec["reason"],
-        "power_w_per_core": spec["power_w_per_core"],
-        "raw": None,
-        "samples": {"n": len(readings), "failed": 0, "max_gap_s": None},
-    }
-    if spec["kind"] == "unavailable":
-        return channel
-    channel["samples"]["failed"] = expected - len(readings)
-    if len(readings) < 2:
-        reason = f"{len(readings)} of {expected} readings succeeded, two are needed"
-        return {**channel, "kind": "unavailable", "in_total": False, "reason": reason}
-    channel["samples"]["max_gap_s"] = compute_max_gap_s(readings, *span_s)
-    raw: Fields = {
-        "first": readings[0].value,
-        "last": readings[-1].value,
-        "unit": spec["unit"],
-        "max_range": spec["max_range"],
-        "wraps": 0,
-        "resets": 0,
-    }
-    if spec["method"] == "counter_delta":
-        total = sum_counter(readings, spec["max_range"], UNITS_PER_J[spec["unit"]])
-        raw.update(wraps=total.wraps, resets=total.resets)
-        channel["energy_j"] = j_from_count(total.count, spec["unit"])
-        channel["reason"] = (
-            _explain_counter(total, spec, channel["samples"]["max_gap_s"]) or spec["reason"]
-        )
-    elif spec["method"] == "power_integral":
-        channel["energy_j"] = w_from_mw(integrate_power(readings))
-    else:
-        cpu_s = s_from_us(readings[-1].value - readings[0].value)
-        channel["energy_j"] = cpu_s * spec["power_w_per_core"]
-    channel["raw"] = raw
-    return channel
+    built = [build_channel(spec, lines) for spec in lines.head["channels"]]
+    channels = [channel for channel, _ in built]
+    so_far = {channel["id"]: curve_j for channel, curve_j in built}
+    choose_total(channels)
+    _, curve_j, attribution = attribute(channels, so_far, lines)
+    return channels, curve_j, attribution, so_far
 
 
-def _explain_counter(total: CounterSum, spec: Record, max_gap_s: float) -> str | None:
-    if total.resets:
-        return f"the counter was reset {total.resets} times: the energy is a lower bound"
-    if spec["max_range"] is not None and total.max_per_s * max_gap_s > spec["max_range"] / 2:
-        return f"{max_gap_s:.0f} s without a reading may hide a wrap: the energy is a lower bound"
-    return None
+def list_points(lines: AttemptLines, curve_j: array | None) -> list[tuple[float, float]]:
+    """Give Unix time and the job's joules so far, a point every `POINT_S` or more.
+
+    The moments are those of the start by the clock of the world, and from then on by one that
+    nobody sets.
+    """
+    points: list[tuple[float, float]] = []
+    if not curve_j:
+        return points
+    start_unix_s = parse_utc(lines.head["started_utc"])
+    for i, t_s in enumerate(lines.t_s):
+        unix_s = start_unix_s + t_s - lines.t_s[0]
+        if not points or i == len(lines.t_s) - 1 or unix_s - points[-1][0] >= POINT_S:
+            points.append((unix_s, curve_j[i]))
+    return points
 
 
-def choose_total(channels: list[Fields]) -> None:
-    """Keep the estimate of the CPU in the total only where no package was measured."""
-    measured = any(
-        channel["boundary"] == "cpu_package" and channel["kind"] == "measured"
-        for channel in channels
-    )
-    for channel in channels:
-        if channel["kind"] == "estimated" and measured:
-            channel["in_total"] = False
-            channel["reason"] = "a measured cpu_package channel is in the total"
+def _build_carbon(lines: AttemptLines, curve_j: array | None) -> Fields:
+    records = [line["factor"] for line in lines.factors]
+    if "carbon" in lines.head:  # a journal of before factors had lines of their own
+        records.append(lines.head["carbon"])
+    factors = [parse_factor(record) for record in records]
+    return apply_factors(list_points(lines, curve_j), factors, lines.head["pue"]["value"])
+
+
+def _find_clock_step(lines: AttemptLines) -> float | None:
+    """Give by how much somebody set the clock of the world; it enters no other figure."""
+    end = lines.end
+    if end is None or "ended_utc" not in end:
+        return None
+    by_world_s = parse_utc(end["ended_utc"]) - parse_utc(lines.head["started_utc"])
+    return round(by_world_s - (end["t_s"] - lines.head["t_s"]), 3)

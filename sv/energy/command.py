@@ -6,21 +6,25 @@ meter blocks its signals and takes them one by one (`wait_for_signal`): it has n
 
 import ctypes
 import os
+import select
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from sv.energy.sensors.estimate import find_descendants
+from sv.energy.processes import find_descendants
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PR_SET_CHILD_SUBREAPER = 36
+WNOTHREAD = 0x20000000  # linux/wait.h: not the children of other threads, which sensors start
 SI_KERNEL = 0x80  # asm-generic/siginfo.h: sent by the kernel, here the terminal's driver
 PASSED_ON = {
     signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
 }  # fmt: skip
 STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
+WAITED_FOR = PASSED_ON | {signal.SIGCHLD}
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # POSIX shell, 2.8.2 Exit Status for Commands
 LEFTOVER_S = 10.0  # what a stopped command leaves behind gets this long to end
 
@@ -61,7 +65,9 @@ class Command:
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         # An ignored SIGCHLD is inherited through exec and would lose the command's status.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON | {signal.SIGCHLD})
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
+        self._arrival = select.poll()
+        self._arrival.register(_open_signal_fd(libc), select.POLLIN)
         meter = os.getpid()
 
         def prepare_child() -> None:
@@ -86,7 +92,10 @@ class Command:
 
     def wait_for_signal(self, timeout_s: float) -> None:
         """Wait until something happens, at most ``timeout_s``, and deal with it."""
-        info = signal.sigtimedwait(PASSED_ON | {signal.SIGCHLD}, max(0.0, timeout_s))
+        self._arrival.poll(1000 * max(0.0, timeout_s))
+        # Python 3.11's sigtimedwait returns what lay in memory if it was stopped (Ctrl-Z) past its
+        # timeout; without one it never sleeps.
+        info = signal.sigtimedwait(WAITED_FOR, 0)
         if info is not None and info.si_signo != signal.SIGCHLD:
             self._pass_on(signal.Signals(info.si_signo), info.si_code)
         self._reap()
@@ -103,7 +112,7 @@ class Command:
     def _reap(self) -> None:
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status = os.waitpid(-1, os.WNOHANG | WNOTHREAD)
             except ChildProcessError:
                 return
             if pid == 0:
@@ -125,6 +134,17 @@ class Command:
         deadline_s = time.monotonic() + LEFTOVER_S
         while find_descendants(os.getpid()) and time.monotonic() < deadline_s:
             self.wait_for_signal(0.1)
+
+
+def _open_signal_fd(libc: ctypes.CDLL) -> int:
+    """Open what becomes readable when one of `WAITED_FOR` has come (signalfd(2))."""
+    mask = sum(1 << (number - 1) for number in WAITED_FOR)
+    # sigset_t has 128 bytes in glibc and musl, of which the kernel looks at the first eight.
+    sigset = mask.to_bytes(8, sys.byteorder) + bytes(120)
+    fd = libc.signalfd(-1, sigset, os.O_CLOEXEC | os.O_NONBLOCK)
+    if fd < 0:
+        raise OSError("signalfd failed")
+    return fd
 
 
 def _kill(pid: int, number: signal.Signals) -> None:

@@ -1,7 +1,17 @@
 """The settings of the meter: egs/<x>/conf/energy.toml."""
 
 import math
+import re
 from dataclasses import dataclass
+
+NETWORK = ("rte", "electricity_maps")  # providers that are asked over the network
+PROVIDERS = ("owid", "fixed", *NETWORK)
+_URL = re.compile(r"(https?)://([^/@?#\s]+)(/[^@?#\s]*)?")
+_OWN_MACHINE = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
+ATTRIBUTIONS = ("exclusive", "cpu_share", "ceems")
+NODE_POWER = (
+    "auto", "none", "ipmi-dcmi", "ipmitool", "ipmi-device", "redfish", "cray", "hwmon",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -12,21 +22,71 @@ class EnergyConfig:
         country: ISO 3166 code of three letters for the grid's carbon factor (OWID_WRL: the
             world); None: co2_g is null.
         g_per_kwh: A fixed carbon factor instead of the table's, with its source.
+        carbon: Providers of the carbon factor, asked in this order until one answers (`PROVIDERS`);
+            None: ``fixed`` where g_per_kwh is set, else ``owid``.
+        carbon_year: Year of the table; None: the country's newest.
+        carbon_refresh_s: How often the providers on the network are asked.
+        rte_url: Where RTE's data sets are.
+        electricity_maps_url: Where the API of Electricity Maps is.
+        electricity_maps_zone: Zone as the API names it (FR, DK-DK1); None: the country's.
+        electricity_maps_scope: ``lifecycle`` or ``direct`` emissions.
+        electricity_maps_estimates: Whether values that the provider estimated are taken.
+        electricity_maps_token_variable: Environment variable that holds the token.
         pue: Power usage effectiveness of the site: energy of the site / energy of the machines.
-        period_s: Time between two samples. A 32-bit RAPL counter wraps after 4 to 20 minutes.
-        cpu_power_w_per_core: Power of one busy core, for the estimate from CPU time.
+        period_s: Time between two samples; less where a counter would wrap unseen.
+        attribution: Which part of a shared machine is the job's: exclusive (all), cpu_share or
+            ceems (`sv.energy.attribution`).
+        jobs_on_node: Jobs that share the machine, for ceems.
+        idle_baseline: A baseline.json of this machine (--calibrate), for energy above idle.
+        cpu_power_w_per_core: Power of one busy core, for the estimate from CPU time, with its
+            source; None: from the table of CPU models, else an assumption that is stated.
+        dram_power_w_per_gb: Power of memory in use, for the estimate, with its source; None: a
+            published figure.
+        node_power: Where the power of the whole machine is read, one of `NODE_POWER`; auto: Cray's
+            counters, else IPMI if the machine has it. The network is asked only by redfish.
+        node_period_s: Time between two readings of the machine's power; Cray's is read each time.
+        node_includes_gpu: Whether the machine's power has the GPUs' in it.
+        redfish_url: The management controller, ``https://bmc.example``, with no password in it.
+        redfish_chassis: Ids of the chassis that are this machine.
+        redfish_power_control: MemberIds to be summed; empty: every PowerControl of the chassis.
+        redfish_user_variable: Environment variable with the user; empty: no user.
+        redfish_password_variable: Environment variable with the password.
+        redfish_verify_tls: Whether the controller's certificate is checked.
+        hwmon_sensors: ``<name>/<file>`` of the sensors whose sum is the machine's power or energy.
     """
 
     country: str | None = None
     g_per_kwh: float | None = None
     g_per_kwh_source: str | None = None
+    carbon: tuple[str, ...] | None = None
+    carbon_year: int | None = None
+    carbon_refresh_s: float = 1800.0
+    rte_url: str = "https://odre.opendatasoft.com/api/explore/v2.1/catalog/datasets"
+    electricity_maps_url: str = "https://api.electricitymaps.com"
+    electricity_maps_zone: str | None = None
+    electricity_maps_scope: str = "lifecycle"
+    electricity_maps_estimates: bool = True
+    electricity_maps_token_variable: str = "EMAPS_API_TOKEN"
     pue: float = 1.0
     pue_source: str = "none: the machines alone, no cooling"
     period_s: float = 1.0
-    cpu_power_w_per_core: float = 6.25
-    cpu_power_source: str = (
-        "assumption: TDP / cores of an Intel Xeon Platinum 8480+ (350 W / 56), all cores busy"
-    )
+    attribution: str = "exclusive"
+    jobs_on_node: int = 1
+    idle_baseline: str | None = None
+    cpu_power_w_per_core: float | None = None
+    cpu_power_source: str | None = None
+    dram_power_w_per_gb: float | None = None
+    dram_power_source: str | None = None
+    node_power: str = "auto"
+    node_period_s: float = 5.0
+    node_includes_gpu: bool = True
+    redfish_url: str = ""
+    redfish_chassis: tuple[str, ...] = ()
+    redfish_power_control: tuple[str, ...] = ()
+    redfish_user_variable: str = ""
+    redfish_password_variable: str = ""
+    redfish_verify_tls: bool = True
+    hwmon_sensors: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse values that would give a figure without a meaning."""
@@ -34,11 +94,103 @@ class EnergyConfig:
             raise ValueError(f"pue must be at least 1, not {self.pue}")
         if not 0.05 <= self.period_s <= 30.0:
             raise ValueError(f"period_s must be 0.05 to 30 seconds, not {self.period_s}")
-        if not 0.0 < self.cpu_power_w_per_core < math.inf:
-            raise ValueError(
-                f"cpu_power_w_per_core must be over 0, not {self.cpu_power_w_per_core}"
-            )
+        if self.attribution not in ATTRIBUTIONS:
+            raise ValueError(f"attribution must be one of {', '.join(ATTRIBUTIONS)}")
+        if self.jobs_on_node < 1:
+            raise ValueError(f"jobs_on_node must be at least 1, not {self.jobs_on_node}")
+        _check_estimate(self)
+        _check_node(self)
         if self.g_per_kwh is not None and not 0.0 <= self.g_per_kwh < math.inf:
             raise ValueError(f"g_per_kwh must be at least 0, not {self.g_per_kwh}")
         if self.g_per_kwh is not None and not self.g_per_kwh_source:
             raise ValueError("g_per_kwh needs g_per_kwh_source: where the figure is from")
+        _check_carbon(self)
+
+
+def list_providers(config: EnergyConfig) -> tuple[str, ...]:
+    """Give the providers of the carbon factor in the order in which they are asked."""
+    if config.carbon is not None:
+        return config.carbon
+    return ("owid",) if config.g_per_kwh is None else ("fixed",)
+
+
+def _check_carbon(config: EnergyConfig) -> None:
+    providers = list_providers(config)
+    for name in providers:
+        if name not in PROVIDERS:
+            raise ValueError(f"carbon: no provider '{name}' (known: {', '.join(PROVIDERS)})")
+    if not providers or len(set(providers)) != len(providers):
+        raise ValueError("carbon must name each provider once, and at least one")
+    if ("fixed" in providers) != (config.g_per_kwh is not None):
+        raise ValueError("carbon names 'fixed' if and only if g_per_kwh is set")
+    for name in providers[:-1]:
+        if name not in NETWORK:
+            raise ValueError(f"carbon: '{name}' always answers; name it last")
+    if not 0.1 <= config.carbon_refresh_s < math.inf:
+        raise ValueError(f"carbon_refresh_s must be at least 0.1, not {config.carbon_refresh_s}")
+    _check_services(config)
+
+
+def _check_services(config: EnergyConfig) -> None:
+    if config.electricity_maps_scope not in ("lifecycle", "direct"):
+        raise ValueError(
+            "electricity_maps_scope must be lifecycle or direct, "
+            f"not '{config.electricity_maps_scope}'"
+        )
+    zone = config.electricity_maps_zone
+    if zone is not None and not re.fullmatch(r"[A-Z0-9]+(-[A-Z0-9]+)*", zone):
+        raise ValueError(f"electricity_maps_zone must be like FR or DK-DK1, not '{zone}'")
+    # The journal has every setting in it: none of them may hold a secret.
+    for name in ("rte_url", "electricity_maps_url"):
+        url = _URL.fullmatch(getattr(config, name))
+        if url is None:
+            raise ValueError(f"{name} must be http(s)://host/path, without a user or a query")
+        is_safe = url[1] == "https" or _OWN_MACHINE.fullmatch(url[2])
+        if name == "electricity_maps_url" and not is_safe:
+            raise ValueError(f"{name} must begin with https: a token goes with the question")
+    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", config.electricity_maps_token_variable):
+        raise ValueError(
+            "electricity_maps_token_variable must be the name of an environment variable in "
+            "capitals, not the token itself"
+        )
+
+
+def _check_estimate(config: EnergyConfig) -> None:
+    for name, source in (
+        ("cpu_power_w_per_core", "cpu_power_source"),
+        ("dram_power_w_per_gb", "dram_power_source"),
+    ):
+        value = getattr(config, name)
+        if value is not None and not 0.0 < value < math.inf:
+            raise ValueError(f"{name} must be over 0, not {value}")
+        if (value is None) != (getattr(config, source) is None):
+            raise ValueError(f"{name} and {source}: set both or none")
+
+
+def _check_node(config: EnergyConfig) -> None:
+    if config.node_power not in NODE_POWER:
+        raise ValueError(f"node_power must be one of {', '.join(NODE_POWER)}")
+    if not 0.05 <= config.node_period_s <= 60.0:
+        raise ValueError(f"node_period_s must be 0.05 to 60 seconds, not {config.node_period_s}")
+    if config.node_power == "redfish":
+        if not config.redfish_url.startswith(("http://", "https://")):
+            raise ValueError('node_power "redfish" needs redfish_url = "https://..."')
+        if not config.redfish_chassis:
+            raise ValueError('node_power "redfish" needs redfish_chassis: which chassis to sum')
+        if "@" in config.redfish_url:
+            raise ValueError("redfish_url must hold no user: name redfish_user_variable instead")
+        if bool(config.redfish_user_variable) != bool(config.redfish_password_variable):
+            raise ValueError("redfish_user_variable, redfish_password_variable: set both or none")
+    if config.node_power == "hwmon":
+        kinds = {_get_hwmon_kind(sensor) for sensor in config.hwmon_sensors}
+        if len(kinds) != 1 or None in kinds:
+            raise ValueError(
+                'node_power "hwmon" needs hwmon_sensors, all power or all energy: '
+                '["power_meter/power1_average", ...]'
+            )
+
+
+def _get_hwmon_kind(sensor: str) -> str | None:
+    """Give power or energy, None for what is no sensor's name."""
+    match = re.fullmatch(r"[^/]+/(?:(power)\d+_(?:input|average)|(energy)\d+_input)", sensor)
+    return match and (match[1] or match[2])

@@ -18,6 +18,19 @@ def get_machine() -> str:
     return f"{os.uname().nodename}/{read_boot_id()}"
 
 
+def read_start_ticks(pid: int) -> int | None:
+    """Give when a process was started, in ticks since the boot; None if there is no such process.
+
+    Number and start together tell a process from a later one that got its number.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    # Field 22; the name, field 2, is in brackets and may hold anything (proc_pid_stat(5)).
+    return int(stat[stat.rindex(b")") + 2 :].split()[19])
+
+
 def read_git(folder: Path) -> dict[str, str | bool | None]:
     """Give the commit of the working tree and whether a tracked file differs from it.
 

@@ -1,7 +1,8 @@
-"""The journal of a stage: one JSON object a line, each on the disk before the meter goes on.
+"""The journal of a stage: one JSON object a line, each sample on the disk before the next.
 
-Lines by their ``line``: ``head`` (begins an attempt), ``sample`` (raw readings), ``mark``
-(something that the command said), ``end``. An attempt without an end was interrupted. Files are
+Lines by their ``line``: ``head`` (begins an attempt), ``sample`` (raw readings, in the order of the
+head's channels), ``mark`` (something that the command said), ``factor`` (of carbon), ``facts``
+(what sensors say beside readings), ``end``. An attempt without an end was interrupted. Files are
 only ever appended to; a line torn by a crash or a full disk is kept and read as ``torn``. Who
 holds the lock on the file (flock) is its only writer.
 """
@@ -38,7 +39,7 @@ class Journal:
         self._torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
 
     def append(self, record: Record) -> None:
-        """Write one line through to the disk.
+        """Write one line; `sync` brings it to the disk, a killed meter does not lose it.
 
         Raises:
             OSError: It could not be written. The next line will begin on a line of its own.
@@ -49,6 +50,13 @@ class Journal:
         while data:
             data = data[os.write(self._fd, data) :]
         self._torn = False
+
+    def sync(self) -> None:
+        """Bring what was written to the disk: it outlives a crash of the machine.
+
+        Raises:
+            OSError: The disk failed.
+        """
         os.fsync(self._fd)
 
 
@@ -93,17 +101,33 @@ def _lock(fd: int, path: Path, wait_s: float) -> None:
             return
 
 
-def read_journal(path: Path) -> list[Record]:
-    """Read all lines of a journal; one that is not a JSON object becomes ``{"line": "torn"}``.
+def list_readable(channels: list[Record]) -> list[str]:
+    """Give the channels that are read, by id: ``raw`` of a sample line is in their order."""
+    return [channel["id"] for channel in channels if channel["kind"] != "unavailable"]
+
+
+def read_journal(path: Path) -> Iterator[Record]:
+    """Read the lines of a journal one by one; ``raw`` of a sample is given by channel id.
+
+    A line that is not a JSON object becomes ``{"line": "torn"}``.
 
     Raises:
         SvError: The file cannot be read.
     """
+    readable: list[str] = []
     try:
-        text = path.read_bytes().decode("utf-8", "replace")
+        with open(path, "rb") as file:
+            for data in file:
+                if data == b"\n":
+                    continue
+                record = _parse_line(data.decode("utf-8", "replace").rstrip("\n"))
+                if record["line"] == "head":
+                    readable = list_readable(record["channels"])
+                elif record["line"] == "sample" and isinstance(record["raw"], list):
+                    record["raw"] = dict(zip(readable, record["raw"], strict=False))
+                yield record
     except OSError as error:
         raise SvError(f"cannot read {path}: {error.strerror}") from error
-    return [_parse_line(line) for line in text.split("\n") if line]
 
 
 def _parse_line(line: str) -> Record:

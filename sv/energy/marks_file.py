@@ -1,7 +1,7 @@
 """The meter's side of the marks: a file that the command appends to is read as it grows.
 
-``sv.energy.marks`` is the command's side. The meter folds each line into the journal beside the
-readings of its next sample.
+``sv.energy.marks`` is the command's side. The meter folds each line into the journal after its next
+sample.
 """
 
 import json
@@ -57,5 +57,6 @@ def fold_leftover(journal: Journal, attempt: int) -> None:
     if not path.exists():
         return
     for mark in MarksFile(path).read_new(final=True):
-        journal.append({"line": "mark", "t_s": None, "raw": None, "said": mark})
+        journal.append({"line": "mark", "t_s": None, "said": mark})
+    journal.sync()
     path.unlink()

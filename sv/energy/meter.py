@@ -1,40 +1,47 @@
 """Run a command and write down what it used.
 
-The meter is a process of its own with one thread: it starts the command as its child, samples
-all channels at a period, at the start and at the end, and writes every sample to the journal
-before it goes on. Whatever happens to the meter's own files, the command runs to its end and
-its exit status is the meter's.
+The meter is a process of its own: it starts the command as its child, while it has one thread,
+samples all channels at a period, at the start and at the end, and writes every sample to the
+journal before it goes on. Whatever happens to the meter's own files, the command runs to its end
+and its exit status is the meter's.
 """
 
 import os
-import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from sv.energy.carbon.factor import choose_factor
+from sv.energy.baseline import read_baseline
+from sv.energy.carbon.feed import FactorFeed
 from sv.energy.command import Command, StartError
 from sv.energy.config import EnergyConfig
 from sv.energy.host import get_machine, read_boot_id, read_git
-from sv.energy.journal import SCHEMA, SUFFIX, Journal, Record, open_journal, read_journal
+from sv.energy.journal import SCHEMA, SUFFIX, Journal, open_journal
+from sv.energy.live import VARIABLE as LIVE_VARIABLE
+from sv.energy.live import get_live_path, remove_live
 from sv.energy.marks_file import VARIABLE, MarksFile, fold_leftover, get_marks_path
-from sv.energy.sensors.channel import Reader
+from sv.energy.recorder import Recorder, format_now, read_clocks
+from sv.energy.sensors.channel import Channel
 from sv.energy.sensors.readers import open_readers
 from sv.energy.sidecar import (
+    count_attempts,
+    find_run,
     get_sidecar_path,
     is_stale,
-    split_attempts,
+    sum_known,
     write_sidecar,
 )
 from sv.energy.summary import format_summary
 from sv.errors import SvError
+from sv.files import read_json
 
 PROGRAM = "utils/meter.sh"
 ACTIVE = "SV_METER_ACTIVE"  # set for the command: the machine that is being metered
+REMEDY = "; run: sudo chmod"  # in the reason of a counter that only root may read
 CODE = Path(__file__).resolve().parents[2]
 
 
@@ -94,22 +101,23 @@ def run_metered(stage: Stage, environ: Mapping[str, str]) -> int:
         The command's exit status, 128 + signal when it was killed, 127 when it was not found.
 
     Raises:
-        UsageError: The country is unknown. Nothing has been started or written.
+        UsageError: The country is unknown, or the idle baseline cannot be used. Nothing has been
+            started or written.
         SvError: Another meter writes the journal, or it cannot be written.
     """
-    carbon = choose_factor(stage.config)
+    feed = FactorFeed(stage.config, environ)
+    path = stage.config.idle_baseline
+    baseline = None if path is None else read_baseline(Path(path))
     with open_journal(stage.journal) as journal:
-        attempts = len(split_attempts(read_journal(stage.journal)))
-        if attempts and is_stale(stage.journal):
-            fold_leftover(journal, attempts)
-            write_sidecar(stage.journal)  # of the attempt whose meter was killed
+        attempts = _read_attempts(stage.journal, journal)
         git = read_git(CODE)
         readers = open_readers(stage.config, stage.sysfs, environ)
-        marks = MarksFile(get_marks_path(stage.journal, attempts + 1).absolute())
+        channels = [channel for reader in readers for channel in reader.channels]
+        marks = MarksFile(get_marks_path(stage.journal, len(attempts) + 1).absolute())
         head = {
             "line": "head",
             "schema": SCHEMA,
-            "attempt": attempts + 1,
+            "attempt": len(attempts) + 1,
             "stage": stage.stage,
             "name": stage.name,
             "model": stage.model,
@@ -117,105 +125,91 @@ def run_metered(stage: Stage, environ: Mapping[str, str]) -> int:
             "host": os.uname().nodename,
             "boot_id": read_boot_id(),
             "meter_pid": os.getpid(),
-            "started_utc": _format_utc(),
-            **_read_clocks(),
+            "started_utc": format_now(),
+            **read_clocks(),
             "git": git,
             "period_s": stage.config.period_s,
             "config": asdict(stage.config),
             "pue": {"value": stage.config.pue, "source": stage.config.pue_source},
-            "carbon": asdict(carbon),
-            "channels": [asdict(channel) for reader in readers for channel in reader.channels],
+            "idle_baseline": baseline,
+            "channels": [asdict(channel) for channel in channels],
         }
         try:
             marks.path.write_bytes(b"")
             journal.append(head)
         except OSError as error:
             raise SvError(f"cannot write in {stage.folder}: {error.strerror}") from error
-        meter = Meter(journal, readers, marks)
-        status = meter.run(stage, environ)
+        _tell_remedy(stage, channels)
+        live, earlier_kwh = get_live_path(stage.journal).absolute(), _sum_earlier(attempts)
+        recorder = Recorder(
+            journal, head, readers, marks=marks, feed=feed, live=live, earlier_kwh=earlier_kwh,
+            complain=say,
+        )  # fmt: skip
+        extra = {ACTIVE: get_machine(), VARIABLE: str(marks.path), LIVE_VARIABLE: str(live)}
+        status = _run(stage.argv, {**environ, **extra}, recorder)
         with suppress(OSError):
             marks.path.unlink()
         _report(stage)
+        remove_live(live)
     return status
 
 
-class Meter:
-    """The sampling of one attempt."""
-
-    def __init__(self, journal: Journal, readers: list[Reader], marks: MarksFile) -> None:
-        self._journal = journal
-        self._readers = readers
-        self._marks = marks
-        self._write_failed = False
-
-    def run(self, stage: Stage, environ: Mapping[str, str]) -> int:
-        """Run the command between the first and the last sample; give its exit status."""
-        self._sample()
-        extra = {ACTIVE: get_machine(), VARIABLE: str(self._marks.path)}
-        try:
-            command = Command(stage.argv, {**environ, **extra})
-        except StartError as error:
-            say(str(error))
-            self._sample(final=True)
-            self._end("failed", error.status)
-            return error.status
-        next_s = time.monotonic() + stage.config.period_s
-        while command.exit_code is None:
-            command.wait_for_signal(next_s - time.monotonic())
-            if command.exit_code is None and time.monotonic() >= next_s:
-                self._sample()
-                # Late (the disk, a suspended machine): the missed samples are not made up for.
-                next_s = max(next_s, time.monotonic()) + stage.config.period_s
-        command.end_leftovers()
-        self._sample(final=True)
-        status = "complete" if command.exit_code == 0 else "failed"
-        if command.stopped_by is not None and command.exit_code != 0:
-            status = "interrupted"
-        self._end(status, command.exit_code)
-        return command.exit_code
-
-    def _sample(self, *, final: bool = False) -> None:
-        raw: dict[str, int | None] = {}
-        for reader in self._readers:
-            raw |= reader.read()
-        clocks = _read_clocks()
-        self._append({"line": "sample", **clocks, "raw": raw})
-        for said in self._marks.read_new(final=final):
-            self._append({"line": "mark", "t_s": clocks["t_s"], "raw": raw, "said": said})
-
-    def _end(self, status: str, exit_code: int) -> None:
-        own = resource.getrusage(resource.RUSAGE_SELF)
-        self._append(
-            {
-                "line": "end",
-                **_read_clocks(),
-                "ended_utc": _format_utc(),
-                "status": status,
-                "exit_code": exit_code,
-                "meter_cpu_s": own.ru_utime + own.ru_stime,
-            }
-        )
-
-    def _append(self, record: Record) -> None:
-        try:
-            self._journal.append(record)
-        except OSError as error:
-            # A full disk must not end a training; the gap shows in the sidecar.
-            if not self._write_failed:
-                say(f"cannot write {self._journal.path}: {error.strerror}; the command goes on")
-            self._write_failed = True
+def _read_attempts(path: Path, journal: Journal) -> list[dict[str, Any]]:
+    """Give the earlier attempts; if the last one's meter was killed, write its sidecar first."""
+    if is_stale(path):
+        attempts = count_attempts(path)
+        if attempts == 0:
+            return []
+        fold_leftover(journal, attempts)
+        return write_sidecar(path)["attempts"]
+    try:
+        return read_json(get_sidecar_path(path))["attempts"]
+    except (SvError, KeyError, TypeError):  # somebody changed it: the journal knows
+        return write_sidecar(path)["attempts"]
 
 
-def _read_clocks() -> dict[str, float]:
-    # A clock set by NTP or a person changes no duration: UTC is only for labels.
-    return {
-        "t_s": time.clock_gettime(time.CLOCK_BOOTTIME),
-        "awake_s": time.clock_gettime(time.CLOCK_MONOTONIC),
-    }
+def _sum_earlier(attempts: list[dict[str, Any]]) -> float | None:
+    """Add up the energy that would be the run's, if this attempt went on from it."""
+    resumed = {"resumed": True, "status": "interrupted", "marks": []}
+    return sum_known([*attempts, resumed][find_run([*attempts, resumed]) : -1], "energy_kwh")
 
 
-def _format_utc() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _run(argv: Sequence[str], environ: Mapping[str, str], recorder: Recorder) -> int:
+    """Run the command between the first and the last sample; give its exit status."""
+    recorder.write_facts()
+    recorder.sample()
+    try:
+        command = Command(argv, environ)
+    except StartError as error:
+        say(str(error))
+        recorder.sample(final=True)
+        recorder.end("failed", error.status)
+        return error.status
+    recorder.start_threads()
+    next_s = time.monotonic() + recorder.get_period_s()
+    while command.exit_code is None:
+        command.wait_for_signal(next_s - time.monotonic())
+        if command.exit_code is None and time.monotonic() >= next_s:
+            recorder.sample()
+            # Late (the disk, a suspended machine): the missed samples are not made up for.
+            next_s = max(next_s, time.monotonic()) + recorder.get_period_s()
+    command.end_leftovers()
+    recorder.sample(final=True)
+    status = "complete" if command.exit_code == 0 else "failed"
+    if command.stopped_by is not None and command.exit_code != 0:
+        status = "interrupted"
+    recorder.end(status, command.exit_code)
+    return command.exit_code
+
+
+def _tell_remedy(stage: Stage, channels: list[Channel]) -> None:
+    """Say once how a counter could be read that may not be; the sidecar says it every time."""
+    others = set(stage.folder.glob(f"*{SUFFIX}")) - {stage.journal}
+    remedies = [
+        c.reason for c in channels if c.kind == "unavailable" and REMEDY in (c.reason or "")
+    ]
+    if remedies and not others:
+        say(f"not measured: {remedies[0]}")
 
 
 def _report(stage: Stage) -> None:

@@ -5,20 +5,26 @@ PUE have fields of their own. Unknown is null with a reason, never 0.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from sv.energy.attempt import Fields, build_attempt
+from sv.energy.attribution import join_attributions
+from sv.energy.baseline import sum_above_idle
+from sv.energy.carbon.intervals import join_carbon
+from sv.energy.crosscheck import compute_crosschecks
+from sv.energy.events import PHASE, sum_phases
 from sv.energy.journal import SUFFIX, BusyError, Record, open_journal, read_journal
 from sv.energy.marks_file import fold_leftover
-from sv.energy.total import sum_channels, sum_energy
-from sv.energy.units import kwh_from_j
+from sv.energy.samples import split_attempts
+from sv.energy.total import list_boundaries, sum_channels
 from sv.errors import SvError
 from sv.files import write_json
 
 SCHEMA = "energy-sidecar/1"
 
 
-def rebuild(records: list[Record]) -> Fields:
+def rebuild(records: Iterable[Record]) -> Fields:
     """Rebuild a sidecar from the lines of its journal.
 
     Args:
@@ -31,18 +37,15 @@ def rebuild(records: list[Record]) -> Fields:
     Raises:
         SvError: No attempt was ever begun.
     """
-    groups = split_attempts(records)
+    groups, torn = split_attempts(records)
     if not groups:
         raise SvError("no attempt in the journal")
-    attempts = [build_attempt(i, group) for i, group in enumerate(groups, start=1)]
-    run, last, head = attempts[find_run(attempts) :], attempts[-1], groups[-1][0]
+    attempts = [build_attempt(i, lines) for i, lines in enumerate(groups, start=1)]
+    run, last, head = attempts[find_run(attempts) :], attempts[-1], groups[-1].head
     channels = sum_channels(run)
-    energy_j, measured_fraction, reason = sum_energy(channels)
-    unknown = [attempt["attempt"] for attempt in run if attempt["energy_kwh"] is None]
-    if unknown and energy_j is not None:
-        reason = f"without attempt {', '.join(map(str, unknown))}, whose energy is unknown"
-    known_co2 = [attempt["co2_g"] for attempt in run if attempt["co2_g"] is not None]
-    known_kwh = [attempt["energy_kwh"] for attempt in attempts if attempt["energy_kwh"] is not None]
+    carbon = join_carbon([attempt["carbon"] for attempt in run])
+    above_idle_kwh, above_idle_reason = sum_above_idle(run)
+    uncertainties = dict.fromkeys(a["uncertainty_reason"] for a in run if a["uncertainty_reason"])
     return {
         "schema": SCHEMA,
         "stage": head["stage"],
@@ -53,17 +56,58 @@ def rebuild(records: list[Record]) -> Fields:
         "host": last["host"],
         "started_utc": run[0]["started_utc"],
         "duration_s": sum(attempt["duration_s"] for attempt in run),
-        "energy_kwh": None if energy_j is None else kwh_from_j(energy_j),
-        "energy_all_kwh": sum(known_kwh) if known_kwh else None,
-        "measured_fraction": measured_fraction,
-        "reason": reason,
-        "co2_g": sum(known_co2) if known_co2 else None,
-        "carbon": last["carbon"],
+        "energy_kwh": sum_known(run, "energy_kwh"),
+        "energy_node_kwh": sum_known(run, "energy_node_kwh"),
+        "energy_all_kwh": sum_known(attempts, "energy_kwh"),
+        "uncertainty_kwh": None if uncertainties else sum_known(run, "uncertainty_kwh"),
+        "uncertainty_reason": "; ".join(uncertainties) or None,
+        "energy_above_idle_kwh": above_idle_kwh,
+        "above_idle_reason": above_idle_reason,
+        "measured_fraction": _join_fractions(run),
+        "boundary": list_boundaries(channels),
+        "attribution": join_attributions(run),
+        "reason": _explain(run),
+        "co2_g": carbon["co2_g"],
+        "co2_all_g": sum_known(attempts, "co2_g"),
+        "carbon": carbon,
         "pue": last["pue"],
         "channels": channels,
+        "crosschecks": compute_crosschecks(channels),
+        "phases": sum_phases(run),
         "attempts": attempts,
-        "torn_lines": sum(record["line"] == "torn" for record in records),
+        "torn_lines": torn,
     }
+
+
+def sum_known(attempts: list[Fields], key: str) -> float | None:
+    """Add up a figure of several attempts; None where none of them has it."""
+    known = [attempt[key] for attempt in attempts if attempt[key] is not None]
+    return sum(known) if known else None
+
+
+def _join_fractions(run: list[Fields]) -> float | None:
+    known = [attempt for attempt in run if attempt["measured_fraction"] is not None]
+    energy_kwh = sum_known(known, "energy_node_kwh")
+    if not energy_kwh:
+        return None
+    return sum(a["measured_fraction"] * a["energy_node_kwh"] for a in known) / energy_kwh
+
+
+def _explain(run: list[Fields]) -> str | None:
+    """Say why the energy of a run is not known, or of what it is not the whole."""
+    unknown = [attempt for attempt in run if attempt["energy_kwh"] is None]
+    if len(unknown) == len(run):
+        return run[-1]["reason"]
+    reasons = []
+    if unknown:
+        numbers = ", ".join(str(attempt["attempt"]) for attempt in unknown)
+        reasons.append(f"without attempt {numbers}, whose energy is unknown")
+    boundaries = {tuple(a["boundary"]) for a in run if a["energy_kwh"] is not None}
+    if len(boundaries) > 1:
+        each = "; ".join(" + ".join(boundary) for boundary in sorted(boundaries))
+        reasons.append(f"attempts cover different boundaries: {each}")
+    reasons += [a["reason"] for a in run if a["reason"] and a["energy_kwh"] is not None]
+    return "; ".join(dict.fromkeys(reasons)) or None
 
 
 def find_run(attempts: list[Fields]) -> int:
@@ -75,23 +119,14 @@ def find_run(attempts: list[Fields]) -> int:
     """
     first = len(attempts) - 1
     while first > 0:
-        left_nothing = attempts[first]["status"] != "complete" and not attempts[first]["marks"]
+        attempt = attempts[first]
+        said = any(mark["mark"] != PHASE for mark in attempt["marks"])  # a phase leaves nothing
+        left_nothing = attempt["status"] != "complete" and not said
         is_last = first == len(attempts) - 1
-        if not attempts[first]["resumed"] and (is_last or not left_nothing):
+        if not attempt["resumed"] and (is_last or not left_nothing):
             break
         first -= 1
     return first
-
-
-def split_attempts(records: list[Record]) -> list[list[Record]]:
-    """Split the lines of a journal into attempts; each begins with its head."""
-    groups: list[list[Record]] = []
-    for record in records:
-        if record["line"] == "head":
-            groups.append([record])
-        elif groups:
-            groups[-1].append(record)
-    return groups
 
 
 def get_sidecar_path(journal: Path) -> Path:
@@ -135,7 +170,7 @@ def _rebuild_stale(path: Path) -> str | None:
         return None
     try:
         with open_journal(path, wait_s=0.0) as journal:
-            attempts = len(split_attempts(read_journal(path)))
+            attempts = count_attempts(path)
             if attempts == 0:
                 return f"{path}: no attempt in it, left alone"
             fold_leftover(journal, attempts)
@@ -143,6 +178,15 @@ def _rebuild_stale(path: Path) -> str | None:
     except BusyError:
         return f"{path}: its meter is still running, left alone"
     return f"{get_sidecar_path(path)}: rebuilt, {sidecar['status']}"
+
+
+def count_attempts(journal: Path) -> int:
+    """Count the attempts in a journal.
+
+    Raises:
+        SvError: It cannot be read.
+    """
+    return sum(record["line"] == "head" for record in read_journal(journal))
 
 
 def is_stale(journal: Path) -> bool:

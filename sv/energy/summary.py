@@ -9,7 +9,8 @@ def format_summary(sidecar: Fields, path: Path) -> str:
     """Format ``stage 5 train: 0.0123 kWh (estimated), 0.5 gCO2e, 312 s -> <path>``."""
     parts = [_format_energy(sidecar)]
     if sidecar["co2_g"] is not None:
-        parts.append(f"{format_figure(sidecar['co2_g'])} gCO2e")
+        fallback = _format_fallback(sidecar["carbon"])
+        parts.append(f"{format_figure(sidecar['co2_g'])} gCO2e{fallback}")
     parts.append(f"{format_figure(sidecar['duration_s'])} s")
     if sidecar["status"] != "complete":
         parts.append(f"{sidecar['status']} with status {sidecar['exit_code']}")
@@ -27,6 +28,11 @@ def _format_energy(sidecar: Fields) -> str:
     else:
         how = f"{fraction:.0%} measured"
     return f"{format_figure(sidecar['energy_kwh'])} kWh ({how})"
+
+
+def _format_fallback(carbon: Fields) -> str:
+    failed = carbon["fallback_from"]
+    return f" (at {carbon['provider']}, because {'; '.join(failed)})" if failed else ""
 
 
 def format_figure(value: float) -> str:

@@ -1,13 +1,14 @@
 """Every unit conversion of the meter; a figure changes its unit here and nowhere else."""
 
 J_PER_KWH = 3_600_000
-UNITS_PER_J = {"uJ": 1_000_000, "mJ": 1_000}  # units in which counters count energy
+UNITS_PER_J = {"uJ": 1_000_000, "mJ": 1_000, "J": 1}  # units in which counters count energy
+UNITS_PER_W = {"uW": 1_000_000, "mW": 1_000, "W": 1}  # units in which sensors give power
 US_PER_S = 1_000_000
-MW_PER_W = 1_000
+S_PER_HOUR = 3_600
 
 
 def j_from_count(count: float, unit: str) -> float:
-    """Convert a count of ``unit`` (``uJ`` or ``mJ``) to joules."""
+    """Convert a count of ``unit`` (a key of `UNITS_PER_J`) to joules."""
     return count / UNITS_PER_J[unit]
 
 
@@ -21,9 +22,9 @@ def j_from_kwh(energy_kwh: float) -> float:
     return energy_kwh * J_PER_KWH
 
 
-def w_from_mw(power_mw: float) -> float:
-    """Convert milliwatts to watts."""
-    return power_mw / MW_PER_W
+def w_from_count(count: float, unit: str) -> float:
+    """Convert a power in ``unit`` (a key of `UNITS_PER_W`) to watts."""
+    return count / UNITS_PER_W[unit]
 
 
 def s_from_us(time_us: float) -> float:
@@ -34,3 +35,8 @@ def s_from_us(time_us: float) -> float:
 def us_from_s(time_s: float) -> int:
     """Convert seconds to whole microseconds."""
     return round(time_s * US_PER_S)
+
+
+def hours_from_s(time_s: float) -> float:
+    """Convert seconds to hours."""
+    return time_s / S_PER_HOUR

@@ -1,85 +1,64 @@
-"""From energy to carbon: yearly factors of a country's electricity, or one fixed factor.
+"""A carbon factor with its provenance, and emissions from energy.
 
-The factors are life-cycle emissions of the electricity produced in the country in a year. They
-are another quantity than a grid operator's live figure (direct emissions) or a flow-traced one
-(consumption), and must not be put into one column with these.
+Providers publish different quantities: a year's life-cycle emissions of what a country produces
+(owid), the direct emissions of its production now (rte), life-cycle emissions of what is consumed
+there (electricity_maps). ``scope`` and ``basis`` keep them apart.
 """
 
-import csv
-import difflib
-from dataclasses import dataclass
-from pathlib import Path
-
-from sv.energy.config import EnergyConfig
-from sv.errors import UsageError
-
-FACTORS_CSV = Path(__file__).with_name("carbon_intensity.csv")
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 
 @dataclass(frozen=True)
 class CarbonFactor:
-    """A carbon factor and where it is from; ``g_per_kwh`` is None where it is not known."""
+    """A carbon factor and where it is from.
+
+    Attributes:
+        provider: Who gave it; ``none`` where nobody did.
+        zone: Country or zone of the grid.
+        year: Year of a yearly average.
+        vintage: When the table was published.
+        scope: ``direct`` or ``lifecycle`` emissions.
+        basis: Of the electricity's ``production`` or ``consumption``.
+        g_per_kwh: None where it is not known; ``reason`` says why.
+        source: Who made the figure.
+        reason: Why there is none.
+        valid_from_utc: From when on it is applied; None: from the beginning.
+        valid_to_utc: Until when it was observed to hold.
+        observed_utc: Time of the observation; None for an average of the past.
+        estimated: Whether the provider estimated it; None: it does not say.
+        fallback_from: Those asked before that did not answer, ``"provider: why"``.
+    """
 
     provider: str
-    zone: str | None
-    year: int | None
-    vintage: str | None
-    scope: str | None
-    basis: str | None
-    g_per_kwh: float | None
-    source: str | None
+    zone: str | None = None
+    year: int | None = None
+    vintage: str | None = None
+    scope: str | None = None
+    basis: str | None = None
+    g_per_kwh: float | None = None
+    source: str | None = None
     reason: str | None = None
+    valid_from_utc: str | None = None
+    valid_to_utc: str | None = None
+    observed_utc: str | None = None
+    estimated: bool | None = None
+    fallback_from: tuple[str, ...] = ()
 
 
-def choose_factor(config: EnergyConfig) -> CarbonFactor:
-    """Give the factor that the config asks for: fixed, of a country, or none.
-
-    Raises:
-        UsageError: The table does not have the country.
-    """
-    if config.g_per_kwh is not None:
-        return CarbonFactor(
-            "fixed", config.country, None, None, None, None, config.g_per_kwh,
-            config.g_per_kwh_source,
-        )  # fmt: skip
-    if config.country is None:
-        reason = "no country given: set country in energy.toml or use --country ISO3"
-        return CarbonFactor("none", None, None, None, None, None, None, None, reason)
-    return find_factor(config.country)
+def parse_factor(record: Mapping[str, Any]) -> CarbonFactor:
+    """Give the factor of a journal's line; older journals lack the newer keys."""
+    known = {field.name for field in fields(CarbonFactor)}
+    values = {key: value for key, value in record.items() if key in known}
+    return CarbonFactor(**{**values, "fallback_from": tuple(values.get("fallback_from") or ())})
 
 
-def find_factor(country: str) -> CarbonFactor:
-    """Give the newest yearly factor of a country.
-
-    Args:
-        country: ISO 3166 code of three letters in either case, or OWID_WRL for the world.
-
-    Raises:
-        UsageError: The table does not have the country; the message has the nearest codes.
-    """
-    with open(FACTORS_CSV, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    zone = country.upper()
-    found = [row for row in rows if row["zone"] == zone]
-    if not found:
-        zones = sorted({row["zone"] for row in rows})
-        near = difflib.get_close_matches(zone, zones, n=3, cutoff=0.4)
-        hint = f"did you mean {', '.join(near)}?" if near else f"known: {' '.join(zones)}"
-        raise UsageError(
-            f"no carbon factor for country '{country}' ({hint}); "
-            "for another grid set g_per_kwh and g_per_kwh_source in energy.toml"
-        )
-    row = max(found, key=lambda row: int(row["year"]))
-    return CarbonFactor(
-        provider="owid",
-        zone=zone,
-        year=int(row["year"]),
-        vintage=row["vintage"],
-        scope="lifecycle",
-        basis="production",
-        g_per_kwh=float(row["g_per_kwh"]),
-        source=row["source"],
-    )
+def is_usable(g_per_kwh: object) -> bool:
+    """Tell whether a provider's value can be a grid's factor: a finite number above 0."""
+    is_number = isinstance(g_per_kwh, int | float) and not isinstance(g_per_kwh, bool)
+    return is_number and math.isfinite(g_per_kwh) and g_per_kwh > 0
 
 
 def compute_co2_g(energy_kwh: float | None, pue: float, g_per_kwh: float | None) -> float | None:

@@ -5,17 +5,20 @@ refreshed every 20 to 100 ms, so a command of under a second has a large error.
 """
 
 import ctypes
+import os
 import warnings
+from collections.abc import Callable
 from typing import Any
 
-from sv.energy.sensors.channel import Channel, unavailable
+from sv.energy.processes import find_descendants
+from sv.energy.sensors.channel import Channel, Reader, unavailable
+from sv.energy.sensors.nvml_power import WHOLE_BOARD, find_sources, read_facts
 from sv.energy.sensors.visible_gpus import Board, choose_boards
 
 LIBRARY = "libnvidia-ml.so.1"
-WHOLE_BOARD = "MIG: the energy is that of the whole parent board"
 
 
-class NvmlReader:
+class NvmlReader(Reader):
     """Reads the boards that the command may use.
 
     Args:
@@ -25,16 +28,21 @@ class NvmlReader:
 
     def __init__(self, visible: str | None, pci_order: bool) -> None:
         self.channels: list[Channel] = []
-        self._readers: dict[str, tuple[Any, Any]] = {}  # id -> NVML function, handle
+        self._reads: dict[str, Callable[[], int]] = {}
+        self._boards: list[Board] = []
         try:
             self._nvml = _load_nvml()
-            boards, uncertain = self._find_boards(visible, pci_order)
+            self._boards, uncertain = self._find_boards(visible, pci_order)
         except _MissingError as error:
             self.channels = [unavailable("nvml", "gpu_board", LIBRARY, str(error))]
             return
-        for board in boards:
-            self._add(board, uncertain)
-        if not boards:
+        for board in self._boards:
+            reason = WHOLE_BOARD if board.mig else uncertain
+            for source in find_sources(self._nvml, board.uuid, board.handle, reason):
+                self.channels.append(source.channel)
+                if source.read is not None:
+                    self._reads[source.channel.id] = source.read
+        if not self._boards:
             reason = "no board" if visible is None else f"CUDA_VISIBLE_DEVICES='{visible}': none"
             self.channels = [unavailable("nvml", "gpu_board", "NVML", reason)]
 
@@ -76,37 +84,30 @@ class NvmlReader:
         except self._nvml.NVMLError:
             return False  # the board or the driver knows no MIG
 
-    def _add(self, board: Board, uncertain: str | None) -> None:
-        nvml, handle, reason = self._nvml, board.handle, WHOLE_BOARD if board.mig else uncertain
-        channel_id = f"nvml.board.{board.uuid}"
-        ways = (
-            (nvml.nvmlDeviceGetTotalEnergyConsumption, "measured", "counter_delta", "mJ"),
-            (nvml.nvmlDeviceGetPowerUsage, "derived", "power_integral", "mW"),
-        )
-        for function, kind, method, unit in ways:
-            try:
-                function(handle)
-            except nvml.NVMLError as error:
-                failure = error
-                continue
-            source = f"NVML {function.__name__} {_text(nvml.nvmlDeviceGetName(handle))}"
-            self.channels.append(
-                Channel(channel_id, "gpu_board", kind, method, source, unit, reason=reason)
-            )
-            self._readers[channel_id] = (function, handle)
-            return
-        reason = f"neither energy nor power can be read: {failure}"
-        self.channels.append(unavailable(channel_id, "gpu_board", "NVML", reason))
-
     def read(self) -> dict[str, int | None]:
         """Read every board; a board that has dropped off the bus gives None."""
         values: dict[str, int | None] = {}
-        for channel_id, (function, handle) in self._readers.items():
+        for channel_id, read in self._reads.items():
             try:
-                values[channel_id] = int(function(handle))
+                values[channel_id] = read()
             except self._nvml.NVMLError:
                 values[channel_id] = None
         return values
+
+    def read_facts(self) -> dict[str, object]:
+        """Give the driver and, of each board, name, limit, MIG and who else computes on it."""
+        if not self._boards:
+            return {}
+        own_pids = {os.getpid(), *find_descendants(os.getpid())}
+        try:
+            driver = _text(self._nvml.nvmlSystemGetDriverVersion())
+        except self._nvml.NVMLError:
+            driver = None
+        boards = {
+            board.uuid: {**read_facts(self._nvml, board.handle, own_pids), "mig": board.mig}
+            for board in self._boards
+        }
+        return {"nvml": {"driver": driver, "boards": boards}}
 
 
 class _MissingError(Exception):

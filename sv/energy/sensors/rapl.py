@@ -6,15 +6,18 @@ and everything that it cannot do are left to `sv.energy.sensors.powercap`.
 """
 
 import logging
+import os
 from pathlib import Path
 
-from sv.energy.sensors.channel import Channel, Reader, unavailable
+from sv.energy.sensors.channel import Channel, Reader, SilentReader, unavailable
 from sv.energy.sensors.powercap import PowercapReader, Zone, build_channel, find_zones
 
 SYSFS_OF_PYRAPL = Path("/sys")  # literal in pyRAPL 0.2.3.1, device_api.py
+CPUINFO, MSR = Path("/proc/cpuinfo"), Path("/dev/cpu/0/msr")
+MISC_PACKAGE_CTLS, ENERGY_FILTERING = 0xBC, 1  # Intel SDM volume 4: bit 0, ENERGY_FILTERING_ENABLE
 
 
-class PyraplReader:
+class PyraplReader(Reader):
     """Reads the zones of one boundary with a pyRAPL sensor."""
 
     def __init__(self, zones: list[Zone]) -> None:
@@ -42,15 +45,15 @@ class PyraplReader:
         return dict(zip((zone.id for zone in self._zones), values, strict=True))
 
 
-class MissingReader:
-    """Stands for RAPL where there is nothing to read."""
+class FilterReader(SilentReader):
+    """Tells whether the processor blurs its counters on purpose; has no channel."""
 
-    def __init__(self, channels: list[Channel]) -> None:
-        self.channels = channels
+    def __init__(self) -> None:
+        super().__init__([])
 
-    def read(self) -> dict[str, int | None]:
-        """Give nothing."""
-        return {}
+    def read_facts(self) -> dict[str, object]:
+        """Give ``sgx`` and ``energy_filter``: true, false, or null where they cannot be read."""
+        return {"rapl": read_filter(CPUINFO, MSR)}
 
 
 def open_rapl(sysfs: Path) -> list[Reader]:
@@ -70,8 +73,29 @@ def open_rapl(sysfs: Path) -> list[Reader]:
         if chosen:
             readers.append(_open_boundary(chosen, sysfs))
         elif boundary != "psys":
-            readers.append(MissingReader([_build_missing(boundary, bool(zones), sysfs)]))
-    return readers
+            readers.append(SilentReader([_build_missing(boundary, bool(zones), sysfs)]))
+    return [*readers, FilterReader()] if zones else readers
+
+
+def read_filter(cpuinfo: Path, msr: Path) -> dict[str, bool | None]:
+    """Read whether RAPL's energies are filtered against side channels (INTEL-SA-00389, 2020).
+
+    Args:
+        cpuinfo: /proc/cpuinfo: with SGX switched on, the flag ``sgx``, Intel filters always.
+        msr: /dev/cpu/0/msr, which root may read where the msr module is loaded.
+    """
+    try:
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+        sgx = "sgx" in text.partition("\nflags")[2].partition("\n")[0].split()
+    except OSError:
+        sgx = None
+    try:
+        with open(msr, "rb", buffering=0) as file:
+            word = os.pread(file.fileno(), 8, MISC_PACKAGE_CTLS)
+        filtered = bool(word[0] & ENERGY_FILTERING) if word else None
+    except OSError:
+        filtered = None
+    return {"sgx": sgx, "energy_filter": filtered}
 
 
 def _open_boundary(zones: list[Zone], sysfs: Path) -> Reader:

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Forecasts the kWh, CO2 and hours of a whole training from a short metered stretch of it.
+# The stretch's weights are thrown away; its energy is kept in <exp-dir>/energy/05_forecast.json.
+# Usage: steps/forecast.sh [options] <egs-dir> <exp-dir>
+#  e.g.: steps/forecast.sh --model resnet50_d_2882 --config egs/mini/conf/train.toml data/egs exp/M
+set -euo pipefail
+
+# Begin configuration section.
+cmd=utils/run.py  # how the job is run
+model=            # model name, required
+config=           # training config, required (conf/train.toml)
+energy_config=    # settings of the meter (conf/energy.toml)
+country=          # ISO3 code of the grid, instead of the config's
+ngpu=0            # 0: CPU, 1: the first visible GPU
+num_threads=2     # CPU threads
+num_steps=60      # steps of the stretch
+# End configuration section.
+. utils/parse_options.sh
+. ./path.sh
+[ $# -eq 2 ] || usage
+[ -n "$model" ] || die "give --model"
+[ -s "$config" ] || die "no such file '$config'; give --config conf/train.toml"
+
+egs_dir=$1 exp_dir=$2 stretch=$2/forecast
+[ -s "$egs_dir/train.npz" ] || die "no such file $egs_dir/train.npz; run stage 4 first"
+printf '%s: %s steps of %s, log is %s\n' "$0" "$num_steps" "$model" "$stretch/log/train.log" >&2
+rm -rf "$stretch"  # an earlier stretch must not be resumed
+utils/meter.sh --stage 5 --name forecast --dir "$exp_dir/energy" --model "$model" \
+  --config "$energy_config" --country "$country" --end-with-parent true -- \
+  steps/train_xvector.sh --cmd "$cmd" --model "$model" --config "$config" --ngpu "$ngpu" \
+  --num-threads "$num_threads" --max-steps "$num_steps" "$egs_dir" "$stretch"
+rm -rf "$stretch/checkpoints"
+python3 -m sv.bin.forecast "$exp_dir/energy/05_forecast.json" "$exp_dir/forecast.json"

@@ -1,0 +1,98 @@
+"""Ask a web service one question and read its answer as JSON.
+
+Nothing of a failed answer is repeated in an error: a service may send back the token that it was
+sent. No redirection is followed, for the token would go with it.
+"""
+
+import http.client
+import json
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlencode
+
+from sv.errors import SvError
+
+TIMEOUT_S = 30.0
+MAX_BYTES = 16_000_000  # a day of quarter hours is 10 kB; a wrong address may answer without end
+
+
+class FetchError(SvError):
+    """A service gave no usable answer; the message says why, without an address or a secret."""
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_args: Any) -> None:
+        return None
+
+
+def fetch_json(
+    url: str,
+    query: Mapping[str, str],
+    headers: Mapping[str, str] | None = None,
+    *,
+    timeout_s: float = TIMEOUT_S,
+) -> Any:
+    """Send a GET and give the parsed body of the answer, which may be gzip.
+
+    Args:
+        url: Address without a query.
+        query: Names and values, not yet escaped.
+        headers: What else is sent; secrets go here and nowhere else.
+        timeout_s: For the connection and for each part of the answer.
+
+    Raises:
+        FetchError: No connection, a status other than 200, or no JSON.
+    """
+    for value in (headers or {}).values():
+        # http.client would show the value in its own complaint.
+        if not (value.isascii() and value.isprintable()):
+            raise FetchError("a header to send (token, user) has characters that none may have")
+    request = urllib.request.Request(
+        f"{url}?{urlencode(query)}",
+        headers={"Accept": "application/json", "Accept-Encoding": "gzip", **(headers or {})},
+    )
+    try:
+        with urllib.request.build_opener(_NoRedirect).open(request, timeout=timeout_s) as answer:
+            if answer.status != HTTPStatus.OK:
+                raise FetchError(_describe_status(answer.status))
+            body = answer.read(MAX_BYTES + 1)
+            if answer.headers.get("Content-Encoding", "").lower() == "gzip":
+                body = _decompress(body)
+    except urllib.error.HTTPError as error:
+        with error:
+            raise FetchError(_describe_status(error.code)) from None
+    except urllib.error.URLError as error:
+        raise FetchError(_describe_failure(error.reason)) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise FetchError(_describe_failure(error)) from None
+    if len(body) > MAX_BYTES:
+        raise FetchError(f"the answer is longer than {MAX_BYTES} bytes")
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise FetchError("the answer is not JSON") from None
+
+
+def _decompress(body: bytes) -> bytes:
+    try:
+        return zlib.decompressobj(wbits=31).decompress(body, MAX_BYTES + 1)  # 31: gzip
+    except zlib.error:
+        raise FetchError("the answer is not gzip as it says") from None
+
+
+def _describe_status(status: int) -> str:
+    name = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "unknown"
+    moved = ": it has moved, and is not followed" if 300 <= status < 400 else ""  # noqa: PLR2004
+    return f"HTTP {status} {name}{moved}"
+
+
+def _describe_failure(reason: object) -> str:
+    if isinstance(reason, TimeoutError):
+        return "no answer in time"
+    if isinstance(reason, OSError) and reason.strerror:
+        return f"no connection ({reason.strerror})"
+    return f"no connection ({type(reason).__name__})"

@@ -1,0 +1,200 @@
+"""Emissions of an attempt: its energy, interval by interval, times the factor that held then.
+
+Between two samples the energy is taken to grow evenly. The first factor also covers the time
+before it came; the last one holds until the end, and its age is kept.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sv.energy.carbon.factor import CarbonFactor, compute_co2_g
+from sv.energy.carbon.utc import format_utc, parse_utc
+from sv.energy.units import kwh_from_j
+
+Fields = dict[str, Any]
+Points = Sequence[tuple[float, float]]
+# RTE publishes up to two hours late and is asked every half hour: this is twice as old, 2026-11.
+MAX_AGE_S = 4 * 3_600.0
+MIXED = "mixed"
+_WHO = ("provider", "zone", "year", "vintage", "scope", "basis", "source")
+
+
+def apply_factors(points: Points, factors: Sequence[CarbonFactor], pue: float) -> Fields:
+    """Give the emissions of an attempt and where each gram is from.
+
+    Args:
+        points: Unix time and energy so far (J) of the samples, in order.
+        factors: As they came; ``valid_from_utc`` is from when on each is applied.
+        pue: Multiplies the grams and nothing else.
+
+    Returns:
+        The sidecar's ``carbon``: who gave the factor, ``g_per_kwh`` (weighted by energy where it
+        varied), ``co2_g`` (None with a reason where the energy or every factor is unknown),
+        ``parts`` (a provider's share) and ``intervals`` (of one factor each).
+    """
+    known = [factor for factor in factors if factor.g_per_kwh is not None]
+    failures = list(dict.fromkeys(why for factor in factors for why in factor.fallback_from))
+    if not known or len(points) < 2:
+        if known:
+            head, reason = known[0], "the energy is not known"
+        else:
+            head = factors[-1] if factors else CarbonFactor("none")
+            reason = head.reason or "no carbon factor"
+        parts = [{**_describe(head), "energy_j": None, "co2_g": None}]
+        return _summarise(parts, [], failures, g_per_kwh=head.g_per_kwh, reason=reason)
+    intervals, by_part = [], {}
+    for start_s, end_s, factor in _cut(points[0][0], points[-1][0], known):
+        energy_j = _interpolate(points, end_s) - _interpolate(points, start_s)
+        co2_g = compute_co2_g(kwh_from_j(energy_j), pue, factor.g_per_kwh)
+        intervals.append(_build_interval(start_s, end_s, factor, energy_j))
+        who = _describe(factor)
+        part = by_part.setdefault(tuple(who.values()), {**who, "energy_j": 0.0, "co2_g": 0.0})
+        part["energy_j"] += energy_j
+        part["co2_g"] += co2_g
+    return _summarise(list(by_part.values()), intervals, failures)
+
+
+def join_carbon(attempts: Sequence[Fields]) -> Fields:
+    """Join what `apply_factors` gave for the attempts of a run, in order.
+
+    An attempt without emissions is left out of the sum, and the reason says so.
+    """
+    known = [carbon for carbon in attempts if carbon["co2_g"] is not None]
+    failures = list(dict.fromkeys(why for carbon in attempts for why in carbon["fallback_from"]))
+    if not known:
+        return attempts[-1] | {"fallback_from": failures}
+    by_part: dict[tuple[Any, ...], Fields] = {}
+    for part in (part for carbon in known for part in carbon["parts"]):
+        same = by_part.setdefault(
+            tuple(part[key] for key in _WHO), {**part, "energy_j": 0.0, "co2_g": 0.0}
+        )
+        same["energy_j"] += part["energy_j"]
+        same["co2_g"] += part["co2_g"]
+    intervals = [interval for carbon in known for interval in carbon["intervals"]]
+    reason = None
+    if len(known) < len(attempts):
+        reason = f"without {len(attempts) - len(known)} of {len(attempts)} attempts: not known"
+    return _summarise(list(by_part.values()), intervals, failures, reason=reason)
+
+
+def _cut(
+    first_s: float, last_s: float, factors: Sequence[CarbonFactor]
+) -> list[tuple[float, float, CarbonFactor]]:
+    """Cut a span where the factor changes, and where it becomes stale."""
+    begins: dict[float, CarbonFactor] = {}
+    for number, factor in enumerate(sorted(factors, key=_get_start)):
+        start_s = first_s if number == 0 else max(first_s, _get_start(factor))
+        begins[start_s] = factor  # of two before the beginning, the later one
+    starts = [start_s for start_s in begins if start_s < last_s] or [first_s]
+    pieces = []
+    for start_s, end_s in zip(starts, [*starts[1:], last_s], strict=True):
+        edges = [start_s, end_s]
+        if begins[start_s].observed_utc is not None:
+            observed_s = parse_utc(begins[start_s].observed_utc or "")
+            stale_s = (observed_s - MAX_AGE_S, observed_s + MAX_AGE_S)
+            edges[1:1] = [at_s for at_s in stale_s if start_s < at_s < end_s]
+        pieces += [(a, b, begins[start_s]) for a, b in zip(edges, edges[1:], strict=False)]
+    return pieces
+
+
+def _get_start(factor: CarbonFactor) -> float:
+    return float("-inf") if factor.valid_from_utc is None else parse_utc(factor.valid_from_utc)
+
+
+def _interpolate(points: Points, at_s: float) -> float:
+    after = bisect_right(points, at_s, key=lambda point: point[0])
+    if after == len(points):
+        return points[-1][1]
+    if after == 0:
+        return points[0][1]
+    (a_s, a_j), (b_s, b_j) = points[after - 1], points[after]
+    return a_j + (b_j - a_j) * (at_s - a_s) / (b_s - a_s)
+
+
+def _build_interval(start_s: float, end_s: float, factor: CarbonFactor, energy_j: float) -> Fields:
+    age_s = None
+    if factor.observed_utc is not None:
+        age_s = start_s - parse_utc(factor.observed_utc)
+    middle_age_s = None if age_s is None else age_s + (end_s - start_s) / 2
+    return {
+        "t0": format_utc(start_s),
+        "t1": format_utc(end_s),
+        "provider": factor.provider,
+        "g_per_kwh": factor.g_per_kwh,
+        "observed": factor.observed_utc,
+        "age_s": age_s,
+        "stale": middle_age_s is not None and abs(middle_age_s) > MAX_AGE_S,
+        "estimated": factor.estimated,
+        "energy_j": energy_j,
+    }
+
+
+def _describe(factor: CarbonFactor) -> Fields:
+    return {key: value for key, value in asdict(factor).items() if key in _WHO}
+
+
+def _summarise(
+    parts: list[Fields],
+    intervals: list[Fields],
+    failures: list[str],
+    *,
+    g_per_kwh: float | None = None,
+    reason: str | None = None,
+) -> Fields:
+    # A provider that covered no energy does not make the figure a mixed one.
+    used = [part for part in parts if part["energy_j"]] or parts[:1]
+    facts: Fields = {key: _get_common(used, key) for key in _WHO}
+    facts["provider"] = " + ".join(dict.fromkeys(part["provider"] for part in used))
+    facts["source"] = "; ".join(dict.fromkeys(p["source"] for p in used if p["source"])) or None
+    reasons = [reason] if reason else []
+    for key in ("scope", "basis"):
+        if len({part[key] for part in used}) > 1:
+            facts[key] = MIXED
+    if MIXED in (facts["scope"], facts["basis"]):
+        reasons.append(f"grams of different quantities are added: {_format_shares(used)}")
+    stale_j = sum(interval["energy_j"] for interval in intervals if interval["stale"])
+    energy_j = sum(interval["energy_j"] for interval in intervals)
+    if stale_j:
+        hours = MAX_AGE_S / 3_600
+        reasons.append(f"{stale_j / energy_j:.0%} of the energy at a factor over {hours:g} h old")
+    known_g = [part["co2_g"] for part in parts if part["co2_g"] is not None]
+    co2_g = sum(known_g) if known_g else None
+    rates = {interval["g_per_kwh"] for interval in intervals}
+    if len(rates) == 1:
+        g_per_kwh = rates.pop()
+    elif energy_j:
+        weighted = sum(interval["energy_j"] * interval["g_per_kwh"] for interval in intervals)
+        g_per_kwh = weighted / energy_j
+    elif intervals:
+        g_per_kwh = intervals[-1]["g_per_kwh"]
+    estimates = {interval["estimated"] for interval in intervals}
+    return {
+        **facts,
+        "g_per_kwh": g_per_kwh,
+        "reason": "; ".join(reasons) or None,
+        "fallback_from": failures,
+        "estimated": True if True in estimates else _get_only(estimates),
+        "stale_fraction": stale_j / energy_j if energy_j else None,
+        "co2_g": co2_g,
+        "parts": parts,
+        "intervals": intervals,
+    }
+
+
+def _get_common(parts: list[Fields], key: str) -> Any:
+    return _get_only({part[key] for part in parts})
+
+
+def _get_only(values: set[Any]) -> Any:
+    return next(iter(values)) if len(values) == 1 else None
+
+
+def _format_shares(parts: list[Fields]) -> str:
+    total_j = sum(part["energy_j"] for part in parts)
+    shares = []
+    for part in parts:
+        what = f"{part['scope'] or 'scope not given'}, {part['basis'] or 'basis not given'}"
+        shares.append(f"{part['energy_j'] / total_j:.0%} {part['provider']} ({what})")
+    return ", ".join(shares)

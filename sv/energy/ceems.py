@@ -1,0 +1,238 @@
+"""A Slurm job's totals as CEEMS has them, beside what our own meter says of the same job.
+
+CEEMS apportions a node's power to its jobs; our meter reads counters of the parts. Both figures are
+kept, with their ratio; an imported one is never added to ours.
+Source: CEEMS API server 0.10, GET /api/v1/units, 2026-11.
+"""
+
+import base64
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sv.energy.carbon.factor import is_usable
+from sv.energy.carbon.fetch import FetchError, fetch_json
+from sv.energy.carbon.utc import format_utc, parse_utc
+from sv.energy.sidecar import SCHEMA as SIDECAR_SCHEMA
+from sv.energy.units import kwh_from_j
+from sv.errors import SvError, UsageError
+from sv.files import read_json
+
+SCHEMA = "energy-imported/1"
+MS_PER_S = 1_000
+LAG_S = 20 * 60.0  # its data base is written every 15 minutes, after a scrape: CEEMS 0.10 docs
+EDGE_S = 2.0  # Slurm and our meter read different clocks
+GPU = "gpu_board"
+WHOLE = {"node", "gpu_module"}  # boundaries that hold processor and boards
+Fields = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Which job, and as whom it is asked for.
+
+    Attributes:
+        url: Address of the API server, without ``/api``.
+        cluster: Identifier of the cluster there.
+        job: Slurm's job id.
+        user: User that the server is to answer.
+        user_header: Header in which it expects the user.
+        basic_auth: ``user:password`` of the server; written nowhere.
+    """
+
+    url: str
+    cluster: str
+    job: str
+    user: str
+    user_header: str = "X-Grafana-User"
+    basic_auth: str | None = None
+
+
+def import_job(job: Job, sidecars: Sequence[Path], now_s: float) -> Fields:
+    """Ask for a job's totals and put our own energy of the same job beside them.
+
+    Args:
+        job: The job.
+        sidecars: Ours; attempts that lie outside the job's time are left out, and counted.
+        now_s: Unix time.
+
+    Returns:
+        What ``ceems.json`` holds: ``imported`` totals, ``ours``, and ``ratio`` (ours / CEEMS).
+
+    Raises:
+        SvError: The server does not answer, knows no such job, or a sidecar cannot be read.
+        UsageError: The address has a password in it.
+    """
+    if "@" in job.url:
+        raise UsageError("--url must hold no user and no password: it is written into the file")
+    units = _fetch_units(job)
+    imported = _sum_units(units, now_s)
+    ours = _sum_ours(sidecars, imported["spans"])
+    return {
+        "schema": SCHEMA,
+        "kind": "imported",
+        "source": {
+            "system": "CEEMS",
+            "url": job.url,
+            "cluster": job.cluster,
+            "job": job.job,
+            "retrieved_utc": format_utc(now_s),
+        },
+        "imported": imported,
+        "ours": ours,
+        "ratio": {
+            key: _divide(ours[key], imported[key]) for key in ("cpu_kwh", "gpu_kwh", "energy_kwh")
+        },
+        "ratio_reason": _explain_ratio(ours, imported),
+    }
+
+
+def _fetch_units(job: Job) -> list[Fields]:
+    headers = {job.user_header: job.user}
+    if job.basic_auth:
+        word = base64.b64encode(job.basic_auth.encode()).decode("ascii")
+        headers["Authorization"] = f"Basic {word}"
+    query = {"cluster_id": job.cluster, "uuid": job.job}
+    try:
+        answer = fetch_json(f"{job.url.rstrip('/')}/api/v1/units", query, headers)
+        if not isinstance(answer, dict) or answer.get("status") != "success":
+            raise FetchError("the server does not say success")
+        units = answer.get("data")
+        if units is not None and not isinstance(units, list):
+            raise FetchError("no list of jobs in the answer")
+    except FetchError as error:
+        raise SvError(f"CEEMS at {job.url}: {error}") from error
+    # The server may answer with more than was asked for; another job's energy is not this one's.
+    found = [unit for unit in units or [] if isinstance(unit, dict) and unit.get("uuid") == job.job]
+    if not found:
+        raise SvError(
+            f"CEEMS at {job.url} has no job {job.job} of user {job.user} in cluster {job.cluster}; "
+            "a job appears there up to 15 minutes after its start"
+        )
+    return found
+
+
+def _sum_units(units: list[Fields], now_s: float) -> Fields:
+    """Add up the runs of a job: one that was requeued has several under one id."""
+    spans = [_read_span(unit) for unit in units]
+    ends = [end_s for _, end_s in spans]
+    cpu, gpu = (
+        _sum_known(
+            [_read_number(unit, f"total_{part}_energy_usage_kwh", "total") for unit in units]
+        )
+        for part in ("cpu", "gpu")
+    )
+    emissions: dict[str, float] = {}
+    for unit in units:
+        for part in ("cpu", "gpu"):
+            for key, value in _read_map(unit, f"total_{part}_emissions_gms").items():
+                if _is_figure(value):
+                    provider = key.removesuffix("_total")
+                    emissions[provider] = emissions.get(provider, 0.0) + value
+    return {
+        "energy_kwh": _sum_known([cpu, gpu]),
+        "cpu_kwh": cpu,
+        "gpu_kwh": gpu,
+        "co2_g": dict(sorted(emissions.items())),
+        "boundary": "cpu: the host's power apportioned to the job; gpu: its boards",
+        "runs": len(units),
+        "state": units[-1].get("state"),
+        "spans": [[None if at_s is None else format_utc(at_s) for at_s in span] for span in spans],
+        # A running job, and one that has just ended, will have more.
+        "final": all(end_s is not None and now_s - end_s > LAG_S for end_s in ends),
+    }
+
+
+def _read_span(unit: Fields) -> tuple[float | None, float | None]:
+    times = []
+    for key in ("started_at_ts", "ended_at_ts"):
+        value = unit.get(key)
+        times.append(value / MS_PER_S if is_usable(value) else None)
+    return times[0], times[1]
+
+
+def _sum_ours(sidecars: Sequence[Path], spans: list[list[str | None]]) -> Fields:
+    """Add up the energy of the attempts of our sidecars that lie in one of the job's runs."""
+    by_boundary: dict[str, float] = {}
+    energies, fractions, used, left_out = [], [], [], []
+    for path in sidecars:
+        sidecar = read_json(path)
+        if not isinstance(sidecar, dict) or sidecar.get("schema") != SIDECAR_SCHEMA:
+            raise SvError(f"{path}: not a sidecar of the meter ('{SIDECAR_SCHEMA}')")
+        for attempt in sidecar["attempts"]:
+            label = f"{path.name}, attempt {attempt['attempt']}"
+            why = _explain_outside(attempt, spans)
+            if why is not None:
+                left_out.append(f"{label}: {why}")
+                continue
+            used.append(label)
+            energies.append(attempt["energy_kwh"])
+            fractions.append((attempt["energy_kwh"], attempt["measured_fraction"]))
+            for channel in attempt["channels"]:
+                if channel["in_total"] and channel["energy_j"] is not None:
+                    boundary = channel["boundary"]
+                    kwh = kwh_from_j(channel["energy_j"])
+                    by_boundary[boundary] = by_boundary.get(boundary, 0.0) + kwh
+    energy_kwh = _sum_known(energies)
+    # What holds both, and a share of a machine, cannot be split into the two.
+    is_split = WHOLE.isdisjoint(by_boundary) and math.isclose(
+        sum(by_boundary.values()), energy_kwh or 0.0, rel_tol=1e-6
+    )
+    rest = [kwh for boundary, kwh in by_boundary.items() if boundary != GPU]
+    measured_kwh = sum(kwh * share for kwh, share in fractions if kwh and share)
+    return {
+        "energy_kwh": energy_kwh,
+        "cpu_kwh": sum(rest) if rest and is_split else None,
+        "gpu_kwh": by_boundary.get(GPU) if is_split else None,
+        "measured_fraction": measured_kwh / energy_kwh if energy_kwh else None,
+        "by_boundary_kwh": dict(sorted(by_boundary.items())),
+        "attempts": used,
+        "left_out": left_out,
+    }
+
+
+def _explain_outside(attempt: Fields, spans: list[list[str | None]]) -> str | None:
+    start_s = parse_utc(attempt["started_utc"])
+    end_s = start_s + attempt["duration_s"]
+    for begun, ended in spans:
+        after_begin = begun is not None and start_s >= parse_utc(begun) - EDGE_S
+        if after_begin and (ended is None or end_s <= parse_utc(ended) + EDGE_S):
+            return "its energy is not known" if attempt["energy_kwh"] is None else None
+    return "not in the time of the job"
+
+
+def _read_map(unit: Fields, key: str) -> Fields:
+    value = unit.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _read_number(unit: Fields, key: str, name: str) -> float | None:
+    value = _read_map(unit, key).get(name)
+    return float(value) if _is_figure(value) else None
+
+
+def _is_figure(value: object) -> bool:
+    return is_usable(value) or (value == 0 and not isinstance(value, bool))
+
+
+def _sum_known(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def _divide(ours: float | None, theirs: float | None) -> float | None:
+    return ours / theirs if ours is not None and theirs else None
+
+
+def _explain_ratio(ours: Fields, imported: Fields) -> str | None:
+    """Say where the ratio of the totals does not compare like with like."""
+    if not ours["attempts"]:
+        return "no attempt of ours lies in the time of the job"
+    if WHOLE.isdisjoint(ours["by_boundary_kwh"]):
+        if bool(imported["gpu_kwh"]) and GPU not in ours["by_boundary_kwh"]:
+            return "CEEMS counts GPUs that our figure lacks"
+        if GPU in ours["by_boundary_kwh"] and not imported["gpu_kwh"]:
+            return "our figure has GPUs that CEEMS lacks"
+    return None

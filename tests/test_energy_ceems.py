@@ -1,0 +1,147 @@
+"""A Slurm job's totals imported from a web service that answers as CEEMS's API server does."""
+
+import base64
+import gzip
+import json
+
+import pytest
+from local_server import serve
+
+JOB = 1_795_000_000_000  # 2026-11-18T11:06:40Z, in ms
+START = "2026-11-18T11:06:45.000Z"
+
+
+def unit(**more):
+    return {
+        "uuid": "1234",
+        "cluster_id": "slurm-0",
+        "state": "COMPLETED",
+        "started_at_ts": JOB,
+        "ended_at_ts": JOB + 3_600_000,
+        "total_cpu_energy_usage_kwh": {"total": 0.5},
+        "total_gpu_energy_usage_kwh": {"total": 1.5},
+        "total_cpu_emissions_gms": {"rte_total": 10, "owid_total": 22.0},
+        "total_gpu_emissions_gms": {"rte_total": 30, "owid_total": 66.0},
+        **more,
+    }
+
+
+def success(*units):
+    return 200, {"status": "success", "data": list(units), "warnings": []}
+
+
+@pytest.fixture
+def energy(tmp_path):
+    """A folder with the sidecar of a training: an attempt in the job, and one of the day before."""
+    channels = [
+        {"boundary": "cpu_package", "energy_j": 1.44e6, "in_total": True},
+        {"boundary": "gpu_board", "energy_j": 5.04e6, "in_total": True},
+        {"boundary": "psys", "energy_j": 9e9, "in_total": False},
+    ]
+    one = {
+        "attempt": 1, "started_utc": "2026-11-17T10:00:00.000Z", "duration_s": 60.0,
+        "energy_kwh": 0.1, "measured_fraction": 1.0, "channels": [],
+    }  # fmt: skip
+    two = {
+        "attempt": 2, "started_utc": START, "duration_s": 3500.0, "energy_kwh": 1.8,
+        "measured_fraction": 1.0, "channels": channels,
+    }  # fmt: skip
+    sidecar = {"schema": "energy-sidecar/1", "attempts": [one, two]}
+    folder = tmp_path / "energy"
+    folder.mkdir()
+    (folder / "05_train.json").write_text(json.dumps(sidecar))
+    return folder
+
+
+@pytest.fixture
+def ceems(run_cli, energy):
+    """Run the program against ``answer``; give what it wrote (None if nothing) and the rest."""
+
+    def run(answer, *options, **environ):
+        with serve(answer) as (url, asked):
+            argv = ["--url", url, "--cluster", "slurm-0", "--job", "1234", "--user", "ann"]
+            argv += [*options, energy / "ceems.json"]
+            done = run_cli("sv.bin.ceems", *argv, check=False, env=environ)
+        out = energy / "ceems.json"
+        return json.loads(out.read_text()) if out.exists() else None, done, asked
+
+    return run
+
+
+def test_a_job_beside_our_own_figures(ceems):
+    record, done, asked = ceems(lambda _: success(unit()))
+    assert done.returncode == 0, done.stderr
+    assert asked[0].path == "/api/v1/units"
+    assert asked[0].query == {"cluster_id": "slurm-0", "uuid": "1234"}
+    assert asked[0].headers["x-grafana-user"] == "ann"
+    assert record["kind"] == "imported" and record["schema"] == "energy-imported/1"
+    assert record["imported"]["energy_kwh"] == 2.0
+    assert record["imported"]["co2_g"] == {"owid": 88.0, "rte": 40.0}
+    assert record["ours"]["attempts"] == ["05_train.json, attempt 2"]
+    assert record["ours"]["energy_kwh"] == 1.8
+    assert record["ratio"] == pytest.approx(
+        {"cpu_kwh": 0.8, "gpu_kwh": 1.4 / 1.5, "energy_kwh": 0.9}
+    )
+    assert record["ratio_reason"] is None
+    assert "energy_kwh: ours 1.8, CEEMS 2, ratio 0.9" in done.stdout
+    assert "left out: 05_train.json, attempt 1: not in the time of the job" in done.stderr
+
+
+def test_gzip_user_header_and_basic_auth_from_the_environment(ceems, energy):
+    body = gzip.compress(json.dumps(success(unit())[1]).encode())
+
+    def answer(asked):
+        word = base64.b64decode(asked.headers.get("authorization", "")[6:]).decode()
+        if word != "ann:pa55" or asked.headers.get("x-ceems-user") != "ann":
+            return 401, {"status": "error", "error": "who are you, ann:pa55"}
+        return 200, body, {"Content-Encoding": "gzip"}
+
+    options = ("--user-header", "X-Ceems-User")
+    _, done, _ = ceems(answer, *options)
+    assert done.returncode == 1 and "HTTP 401 Unauthorized" in done.stderr
+    record, done, asked = ceems(answer, *options, CEEMS_BASIC_AUTH="ann:pa55")
+    assert done.returncode == 0 and asked[0].headers["accept-encoding"] == "gzip"
+    assert record["imported"]["energy_kwh"] == 2.0
+    assert not [path for path in energy.iterdir() if b"pa55" in path.read_bytes()]
+    assert "pa55" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ((500, {"status": "error", "errorType": "internal"}), "HTTP 500"),
+        ((200, {"status": "error", "error": "no"}), "does not say success"),
+        ((200, b"<html>"), "not JSON"),
+        (success(), "no job 1234 of user ann in cluster slurm-0"),
+        ((200, {"status": "success", "data": None}), "no job 1234"),
+        ((200, {"status": "success", "data": {"a": 1}}), "no list of jobs"),
+        (success(unit(uuid="999")), "no job 1234"),
+    ],
+)
+def test_no_job_is_an_error_in_one_line(ceems, answer, message):
+    record, done, _ = ceems(lambda _: answer)
+    assert done.returncode == 1 and record is None
+    assert message in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_password_in_the_address_is_refused(run_cli, tmp_path):
+    argv = ["--url", "http://a:b@127.0.0.1:1", "--cluster", "c", "--job", "1", "--user", "ann"]
+    done = run_cli("sv.bin.ceems", *argv, tmp_path / "ceems.json", check=False)
+    assert done.returncode == 2 and "no password" in done.stderr
+
+
+def test_unknown_totals_stay_unknown_and_a_running_job_is_not_final(ceems):
+    job = unit(ended_at_ts=0, state="RUNNING", total_cpu_energy_usage_kwh={})
+    job["total_gpu_energy_usage_kwh"] = {"total": 0}
+    record, done, _ = ceems(lambda _: success(job))
+    assert record["imported"]["cpu_kwh"] is None and record["ratio"]["cpu_kwh"] is None
+    assert record["imported"]["final"] is False and "ask again" in done.stderr
+    assert record["ratio"]["energy_kwh"] is None
+    assert record["ratio_reason"] == "our figure has GPUs that CEEMS lacks"
+
+
+def test_the_runs_of_a_requeued_job_are_summed(ceems):
+    early = unit(started_at_ts=JOB - 90_000_000, ended_at_ts=JOB - 88_000_000)
+    record, _, _ = ceems(lambda _: success(early, unit()))
+    assert record["imported"]["runs"] == 2 and record["imported"]["energy_kwh"] == 4.0
+    assert len(record["ours"]["attempts"]) == 1

@@ -1,0 +1,257 @@
+"""Carbon over the whole way: a metered stage asks services, its sidecar is costed anew."""
+
+import json
+import re
+import signal
+import sys
+import time
+
+import pytest
+from carbon_services import NOW, TOKEN, france, rte_answer, zone_answer
+from local_server import serve
+from metered import DRAM, PACKAGE, Runner, end, head, sample, write_journal
+
+from sv.energy.carbon.electricity_maps import fetch_history as fetch_zone_history
+from sv.energy.carbon.fetch import FetchError
+from sv.energy.carbon.rte import fetch_history
+from sv.energy.carbon.utc import format_utc, parse_utc
+from sv.energy.sidecar import write_sidecar
+
+T0 = parse_utc("2026-11-22T10:00:00Z")
+BURN = "import time\nt = time.time() + %s\nwhile time.time() < t: pass"
+
+
+def settings(*lines):
+    return "\n".join(['country = "FRA"', "period_s = 0.05", *lines, ""])
+
+
+def find_leaks(folder):
+    return [p for p in folder.rglob("*") if p.is_file() and TOKEN.encode() in p.read_bytes()]
+
+
+def test_a_factor_that_changes_while_a_stage_runs(tmp_path):
+    def answer(_):
+        is_later = len(questions) > 4
+        return rte_answer(100, at="2026-11-22T10:30:00Z") if is_later else rte_answer(20)
+
+    with serve(answer) as (url, questions):
+        lines = ['carbon = ["rte", "owid"]', f'rte_url = "{url}"', "carbon_refresh_s = 0.2"]
+        meter = Runner(tmp_path, settings(*lines, "pue = 2.0"))
+        status, _, err = meter.run(sys.executable, "-c", BURN % 2.5)
+    assert status == 0, err
+    sidecar = meter.sidecar()
+    carbon = sidecar["carbon"]
+    assert (carbon["provider"], carbon["scope"], carbon["basis"]) == ("rte", "direct", "production")
+    assert [interval["g_per_kwh"] for interval in carbon["intervals"]] == [20.0, 100.0]
+    joules = [interval["energy_j"] for interval in carbon["intervals"]]
+    assert sum(joules) / 3.6e6 == pytest.approx(sidecar["energy_kwh"], rel=1e-9)
+    by_hand_g = 2.0 * (joules[0] * 20 + joules[1] * 100) / 3.6e6
+    assert sidecar["co2_g"] == pytest.approx(by_hand_g, rel=1e-9)
+    assert 20 < carbon["g_per_kwh"] < 100
+    factors = [line for line in meter.journal.read_text().splitlines() if '"factor"' in line]
+    assert len(factors) == 2
+
+
+def test_a_meter_that_is_killed_has_its_factor(tmp_path):
+    with serve(lambda _: rte_answer(20)) as (url, _):
+        meter = Runner(tmp_path, settings('carbon = ["rte"]', f'rte_url = "{url}"'))
+        process = meter.start(sys.executable, "-c", BURN % 20)
+        deadline = time.monotonic() + 15
+        while not (meter.journal.exists() and '"factor"' in meter.journal.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=15)
+    deadline = time.monotonic() + 15
+    while "left alone" in meter.rebuild().stderr:
+        assert time.monotonic() < deadline
+    sidecar = meter.sidecar()
+    assert sidecar["status"] == "interrupted" and sidecar["carbon"]["provider"] == "rte"
+    assert sidecar["co2_g"] == pytest.approx(sidecar["energy_kwh"] * 20)
+
+
+def test_the_token_is_written_nowhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMAPS_API_TOKEN", TOKEN)
+    answers = [(401, {"error": TOKEN}), zone_answer(50)]
+    for answer in answers:
+        with serve(lambda _, answer=answer: answer) as (url, asked):
+            lines = ['carbon = ["electricity_maps", "owid"]', f'electricity_maps_url = "{url}"']
+            meter = Runner(tmp_path, settings(*lines))
+            status, out, err = meter.run(sys.executable, "-c", BURN % 0.3)
+        assert status == 0 and asked[0].headers["auth-token"] == TOKEN
+        assert TOKEN not in out + err
+    sidecar = meter.sidecar()
+    first, second = (attempt["carbon"] for attempt in sidecar["attempts"])
+    assert first["provider"] == "owid" and first["scope"] == "lifecycle"
+    assert first["fallback_from"] == ["electricity_maps: HTTP 401 Unauthorized"]
+    assert (second["provider"], second["basis"]) == ("electricity_maps", "consumption")
+    assert second["estimated"] is True and second["fallback_from"] == []
+    assert len(list(tmp_path.rglob("*"))) >= 3 and not find_leaks(tmp_path)
+
+
+def test_nothing_is_asked_unless_the_config_says_so(tmp_path):
+    with serve(lambda _: rte_answer(20)) as (url, asked):
+        lines = [f'rte_url = "{url}"', f'electricity_maps_url = "{url}"']
+        meter = Runner(tmp_path, settings(*lines))
+        assert meter.run("true")[0] == 0
+    assert not asked and meter.sidecar()["carbon"]["provider"] == "owid"
+
+
+@pytest.fixture
+def energy(tmp_path):
+    """A stage of 1,800 s at 2 kW (1 kWh) from 10:00, with its journal."""
+    journal = tmp_path / "energy" / "05_train.journal.jsonl"
+    lines = [head(PACKAGE, DRAM, started_utc="2026-11-22T10:00:00.000Z")]
+    for second in range(0, 1801, 10):
+        raw = {"rapl__package__0": 1_500_000_000 * second, "rapl__dram__0": 500_000_000 * second}
+        lines.append(sample(float(second), **{k: v % 262_143_328_850 for k, v in raw.items()}))
+    write_journal(journal, *lines, end(1800.0))
+    write_sidecar(journal)
+    return journal.parent
+
+
+def read(folder, label):
+    return json.loads((folder / "recost" / f"05_train.{label}.json").read_text())
+
+
+def test_old_energy_at_another_factor(run_cli, energy):
+    sidecar = energy / "05_train.json"
+    before = sidecar.read_bytes()
+    assert json.loads(before)["energy_kwh"] == pytest.approx(1.0)
+    done = run_cli(
+        "sv.bin.recost", "--provider", "owid", "--country", "deu", "--year", 2023, sidecar
+    )
+    record = read(energy, "owid-DEU-2023")
+    assert record["energy_kwh"] == json.loads(before)["energy_kwh"]
+    assert record["co2_g"] == pytest.approx(1.5 * 371.311), "the sidecar's PUE"
+    assert record["old"]["co2_g"] == pytest.approx(75.0)
+    assert record["ratio"] == pytest.approx(1.5 * 371.311 / 75)
+    assert record["carbon"]["scope"] == "lifecycle"
+    row = done.stdout.splitlines()[1].split()
+    assert row[1:5] == ["1", "75", "557", "7.43"]
+    words = ["--provider", "fixed", "--g-per-kwh", 12.5, "--source", "contract"]
+    run_cli("sv.bin.recost", *words, sidecar)
+    assert read(energy, "fixed")["carbon"]["source"] == "contract"
+    assert read(energy, "fixed")["co2_g"] == pytest.approx(18.75)
+    assert sidecar.read_bytes() == before
+
+
+def test_old_energy_at_rtes_history(run_cli, energy, tmp_path):
+    with serve(lambda a: rte_answer(10, 20, 40, at="2026-11-22T09:45:00Z")) as (url, _):
+        (tmp_path / "energy.toml").write_text(f'country = "FRA"\nrte_url = "{url}"\n')
+        argv = ["--provider", "rte", "--config", tmp_path / "energy.toml"]
+        run_cli("sv.bin.recost", *argv, energy / "05_train.json")
+    record = read(energy, "rte-FRA")
+    assert [i["g_per_kwh"] for i in record["carbon"]["intervals"]] == [20.0, 40.0]
+    assert record["co2_g"] == pytest.approx(1.5 * (0.5 * 20 + 0.5 * 40), rel=1e-3)
+    assert record["carbon"]["scope"] == "direct"
+    (energy / "05_train.journal.jsonl").unlink()
+    done = run_cli("sv.bin.recost", "--provider", "rte", energy / "05_train.json", check=False)
+    assert done.returncode == 1 and "needs the journal" in done.stderr
+
+
+def test_a_history_that_fails_has_no_fallback(run_cli, energy, tmp_path):
+    with serve(lambda _: (403, {"error": TOKEN})) as (url, _):
+        (tmp_path / "energy.toml").write_text(
+            f'country = "FRA"\nelectricity_maps_url = "{url}"\ng_per_kwh = 3\n'
+            'g_per_kwh_source = "x"\n'
+        )
+        argv = ["--provider", "electricity_maps", "--config", tmp_path / "energy.toml"]
+        argv.append(energy / "05_train.json")
+        done = run_cli("sv.bin.recost", *argv, check=False, env={"EMAPS_API_TOKEN": TOKEN})
+        assert done.returncode == 1 and "electricity_maps: HTTP 403 Forbidden" in done.stderr
+        assert not (energy / "recost").exists() and TOKEN not in done.stderr
+        done = run_cli("sv.bin.recost", *argv, check=False, env={"EMAPS_API_TOKEN": ""})
+        assert done.returncode == 1 and "EMAPS_API_TOKEN" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "message"),
+    [
+        (["--provider", "owid"], 1, "no country given"),
+        (["--provider", "owid", "--country", "XYZ"], 2, "no carbon factor for country"),
+        (["--provider", "fixed"], 2, "'fixed' if and only if g_per_kwh"),
+        (["--provider", "fixed", "--g-per-kwh", "5"], 2, "needs g_per_kwh_source"),
+        (["--provider", "rte", "--country", "DEU"], 2, "knows France alone"),
+        (["--provider", "nobody"], 2, "invalid choice"),
+    ],
+)
+def test_wrong_command_lines(run_cli, energy, argv, status, message):
+    done = run_cli("sv.bin.recost", *argv, energy / "05_train.json", check=False)
+    assert done.returncode == status and message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_file_that_is_no_sidecar(run_cli, tmp_path):
+    (tmp_path / "05_train.json").write_text("{}")
+    argv = ["--provider", "owid", "--country", "FRA", tmp_path / "05_train.json"]
+    done = run_cli("sv.bin.recost", *argv, check=False)
+    assert done.returncode == 1 and "not a sidecar" in done.stderr
+
+
+def paged(values, at):
+    """Answer page by page, as asked."""
+    results = rte_answer(*values, at=at)[1]["results"]
+    records = [(parse_utc(record["date_heure"]), record) for record in results]
+
+    def answer(asked):
+        if not asked.path.startswith("/eco2mix-national-tr"):
+            return 200, {"results": []}
+        begin, end = re.findall(r"date'([^']*)'", asked.query["where"])
+        span = (parse_utc(begin), parse_utc(end))
+        found = [r for at_s, r in records if span[0] <= at_s <= span[1]]
+        offset, limit = int(asked.query["offset"]), int(asked.query["limit"])
+        assert limit <= 100 and offset + limit < 10_000, "the service refuses more"
+        return 200, {"total_count": len(found), "results": found[offset : offset + limit]}
+
+    return answer
+
+
+def test_history_is_read_in_pages_and_windows():
+    days = 40
+    values = [10 + n % 90 for n in range(96 * days)]
+    start_s = parse_utc("2026-09-01T00:00:00Z")
+    with serve(paged(values, "2026-09-01T00:00:00Z")) as (url, asked):
+        factors = fetch_history(france(url, "rte"), start_s, start_s + 86_400 * days)
+    assert [factor.g_per_kwh for factor in factors] == values
+    assert len(asked) > 38
+    starts = [parse_utc(factor.valid_from_utc) for factor in factors]
+    assert starts == [start_s + 900 * n for n in range(96 * days)]
+
+
+def test_older_days_come_from_the_consolidated_set():
+    def answer(asked):
+        old = asked.path == "/eco2mix-national-cons-def/records"
+        return rte_answer(31, 33) if old else (200, {"results": []})
+
+    start_s = parse_utc(NOW)
+    with serve(answer) as (url, _):
+        factors = fetch_history(france(url, "rte"), start_s, start_s + 1800)
+    assert [factor.g_per_kwh for factor in factors] == [31.0, 33.0]
+    assert "cons-def" in factors[0].source
+
+
+def test_history_of_electricity_maps_is_asked_ten_days_at_a_time():
+    def answer(asked):
+        begin, end = parse_utc(asked.query["start"]), parse_utc(asked.query["end"])
+        hours = range(int(begin // 3600), int(end // 3600))
+        data = [zone_answer(50 + h % 24, datetime=format_utc(h * 3600))[1] for h in hours]
+        data[3]["carbonIntensity"] = None
+        return 200, {"zone": "FR", "data": data}
+
+    with serve(answer) as (url, asked):
+        config = france(url, "electricity_maps")
+        factors = fetch_zone_history(config, {"EMAPS_API_TOKEN": TOKEN}, T0, T0 + 86_400 * 12)
+    assert len(asked) == 2 and asked[0].path == "/v3/carbon-intensity/past-range"
+    assert len(factors) == 12 * 24 + 2 - 2, "two hours are unknown"
+
+
+def test_a_service_that_never_turns_the_page():
+    page = rte_answer(*[20] * 100)
+    with (
+        serve(lambda _: page) as (url, asked),
+        pytest.raises(FetchError, match="more than 6000 records"),
+    ):
+        fetch_history(france(url, "rte"), T0, T0 + 3600)
+    assert len(asked) == 60
