@@ -10,6 +10,8 @@ model=            # model name, required
 config=           # training config, required (conf/train.toml)
 ngpu=0            # 0: CPU, 1: the first visible GPU
 num_threads=2     # CPU threads
+max_kwh=          # energy of this attempt at which to save a checkpoint and end (no limit)
+max_steps=        # end after so many steps, without a final model: to see what they cost (no limit)
 resume=true       # true|false: false moves an earlier run to <exp-dir>/.backup and begins again
 # End configuration section.
 . utils/parse_options.sh
@@ -35,9 +37,13 @@ if [ "$resume" = false ]; then
   if [ -d "$backup" ]; then printf '%s: moved the earlier run to %s\n' "$0" "$backup" >&2; fi
 fi
 
+limits=()
+if [ -n "$max_kwh" ]; then limits+=(--max-kwh "$max_kwh"); fi
+if [ -n "$max_steps" ]; then limits+=(--max-steps "$max_steps"); fi
+
 . steps/compute_environment.sh "$num_threads"
 read -ra cmd <<<"$cmd"
 printf '%s: training %s, log is %s\n' "$0" "$model" "$exp_dir/log/train.log" >&2
 "${cmd[@]}" --num-threads "$num_threads" --gpu "$ngpu" "$exp_dir/log/train.log" \
   python3 -m sv.bin.train --model "$model" --config "$config" --ngpu "$ngpu" \
-  --num-threads "$num_threads" "$egs_dir" "$exp_dir"
+  --num-threads "$num_threads" "${limits[@]}" "$egs_dir" "$exp_dir"

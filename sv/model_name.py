@@ -1,13 +1,15 @@
 """The grammar of model names: ``resnet{depth}_d[_{blocks}]`` and ``resnet{depth}[..]_w{factor}``.
 
 The name is the whole description of an embedding network: stage table and width. There is one
-spelling for each network, so ``format_model_name(parse_model_name(name)) == name``.
+spelling for each network, so ``format_model_name(parse_model_name(name)) == name``. Names of other
+architectures are lines in `ARCHITECTURES`.
 """
 
 import difflib
 import re
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 from sv.errors import UsageError
 
@@ -23,6 +25,14 @@ STAGE_TABLE: dict[int, tuple[tuple[int, int, int, int], int]] = {
 }
 BASE_CHANNELS = (128, 128, 256, 256)  # the study, section 5.1
 
+RESNET = "sv.nnet.xvector"
+# Names, as a pattern that fits one spelling of each network -> the module whose
+# `build_network(name, input_dim, embedding_dim, pooling)` builds it (docs/adding-a-model.md).
+# By the module's name: whoever only checks a name must not pay for `import torch`.
+ARCHITECTURES: dict[str, str] = {
+    r"resnet.*": RESNET,  # which of these exist is the grammar below
+}
+
 # No network has a number of more digits; int and Decimal refuse endless ones with a traceback.
 _NAME = re.compile(
     r"resnet(?P<depth>\d{1,4})"
@@ -34,7 +44,7 @@ _NAME = re.compile(
 
 @dataclass(frozen=True)
 class ModelName:
-    """What a name says: ``depth`` picks the family, ``blocks`` and ``width`` the network."""
+    """What a ResNet's name says: ``depth`` picks the family, the rest the network."""
 
     depth: int
     blocks: tuple[int, int, int, int]
@@ -56,8 +66,43 @@ class ModelName:
         return 2 + self.convs_per_block * sum(self.blocks)
 
 
+def find_architecture(name: str) -> str | None:
+    """Give the module that builds the network of a name; None if no architecture has such names."""
+    for pattern, module in ARCHITECTURES.items():
+        if re.fullmatch(pattern, name, re.ASCII):
+            return module
+    return None
+
+
+def check_model_name(name: str) -> None:
+    """Refuse a name that stands for no network of any architecture.
+
+    Raises:
+        UsageError: See `parse_model_name`.
+    """
+    if find_architecture(name) == RESNET:
+        parse_model_name(name)
+    elif find_architecture(name) is None:
+        others = [pattern for pattern, module in ARCHITECTURES.items() if module != RESNET]
+        known = f", or a name that fits {' or '.join(others)}" if others else ""
+        raise UsageError(f"unknown model '{name}'{_suggest(name)}{known}")
+
+
+def describe_model_name(name: str) -> dict[str, Any]:
+    """Give what a name alone says of its network: for a ResNet blocks, channels and layers.
+
+    Raises:
+        UsageError: See `parse_model_name`.
+    """
+    check_model_name(name)
+    if find_architecture(name) != RESNET:
+        return {}
+    model = parse_model_name(name)
+    return {"blocks": model.blocks, "channels": model.channels, "layers": model.layers}
+
+
 def parse_model_name(name: str) -> ModelName:
-    """Parse a model name.
+    """Parse the name of a ResNet.
 
     Raises:
         UsageError: The name is not of the grammar, or is another spelling of a right name; the

@@ -113,6 +113,33 @@ def test_model_info_gives_the_numbers_of_the_study(run_cli):
         assert info["gmac"] == pytest.approx(gmac, abs=0.01), info["name"]
 
 
+def test_without_the_cost_nothing_is_built(run_cli):
+    info = json.loads(run_cli("sv.bin.model_info", "--cost", "false", "resnet419_d").stdout)
+    assert info == {
+        "name": "resnet419_d",
+        "blocks": [4, 44, 87, 4],
+        "channels": [128, 128, 256, 256],
+        "layers": 419,
+    }
+
+
+def test_the_cost_is_of_the_configs_parts(run_cli, tmp_path):
+    """Plain statistics have no attention network: two layers less, with their biases."""
+    tiny = (ROOT / "tests/egs/tiny/conf/train.toml").read_text()
+    heads = tiny.replace("[margin]", '[margin]\nhead = "sub_centre_aam"')
+    infos = []
+    for text in (tiny, heads + '\n[network]\npooling = "mean_std"\n'):
+        (tmp_path / "train.toml").write_text(text)
+        argv = ["--config", tmp_path / "train.toml", "--input-dim", 41, "--speakers", 10]
+        infos.append(json.loads(run_cli("sv.bin.model_info", *argv, "resnet18_w0.0625").stdout))
+    asp, plain = infos
+    dim, bottleneck = 16 * 6, 8  # 41 features by eighths
+    assert asp["parameters"] - plain["parameters"] == 2 * dim * bottleneck + bottleneck + dim
+    assert asp["gmac"] >= plain["gmac"]
+    assert asp["parameters_with_head"] - asp["parameters"] == 10 * 16
+    assert plain["parameters_with_head"] - plain["parameters"] == 3 * 10 * 16
+
+
 def test_wrong_name_is_one_line_with_status_2(run_cli):
     done = run_cli("sv.bin.model_info", "resnet18_d", "ResNet-50-W0.5", check=False)
     assert (done.returncode, done.stdout) == (2, "")

@@ -7,7 +7,7 @@ from pathlib import Path
 from sv.bin.cli import Parser, run
 from sv.errors import UsageError
 from sv.files import read_text
-from sv.model_name import parse_model_name
+from sv.model_name import check_model_name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             names.append(name)
     for name in names:
-        parse_model_name(name)
+        check_model_name(name)
     print("\n".join(dict.fromkeys(names)))
     return 0
 

@@ -3,41 +3,71 @@
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from sv.bin.cli import Parser, positive_int, run
-from sv.model_name import parse_model_name
-from sv.nnet.xvector import EMBEDDING_DIM, compute_cost
+from sv.bin.cli import Parser, positive_int, run, true_or_false
+from sv.model_name import describe_model_name
 
 VOXCELEB2_SPEAKERS = 5994  # of the development part, on which the study trains
+STUDY = {"embedding_dim": 256, "pooling": "asp", "centres": 1, "frames": 350}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a JSON object for one name, a list of them for several."""
     parser = Parser(__doc__)
     parser.add_argument("names", nargs="+", metavar="NAME", help="e.g. resnet50_d_2882")
+    parser.add_argument(
+        "--cost",
+        type=true_or_false,
+        default=True,
+        help="true: count parameters and multiply-accumulates from the built network; "
+        "false: only what the name says, at once (true)",
+    )
+    parser.add_argument(
+        "--config", type=Path, help="conf/train.toml: pooling, head, sizes (the study's)"
+    )
     parser.add_argument("--input-dim", type=positive_int, default=81, help="features a frame (81)")
-    parser.add_argument("--frames", type=positive_int, default=350, help="frames a crop (350)")
+    parser.add_argument("--frames", type=positive_int, help="frames a crop (350, or the config's)")
     parser.add_argument(
         "--speakers", type=positive_int, default=VOXCELEB2_SPEAKERS, help="classes (5994)"
     )
     args = parser.parse_args(argv)
-    models = {name: parse_model_name(name) for name in args.names}
-    infos = []
-    for name, model in models.items():
-        cost = compute_cost(model, args.input_dim, args.frames)
-        infos.append(
-            {
-                "name": name,
-                "blocks": model.blocks,
-                "channels": model.channels,
-                "layers": model.layers,
-                "parameters": cost.parameters,
-                "parameters_with_head": cost.parameters + args.speakers * EMBEDDING_DIM,
-                "gmac": round(cost.gmac, 4),
-            }
-        )
+    infos = [{"name": name, **describe_model_name(name)} for name in args.names]
+    if args.cost:
+        for info in infos:
+            sizes = (args.input_dim, args.frames, args.speakers)
+            info.update(count_cost(info["name"], args.config, *sizes))
     print(json.dumps(infos[0] if len(infos) == 1 else infos, indent=1))
     return 0
+
+
+def count_cost(
+    name: str, path: Path | None, input_dim: int, frames: int | None, speakers: int
+) -> dict[str, Any]:
+    """Count a network's parameters and, of one crop, its multiply-accumulates."""
+    # Not above: torch takes seconds to import, a name needs none of it.
+    from sv.nnet.architectures import compute_cost  # noqa: PLC0415
+    from sv.train.config import read_train_config  # noqa: PLC0415
+
+    parts = dict(STUDY)
+    if path is not None:
+        config = read_train_config(path)
+        parts = {
+            "embedding_dim": config.embedding_dim,
+            "pooling": config.network.pooling,
+            "centres": config.margin.centres,
+            "frames": config.crop_frames,
+        }
+    cost = compute_cost(
+        name, input_dim, frames or parts["frames"], parts["embedding_dim"], parts["pooling"]
+    )
+    return {
+        "parameters": cost.parameters,
+        "parameters_with_head": cost.parameters
+        + speakers * parts["centres"] * parts["embedding_dim"],
+        "gmac": round(cost.gmac, 4),
+    }
 
 
 if __name__ == "__main__":

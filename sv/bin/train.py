@@ -2,41 +2,61 @@
 
 import functools
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from sv.bin.cli import Parser, positive_int, run
+from sv.bin.cli import Parser, positive_float, positive_int, run
 from sv.bin.device import choose_device
+from sv.energy.live import read_live
 from sv.energy.marks import write_mark
-from sv.model_name import parse_model_name
+from sv.model_name import check_model_name
 from sv.train.config import read_train_config
+from sv.train.gauge import EnergyGauge
+from sv.train.memory import explain_out_of_memory
+from sv.train.stopping import Limits
 from sv.train.trainer import Trainer
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train, or go on training, until the last epoch of the config."""
+    """Train, or go on training, until the last epoch of the config, a limit, or a signal."""
     parser = Parser(__doc__)
     parser.add_argument("--model", required=True, help="name, e.g. resnet50_d_2882")
     parser.add_argument("--config", type=Path, required=True, help="conf/train.toml")
     parser.add_argument("--ngpu", type=int, default=0, help="0: CPU, 1: the first visible GPU")
     parser.add_argument("--num-threads", type=positive_int, default=1, help="CPU threads")
+    parser.add_argument("--max-kwh", type=positive_float, help="end at this energy of the attempt")
+    parser.add_argument("--max-steps", type=positive_int, help="end after so many more steps")
     parser.add_argument("egs_dir", type=Path, help="training set, e.g. data/egs")
     parser.add_argument("exp_dir", type=Path, help="where the model goes, e.g. exp/resnet50_d")
     args = parser.parse_args(argv)
-    parse_model_name(args.model)
+    check_model_name(args.model)
+    config = read_train_config(args.config)
     torch.set_num_threads(args.num_threads)
-    Trainer(
-        args.model,
-        read_train_config(args.config),
-        args.egs_dir,
-        args.exp_dir,
-        device=choose_device(args.ngpu),
-        mark=functools.partial(write_mark, os.environ.get("SV_METER_MARKS")),
-    ).run()
-    return 0
+    live = os.environ.get("SV_METER_LIVE")
+    gauge = EnergyGauge(functools.partial(read_live, live) if live else None)
+    limits = Limits(gauge, max_kwh=args.max_kwh, max_steps=args.max_steps)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup's wish
+            signal.signal(number, limits.request_stop)
+    with explain_out_of_memory(config):
+        stop = Trainer(
+            args.model,
+            config,
+            args.egs_dir,
+            args.exp_dir,
+            device=choose_device(args.ngpu),
+            mark=functools.partial(write_mark, os.environ.get("SV_METER_MARKS")),
+            gauge=gauge,
+            limits=limits,
+        ).run()
+    if stop is None:
+        return 0
+    print(f"sv.bin.train: {stop.reason}", file=sys.stderr)
+    return stop.status
 
 
 if __name__ == "__main__":

@@ -1,4 +1,9 @@
-"""Attentive statistics pooling: frames weighted by a small attention network, then mean and std."""
+"""Pooling: the frames of an utterance into one vector, by the name that conf/train.toml gives.
+
+Attentive statistics (``asp``, the study's) weigh the frames by a small attention network; plain
+statistics (``mean_std``) weigh them alike. Another pooling is a class here and a line in
+`POOLINGS`.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +27,7 @@ class AttentiveStatisticsPooling(nn.Module):
 
     def __init__(self, dim: int, bottleneck: int) -> None:
         super().__init__()
+        self.output_dim = 2 * dim
         self.attention = nn.Sequential(
             nn.Conv1d(dim, bottleneck, 1), nn.Tanh(), nn.Conv1d(bottleneck, dim, 1)
         )
@@ -34,15 +40,50 @@ class AttentiveStatisticsPooling(nn.Module):
             lengths: Valid frames of each item, (B,) int64, at least 1; None if all are valid.
         """
         scores = self.attention(x)
+        valid = None
         if lengths is not None:
             valid = time_mask(lengths, x.shape[-1])[:, None, :]
             scores = scores.masked_fill(~valid, -torch.inf)
         # In float32 under autocast too: a mean of squares in float16 overflows at 256.
         x, scores = x.float(), scores.float()
-        if lengths is not None:
+        if valid is not None:
             x = x * valid
-        weights = torch.softmax(scores, dim=-1)
-        mean = (weights * x).sum(dim=-1, keepdim=True)
-        # In two passes: E[x^2] - E[x]^2 loses its digits where the mean is large.
-        variance = (weights * (x - mean).square()).sum(dim=-1)
-        return torch.cat([mean.squeeze(-1), variance.clamp(min=MIN_VARIANCE).sqrt()], dim=1)
+        return _pool(x, torch.softmax(scores, dim=-1))
+
+
+class StatisticsPooling(nn.Module):
+    """Mean and standard deviation over time, every frame alike.
+
+    Args:
+        dim: Dimensions of a frame.
+        bottleneck: Not used: there is no attention network.
+
+    Source: Snyder et al., "X-vectors", ICASSP 2018.
+    """
+
+    def __init__(self, dim: int, bottleneck: int) -> None:
+        super().__init__()
+        self.output_dim = 2 * dim
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Pool (B, dim, T) into (B, 2 * dim); see `AttentiveStatisticsPooling.forward`."""
+        x = x.float()
+        if lengths is None:
+            return _pool(x, x.new_ones(1, 1, 1) / x.shape[-1])
+        valid = time_mask(lengths, x.shape[-1])[:, None, :]
+        return _pool(x * valid, valid / lengths[:, None, None].float())
+
+
+def _pool(x: Tensor, weights: Tensor) -> Tensor:
+    """Mean and deviation of (B, dim, T) by weights that are 0 where a frame is not valid."""
+    mean = (weights * x).sum(dim=-1, keepdim=True)
+    # In two passes: E[x^2] - E[x]^2 loses its digits where the mean is large.
+    variance = (weights * (x - mean).square()).sum(dim=-1)
+    return torch.cat([mean.squeeze(-1), variance.clamp(min=MIN_VARIANCE).sqrt()], dim=1)
+
+
+# [network] pooling of conf/train.toml -> class(dim, bottleneck) with an `output_dim`.
+POOLINGS: dict[str, type[nn.Module]] = {
+    "asp": AttentiveStatisticsPooling,
+    "mean_std": StatisticsPooling,
+}

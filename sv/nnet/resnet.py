@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sv.nnet.recompute import run_checkpointed
+
 STRIDES = (1, 2, 2, 2)  # of the four stages, in time and frequency
 SE_STAGES = 2  # squeeze-and-excitation stands in the first two stages (the study, section 5.1)
 
@@ -95,16 +97,17 @@ class Block(nn.Module):
         ``lengths`` are the valid frames of ``x``, (B,) int64, or None if all are valid.
         """
         shortcut = x if self.shortcut is None else self.shortcut(x)
+        # In place only on what a normalisation or convolution has just made: none keeps its output.
         out_lengths = lengths
         if lengths is not None and self.stride == 2:
             out_lengths = halve_lengths(lengths)
-        x = self.conv1(zero_padding(F.relu(self.norm1(x)), lengths))
-        x = self.conv2(zero_padding(F.relu(self.norm2(x)), out_lengths))
+        x = self.conv1(zero_padding(F.relu_(self.norm1(x)), lengths))
+        x = self.conv2(zero_padding(F.relu_(self.norm2(x)), out_lengths))
         if self.conv3 is not None:
-            x = self.conv3(F.relu(self.norm3(x)))
+            x = self.conv3(F.relu_(self.norm3(x)))
         if self.excitation is not None:
             x = self.excitation(x, out_lengths)
-        return x + shortcut
+        return x.add_(shortcut)
 
 
 class ResNet(nn.Module):
@@ -121,6 +124,7 @@ class ResNet(nn.Module):
         self, blocks: tuple[int, ...], channels: tuple[int, ...], convs: int, input_dim: int
     ) -> None:
         super().__init__()
+        self.checkpointing = False  # see sv/nnet/recompute.py
         self.stem = nn.Conv2d(1, channels[0], 3, padding=1, bias=False)
         self.stem_norm = nn.BatchNorm2d(channels[0])
         self.stages = nn.ModuleList()
@@ -160,7 +164,10 @@ class ResNet(nn.Module):
         x = F.silu(self.stem_norm(self.stem(x)))  # (B, C1, F, T)
         for stack in self.stages:
             for block in stack:
-                x = block(x, lengths)
+                if self.checkpointing and self.training and torch.is_grad_enabled():
+                    x = run_checkpointed(block, x, lengths)
+                else:
+                    x = block(x, lengths)
                 if block.stride == 2 and lengths is not None:
                     lengths = halve_lengths(lengths)
         return x.flatten(1, 2), lengths  # (B, C4 * F/8, T/8)

@@ -1,7 +1,8 @@
 """Checkpoints: written beside and renamed, loaded with ``weights_only``.
 
 ``checkpoints/epoch_003.pt`` is the state after three epochs, ``checkpoints/last.pt`` one within
-an epoch. ``final.pt`` is the trained embedding network alone.
+an epoch, ``checkpoints/best.pt`` that of the epoch with the lowest validation EER. ``final.pt`` is
+the trained embedding network alone.
 """
 
 import re
@@ -13,7 +14,7 @@ import torch
 from sv.errors import SvError
 from sv.files import replacing
 
-FORMAT = "xvector/1"
+FORMAT = "xvector/2"
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -56,3 +57,11 @@ def find_latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     states = [(path, load_checkpoint(path)) for path in paths]
     # Of two at the same step the first: it has the epoch's end behind it.
     return max(states, key=lambda item: item[1]["step"], default=None)
+
+
+def remove_old_checkpoints(folder: Path, keep: int, spared: int | None) -> None:
+    """Remove all but the last ``keep`` epoch checkpoints, and that of the epoch ``spared``."""
+    kept = None if spared is None else epoch_checkpoint(folder, spared)
+    for old in find_epoch_checkpoints(folder)[:-keep]:
+        if old != kept:
+            old.unlink()

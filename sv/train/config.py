@@ -2,14 +2,33 @@
 
 import hashlib
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 
 from sv.config import at_least, read_config
 from sv.data.loader import SpecAugmentConfig
 from sv.data.training_set import TrainingSetConfig
+from sv.nnet.margin import MARGINS
+from sv.nnet.pooling import POOLINGS
+
+FINAL_WEIGHTS = ("last", "best", "average")
+
+
+def _one_of(config: Any, name: str, known: Iterable[str]) -> None:
+    """Check in a dataclass's ``__post_init__`` that a field holds one of the known words.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if (value := getattr(config, name)) not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, not '{value}'")
+
+
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -38,20 +57,64 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class MarginConfig:
-    """Additive angular margin: 0 to ``start_epoch``, then linear to ``margin`` at ``end_epoch``."""
+    """The head and its margin: 0 to ``start_epoch``, then linear to ``margin`` at ``end_epoch``."""
 
     scale: float
-    margin: float
+    margin: float  # radians; of the head "am" what is taken from the cosine
     start_epoch: float
     end_epoch: float
+    head: str = "aam"  # "aam", "am" or "sub_centre_aam": see sv/nnet/margin.py
+    sub_centres: int = 3  # weight vectors a speaker, of "sub_centre_aam" alone
+
+    @property
+    def centres(self) -> int:
+        """Weight vectors a speaker."""
+        return self.sub_centres if self.head == "sub_centre_aam" else 1
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
+        """Check the head and the ranges."""
+        _one_of(self, "head", MARGINS)
         at_least(self, 0, "margin", "start_epoch")
+        at_least(self, 1, "sub_centres")
         if not 0 < self.scale < math.inf or self.margin >= math.pi / 2:
             raise ValueError("scale must be above 0 and margin below pi / 2")
         if self.end_epoch < self.start_epoch:
             raise ValueError("end_epoch must not be before start_epoch")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The [network] table: parts of the embedding network that its name does not say."""
+
+    pooling: str = "asp"  # "asp" or "mean_std": see sv/nnet/pooling.py
+
+    def __post_init__(self) -> None:
+        """Check the names."""
+        _one_of(self, "pooling", POOLINGS)
+
+
+@dataclass(frozen=True)
+class FineTuningConfig:
+    """A second phase with longer crops and a larger margin, without SpecAugment; 0 epochs: none.
+
+    The learning rate falls by the same factor each step, from ``initial_lr`` to ``final_lr``.
+    Source: Thienpondt et al., "The IDLAB VoxSRC-20 submission: large margin fine-tuning and
+    quality-aware score calibration in DNN based speaker verification", ICASSP 2021.
+    """
+
+    num_epochs: int = 0
+    crop_frames: int = 600
+    micro_batch_size: int = 0  # longer crops need more memory; 0: the optimizer's
+    margin: float = 0.5
+    initial_lr: float = 1e-4
+    final_lr: float = 2.5e-5
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        at_least(self, 0, "num_epochs", "micro_batch_size", "margin", "initial_lr", "final_lr")
+        at_least(self, 1, "crop_frames")
+        if self.margin >= math.pi / 2 or 0 in (self.initial_lr, self.final_lr):
+            raise ValueError("margin must be below pi / 2, initial_lr and final_lr above 0")
 
 
 @dataclass(frozen=True)
@@ -68,11 +131,32 @@ class TrainConfig:
     optimizer: OptimizerConfig
     margin: MarginConfig
     specaugment: SpecAugmentConfig
+    network: NetworkConfig = NetworkConfig()
+    final_weights: str = "last"  # what final.pt holds: "last", "best" (lowest valid EER), "average"
+    average_epochs: int = 5  # of "average" alone: the last so many epochs
+    precision: str = "fp32"  # of the arithmetic, "fp32", "tf32", "bf16" or "fp16"
+    activation_checkpointing: bool = False  # compute a block's maps again instead of keeping them
+    fine_tuning: FineTuningConfig = FineTuningConfig()
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         at_least(self, 1, "num_epochs", "crop_frames", "embedding_dim", "keep_checkpoints")
         at_least(self, 0, "seed", "checkpoint_minutes")
+        _one_of(self, "final_weights", FINAL_WEIGHTS)
+        _one_of(self, "precision", PRECISIONS)
+        micro_batch = self.fine_tuning.micro_batch_size
+        if micro_batch and self.optimizer.batch_size % micro_batch:
+            raise ValueError("batch_size must be a multiple of fine_tuning.micro_batch_size")
+        at_least(self, 1, "average_epochs")
+        # Of one phase: weights before fine-tuning are not averaged with those after it.
+        epochs = self.fine_tuning.num_epochs or self.num_epochs
+        if self.final_weights == "average" and self.average_epochs > min(
+            epochs, self.keep_checkpoints
+        ):
+            raise ValueError(
+                f"average_epochs ({self.average_epochs}) must not be above num_epochs "
+                f"({epochs}) nor keep_checkpoints ({self.keep_checkpoints})"
+            )
 
 
 def read_train_config(path: Path) -> TrainConfig:
@@ -85,8 +169,8 @@ def format_resolved(config: TrainConfig) -> str:
     return tomli_w.dumps(asdict(config))
 
 
-# Settings that change when something is saved, not what is computed.
-NOT_COMPARED = ("checkpoint_minutes", "keep_checkpoints")
+# Settings that change when something is saved or kept, not what is computed.
+NOT_COMPARED = ("checkpoint_minutes", "keep_checkpoints", "activation_checkpointing")
 
 
 def hash_config(config: TrainConfig) -> str:

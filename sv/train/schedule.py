@@ -4,7 +4,7 @@ A step is counted from 0 over the whole training and its values hold while it is
 is remembered, so a resumed training cannot be off by one.
 """
 
-from sv.train.config import MarginConfig, OptimizerConfig
+from sv.train.config import FineTuningConfig, MarginConfig, OptimizerConfig
 
 
 def learning_rate(step: int, steps_per_epoch: int, config: OptimizerConfig) -> float:
@@ -30,3 +30,9 @@ def margin(step: int, steps_per_epoch: int, config: MarginConfig) -> float:
         return 0.0
     share = (epoch - config.start_epoch) / (config.end_epoch - config.start_epoch)
     return share * config.margin
+
+
+def fine_tuning_rate(step: int, steps: int, config: FineTuningConfig) -> float:
+    """Learning rate of a step of fine-tuning, counted from its first: geometric to the last."""
+    share = step / max(1, steps - 1)
+    return config.initial_lr * (config.final_lr / config.initial_lr) ** share

@@ -1,0 +1,72 @@
+"""Embedding networks of every architecture by name, and what they cost to run."""
+
+import importlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sv.errors import UsageError
+from sv.model_name import check_model_name, find_architecture
+from sv.nnet.pooling import POOLINGS
+
+
+def build_embedding_network(
+    name: str, input_dim: int, embedding_dim: int, pooling: str
+) -> nn.Module:
+    """Build the network that a name stands for.
+
+    Args:
+        name: Model name of any architecture.
+        input_dim: Features a frame.
+        embedding_dim: Dimensions of the embedding.
+        pooling: A name of `sv.nnet.pooling.POOLINGS`.
+
+    Returns:
+        A module that maps (B, T, input_dim) float32 and, of a padded batch, the valid frames (B,)
+        int64 to (B, embedding_dim).
+
+    Raises:
+        UsageError: No such name or pooling.
+    """
+    check_model_name(name)
+    if pooling not in POOLINGS:
+        raise UsageError(f"unknown pooling '{pooling}' (known: {', '.join(POOLINGS)})")
+    module = importlib.import_module(str(find_architecture(name)))
+    return module.build_network(name, input_dim, embedding_dim, pooling)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Size of a network: parameters, and multiply-accumulates of one crop in units of 10^9."""
+
+    parameters: int
+    gmac: float
+
+
+def compute_cost(
+    name: str, input_dim: int, frames: int, embedding_dim: int, pooling: str = "asp"
+) -> Cost:
+    """Count parameters and multiply-accumulates from the network itself.
+
+    The network is built and run on torch's "meta" device: shapes only, so that the largest one
+    costs neither memory nor time. Convolutions and linear layers are counted, once an output
+    value; normalisation, activations and the pooled sums are not (under 1 %).
+
+    Raises:
+        UsageError: See `build_embedding_network`.
+    """
+    with torch.device("meta"):
+        net = build_embedding_network(name, input_dim, embedding_dim, pooling).eval()
+        macs = 0
+
+        def count(module: nn.Module, _: object, output: Tensor) -> None:
+            nonlocal macs
+            # Each output value is a dot product with one row of the weight.
+            macs += output.numel() * module.weight[0].numel()  # type: ignore[index,union-attr]
+
+        for module in net.modules():
+            if isinstance(module, nn.Conv2d | nn.Conv1d | nn.Linear):
+                module.register_forward_hook(count)
+        net(torch.empty(1, frames, input_dim))
+    return Cost(sum(p.numel() for p in net.parameters()), macs / 1e9)

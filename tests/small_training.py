@@ -1,0 +1,64 @@
+"""A training of a tiny network in this process, for tests of what it does step by step."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sv.train.config import read_train_config
+from sv.train.gauge import EnergyGauge
+from sv.train.stopping import Limits, Stop
+from sv.train.trainer import Trainer
+
+MODEL = "resnet18_w0.0625"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run left: its folder, its marks, and why it ended early."""
+
+    exp: Path
+    marks: list[dict]
+    stop: Stop | None
+
+    @property
+    def epochs(self) -> list[dict]:
+        return json.loads((self.exp / "model.json").read_text())["epochs"]
+
+    def load(self, name: str) -> dict:
+        return torch.load(self.exp / name, weights_only=True)
+
+    def get_marks(self, name: str) -> list[dict]:
+        return [mark for mark in self.marks if mark["mark"] == name]
+
+
+def train(small_egs, exp, *, max_steps=None, max_kwh=None, live=None, **changes) -> Run:
+    """Train, or go on training, in ``exp``; ``changes`` are those of train.toml."""
+    exp.mkdir(parents=True, exist_ok=True)
+    config = read_train_config(small_egs.write_config(exp.parent / "train.toml", **changes))
+    marks, gauge = [], EnergyGauge(live)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        stop = Trainer(
+            MODEL,
+            config,
+            small_egs.egs,
+            exp,
+            device=torch.device("cpu"),
+            mark=lambda mark, **fields: marks.append({"mark": mark, **fields}),
+            gauge=gauge,
+            limits=Limits(gauge, max_kwh=max_kwh, max_steps=max_steps),
+        ).run()
+    finally:
+        torch.set_num_threads(threads)
+    return Run(exp, marks, stop)
+
+
+def assert_same_state(a: dict, b: dict) -> None:
+    """All that a training goes on from is bit for bit the same."""
+    for part in ("net", "head"):
+        assert a[part].keys() == b[part].keys()
+        assert all(torch.equal(a[part][key], b[part][key]) for key in a[part])
+    assert a["step"] == b["step"] and a["scaler"] == b["scaler"]

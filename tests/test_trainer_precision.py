@@ -1,0 +1,142 @@
+"""Number formats, accumulation and activation checkpointing: what a step computes."""
+
+import pytest
+import torch
+from small_training import MODEL, assert_same_state, train
+
+from sv.errors import UsageError
+from sv.nnet.architectures import build_embedding_network
+from sv.nnet.margin import MarginHead
+from sv.nnet.recompute import set_checkpointing
+from sv.train.config import read_train_config
+from sv.train.precision import set_precision
+from sv.train.step import Stepper
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Threads of a tiny network only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_resumes_bit_for_bit(small_egs, tmp_path, precision):
+    changes = {"precision": precision, "num_epochs": 1}
+    at_once = train(small_egs, tmp_path / "a" / MODEL, **changes)
+    pieced = None
+    for max_steps in (3, None):
+        pieced = train(small_egs, tmp_path / "b" / MODEL, max_steps=max_steps, **changes)
+    state = at_once.load("checkpoints/epoch_001.pt")
+    assert_same_state(state, pieced.load("checkpoints/epoch_001.pt"))
+    assert bool(state["scaler"]) == (precision == "fp16")
+    assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in state["net"].values())
+
+
+def test_what_the_device_has_not_is_refused(small_egs, tmp_path):
+    with pytest.raises(UsageError, match="'tf32' is a GPU's; set fp32 or bf16"):
+        train(small_egs, tmp_path / MODEL, precision="tf32")
+    with pytest.raises(UsageError, match="precision must be one of fp32, tf32, bf16, fp16"):
+        train(small_egs, tmp_path / MODEL, precision="int8")
+
+
+def build_stepper(small_egs, tmp_path, **changes):
+    config = read_train_config(small_egs.write_config(tmp_path / "c.toml", **changes))
+    torch.manual_seed(1)
+    net = build_embedding_network(MODEL, 21, config.embedding_dim, "asp")
+    set_checkpointing(net, config.activation_checkpointing)
+    return Stepper(net, MarginHead(config.embedding_dim, 12, 30.0), config, CPU)
+
+
+def get_gradients(stepper):
+    modules = (stepper.net, stepper.head)
+    return [p.grad.clone() for module in modules for p in module.parameters()]
+
+
+@pytest.fixture(scope="module")
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    speakers = torch.randint(12, (8,), generator=generator)
+    return torch.randn(8, 60, 21, generator=generator), speakers
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_is_another_arithmetic_of_nearly_the_same_value(
+    small_egs, tmp_path, batch, precision
+):
+    results = []
+    for name in ("fp32", precision):
+        stepper = build_stepper(small_egs, tmp_path, precision=name)
+        stepper.net.train()
+        # From 65536, the first steps of fp16 would overflow and be skipped.
+        enabled = name == "fp16"
+        stepper.scaler = torch.amp.GradScaler("cpu", init_scale=256.0, enabled=enabled)
+        loss, _ = stepper.compute_gradients(*batch, margin=0.2, micro_batch_size=8)
+        stepper.scaler.unscale_(stepper.optimizer)
+        results.append((loss.item(), torch.cat([g.flatten() for g in get_gradients(stepper)])))
+    (loss, exact), (half_loss, half) = results
+    assert half_loss == pytest.approx(loss, rel=0.02) and half_loss != loss
+    assert torch.cosine_similarity(exact, half, dim=0) > 0.98
+    assert half.norm().item() == pytest.approx(exact.norm().item(), rel=0.05)
+
+
+def test_accumulated_gradients_are_those_of_the_batch(small_egs, tmp_path, batch):
+    stepper = build_stepper(small_egs, tmp_path)
+    stepper.net.eval()  # in training a normalisation sees its micro-batch alone
+    gradients, losses = [], []
+    for size in (8, 4, 1):
+        loss, correct = stepper.compute_gradients(*batch, margin=0.2, micro_batch_size=size)
+        gradients.append(get_gradients(stepper))
+        losses.append((loss.item(), correct.item()))
+    assert losses[1] == pytest.approx(losses[0]) and losses[2] == pytest.approx(losses[0])
+    for parts in gradients[1:]:
+        for a, b in zip(gradients[0], parts, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_checkpointed_activations_change_nothing(small_egs, tmp_path, batch, precision):
+    results = []
+    for enabled in (False, True):
+        changes = {"precision": precision, "activation_checkpointing": enabled}
+        stepper = build_stepper(small_egs, tmp_path, **changes)
+        stepper.net.train()
+        runs = []
+        block = stepper.net.resnet.stages[1][0]
+        block.register_forward_pre_hook(lambda *_, runs=runs: runs.append(1))
+        loss, _ = stepper.compute_gradients(*batch, margin=0.2, micro_batch_size=4)
+        buffers = {key: b.clone() for key, b in stepper.net.named_buffers()}
+        results.append((loss.item(), get_gradients(stepper), buffers, len(runs)))
+    (loss, plain, buffers, runs), (loss2, checkpointed, buffers2, runs2) = results
+    assert loss == loss2
+    for a, b in zip(plain, checkpointed, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+    # Two micro-batches, each computed twice, each counted once.
+    assert (runs, runs2) == (2, 4)
+    assert all(torch.equal(buffers[key], buffers2[key]) for key in buffers)
+    assert buffers2["resnet.stages.1.0.norm1.num_batches_tracked"] == 2
+
+
+@pytest.mark.parametrize(
+    ("precision", "capability", "rounds"),
+    [("fp32", (9, 0), False), ("tf32", (8, 0), True), ("bf16", (8, 0), False)],
+)
+def test_only_tf32_rounds_products_on_a_gpu(monkeypatch, precision, capability, rounds):
+    """On a made-up card: torch lets cuDNN round by itself, and then fp32 would not be fp32."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "an older card")
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    try:
+        set_precision(precision, torch.device("cuda"))
+        assert torch.backends.cuda.matmul.allow_tf32 == rounds
+        assert torch.backends.cudnn.allow_tf32 == rounds
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    if precision != "fp32":
+        with pytest.raises(UsageError, match=f"'{precision}': not on an older card; set fp16"):
+            set_precision(precision, torch.device("cuda"))

@@ -1,0 +1,176 @@
+"""How a training ends before its last epoch, and that nothing is lost by it."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT, environment
+from small_training import MODEL, assert_same_state, train
+
+from sv.bin.train import main
+from sv.errors import SvError, UsageError
+from sv.train import stopping
+from sv.train.config import read_train_config
+from sv.train.memory import explain_out_of_memory
+
+
+@pytest.fixture(scope="module")
+def whole(small_egs, tmp_path_factory):
+    return train(small_egs, tmp_path_factory.mktemp("whole") / MODEL)
+
+
+def make_live(kwh, *, elapsed_s=5.0):
+    return {"schema": "energy-live/1", "energy_kwh": kwh, "elapsed_s": elapsed_s,
+            "measured_fraction": 1.0}  # fmt: skip
+
+
+def test_sigterm_saves_first(small_egs, whole, tmp_path):
+    exp, marks = tmp_path / MODEL, tmp_path / "marks"
+    # Checkpoints are 15 minutes apart: what is there afterwards is there because of the signal.
+    config = small_egs.write_config(tmp_path / "c.toml", checkpoint_minutes=15.0, num_epochs=50)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sv.bin.train", "--model", MODEL, "--config", str(config),
+         str(small_egs.egs), str(exp)],
+        cwd=ROOT, env=environment(SV_METER_MARKS=str(marks)), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not marks.exists() or '"validation"' not in marks.read_text():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    time.sleep(0.3)
+    for _ in range(3):  # run.py, the kernel and the meter may all send one
+        process.send_signal(signal.SIGTERM)
+    line = process.communicate(timeout=30)[1].splitlines()[-1]
+    assert process.returncode == 128 + signal.SIGTERM
+    state = torch.load(exp / "checkpoints" / "last.pt", weights_only=True)
+    step = state["step"]
+    assert step >= 1 and not (exp / "final.pt").exists()
+    assert f"stopped by SIGTERM, at step {step} of 500; checkpoint: {exp}" in line
+    assert line.endswith("last.pt; the same command goes on from there")
+    said = [json.loads(text) for text in marks.read_text().splitlines()]
+    assert said[-1]["mark"] == "checkpoint" and said[-1]["step"] == step
+
+
+def test_a_bounded_stretch_says_what_it_did(small_egs, whole, tmp_path):
+    first = train(small_egs, tmp_path / MODEL, max_steps=16)
+    assert first.stop.status == 0 and "stopped after 16 steps (--max-steps)" in first.stop.reason
+    assert not (first.exp / "final.pt").exists()
+    (plan,) = first.get_marks("plan")
+    fields = {"first_step": 0, "total_steps": 20, "steps_per_epoch": 10, "num_epochs": 2,
+              "crops_per_step": 8, "fine_tuning_steps": 0}  # fmt: skip
+    assert plan == {"mark": "plan", **fields}
+    stretches = first.get_marks("stretch")
+    assert [mark["steps"] for mark in stretches] == [2] * 8
+    assert sum(mark["crops"] for mark in stretches) == 16 * 8
+    assert all(mark["seconds"] > 0 for mark in stretches)
+    # Of the untrained network and of the first epoch.
+    assert len(first.get_marks("validation")) == 2
+    names = [mark["mark"] for mark in first.marks]
+    assert names[:4] == ["plan", "phase", "validation", "stretch"]
+    rest = train(small_egs, tmp_path / MODEL, max_steps=16)  # more than is left
+    assert rest.stop is None and rest.get_marks("plan")[0]["first_step"] == 16
+    assert_same_state(whole.load("checkpoints/epoch_002.pt"), rest.load("checkpoints/epoch_002.pt"))
+    assert [r["loss"] for r in rest.epochs[1:]] == [r["loss"] for r in whole.epochs[1:]]
+
+
+def test_a_budget_ends_at_a_checkpoint(small_egs, tmp_path, run_cli):
+    live, exp = tmp_path / "live.json", tmp_path / MODEL
+    config = small_egs.write_config(tmp_path / "c.toml", checkpoint_minutes=15.0)
+    argv = ["sv.bin.train", "--model", MODEL, "--config", config, small_egs.egs, exp]
+    live.write_text(json.dumps(make_live(0.5)))
+    done = run_cli(*argv, "--max-kwh", "0.25", check=False, env={"SV_METER_LIVE": str(live)})
+    assert done.returncode == 1
+    line = done.stderr.splitlines()[-1]
+    assert "stopped at 0.5 kWh of this attempt (--max-kwh 0.25)" in line
+    assert "rerun the same command" in line and "last.pt" in line
+    assert torch.load(exp / "checkpoints" / "last.pt", weights_only=True)["step"] == 1
+    with pytest.raises(UsageError, match="must be a number above 0, not '-1'"):
+        main([*map(str, argv[1:]), "--max-kwh", "-1"])
+
+
+def test_a_budget_that_is_not_reached_changes_nothing(small_egs, tmp_path):
+    run = train(small_egs, tmp_path / MODEL, max_kwh=1.0, live=lambda: make_live(0.5), num_epochs=1)
+    assert run.stop is None and (run.exp / "final.pt").exists()
+
+
+@pytest.mark.parametrize("live", [None, lambda: None, lambda: make_live(None)])
+def test_unknown_energy_keeps_no_budget(small_egs, tmp_path, monkeypatch, live):
+    monkeypatch.setattr(stopping, "FIRST_S", 0.2)
+    with pytest.raises(UsageError, match="no meter tells the energy"):
+        train(small_egs, tmp_path / MODEL, max_kwh=1.0, live=live)
+
+
+def test_a_meter_that_falls_silent_ends_a_budget(small_egs, tmp_path, monkeypatch):
+    monkeypatch.setattr(stopping, "STALE_S", 0.0)
+    run = train(small_egs, tmp_path / MODEL, max_kwh=1.0, live=lambda: make_live(0.5))
+    assert run.stop.status == 1 and "no energy from the meter" in run.stop.reason
+    assert (run.exp / "checkpoints" / "last.pt").exists()
+
+
+def test_out_of_memory_says_what_to_lower(small_egs, tmp_path):
+    """Crops of twenty minutes, in a process that may have 3 GB."""
+    config = small_egs.write_config(tmp_path / "c.toml", crop_frames=120_000)
+    limit = 3 * 2**30
+    done = subprocess.run(
+        [sys.executable, "-m", "sv.bin.train", "--model", MODEL, "--config", str(config),
+         str(small_egs.egs), str(tmp_path / MODEL)],
+        cwd=ROOT, env=environment(OMP_NUM_THREADS="1"), capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),  # noqa: PLW1509
+    )  # fmt: skip
+    line = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr[-2000:]
+    assert line.startswith("sv.bin.train: out of memory; in train.toml lower micro_batch_size (4)")
+    assert "set activation_checkpointing = true" in line and "precision = 'bf16'" in line
+
+
+def test_only_what_would_help_is_advised(small_egs, tmp_path):
+    changes = {"activation_checkpointing": True, "precision": "bf16"}
+    config = read_train_config(small_egs.write_config(tmp_path / "c.toml", **changes))
+    with pytest.raises(SvError) as raised, explain_out_of_memory(config):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+    assert "out of GPU memory" in str(raised.value) and "lower micro_batch_size" in str(
+        raised.value
+    )
+    assert "checkpointing" not in str(raised.value) and "bf16" not in str(raised.value)
+    with pytest.raises(RuntimeError, match="another fault"), explain_out_of_memory(config):
+        raise RuntimeError("another fault")
+
+
+def test_weights_that_are_not_finite_are_never_saved(small_egs, tmp_path):
+    """The loss of the first step is finite, its update is not."""
+    rates = {"peak_lr": 3e38, "initial_lr": 3e38}
+    with pytest.raises(SvError, match=r"weights are not finite .* at step 0 .* rate 3e\+38.*none"):
+        train(small_egs, tmp_path / MODEL, optimizer=rates, checkpoint_minutes=0.0)
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_another_speaker_map_is_refused(small_egs, tmp_path):
+    train(small_egs, tmp_path / MODEL, max_steps=1)
+    path = small_egs.egs / "spk2int"
+    before = path.read_text()
+    lines = [line.split() for line in before.splitlines()]
+    lines[0][1], lines[1][1] = lines[1][1], lines[0][1]
+    try:
+        path.write_text("".join(f"{speaker} {number}\n" for speaker, number in lines))
+        with pytest.raises(SvError, match="training set: .* holds another one.*--resume false"):
+            train(small_egs, tmp_path / MODEL)
+    finally:
+        path.write_text(before)
+
+
+def test_a_checkpoint_from_before_a_setting_goes_on(small_egs, tmp_path):
+    run = train(small_egs, tmp_path / MODEL, max_steps=3)
+    path = run.exp / "checkpoints" / "last.pt"
+    state = torch.load(path, weights_only=True)
+    for key in ("precision", "fine_tuning", "activation_checkpointing"):
+        del state["config"][key]
+    torch.save(state, path)
+    with pytest.raises(SvError, match="precision: fp32 -> bf16"):
+        train(small_egs, tmp_path / MODEL, precision="bf16")
+    resumed = train(small_egs, tmp_path / MODEL, activation_checkpointing=True, max_steps=1)
+    assert resumed.get_marks("resumed") == [{"mark": "resumed", "step": 3}]
