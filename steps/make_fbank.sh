@@ -19,6 +19,7 @@ for data_dir in "$@"; do
   done
 done
 
+. steps/compute_environment.sh 1
 read -ra cmd <<<"$cmd"
 for data_dir in "$@"; do
   out=$data_dir/fbank

@@ -14,7 +14,8 @@ import torchaudio.compliance.kaldi
 
 from sv.config import read_config
 from sv.data.augment import AugmentConfig, augment_cut
-from sv.data.cuts import load_samples, read_manifest, use_libsndfile
+from sv.data.cuts import load_samples, use_libsndfile
+from sv.data.manifests import read_manifest
 from sv.kaldi.data_dir import read_table
 
 FBANK = {"num_mel_bins": 16, "use_energy": True, "low_freq": 20.0, "high_freq": 7600.0}

@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ import torch
 
 from sv.bin.cli import Parser, positive_int, run
 from sv.config import read_config
-from sv.data.cuts import SAMPLE_RATE_HZ, load_samples, read_manifest, use_libsndfile
+from sv.data.audio import SAMPLE_RATE_HZ
+from sv.data.cuts import load_samples, use_libsndfile
 from sv.data.fbank import FbankConfig, compute_fbank
+from sv.data.front_end import write_front_end
+from sv.data.manifests import read_manifest
 from sv.errors import SvError
 from sv.kaldi.archive import write_archive
 from sv.kaldi.data_dir import MAX_LISTED, write_table
@@ -55,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     write_archive(args.ark, args.scp, compute(), method=config.compression)
     write_table(args.utt2num_frames, frames)
+    write_front_end(args.ark, asdict(config))
     logging.info("%d utterances, %d failed", len(frames), len(failures))
     for message in failures[:MAX_LISTED]:
         logging.warning("no features for %s", message)

@@ -1,20 +1,34 @@
 """Log-mel filter banks with log-energy, utterance mean removed: what the network sees.
 
-Computed by ``torchaudio.compliance.kaldi.fbank``, on samples scaled to 16-bit integers as Kaldi
-does (its energy floor of 1.0 has a meaning only there), without dither: the same audio gives the
-same features.
+The numbers are those of ``torchaudio.compliance.kaldi.fbank`` without dither, to 1e-3, and the
+same audio gives the same bytes. The arithmetic is our own because it is more than twice as fast a
+core (tests/bench/features.py): `CHUNK_FRAMES` windows at once stay in the cache, power is two
+squares and not a squared magnitude, and a filter is multiplied with the bins around it only.
+Chunks are counted from the beginning of each utterance, so that no other utterance of a job can
+change a bit.
 """
 
+import functools
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torchaudio.compliance.kaldi
+from torch import Tensor
 
 from sv.config import at_least
-from sv.data.cuts import SAMPLE_RATE_HZ
+from sv.data.audio import SAMPLE_RATE_HZ
 
+# Kaldi computes on 16-bit integers; its energy floor of 1.0 has a meaning only there.
 INT16_SCALE = 32768.0
+# Kaldi src/feat/feature-window.h and feature-fbank.h, 2025-07
+PREEMPHASIS = 0.97
+POVEY_EXPONENT = 0.85
+ENERGY_FLOOR = 1.0
+EPSILON = float(np.finfo(np.float32).eps)  # floor of a filter's output
+CHUNK_FRAMES = 512  # 1 MB of windows
+BANDS = 5  # groups of filters; more is slower again: the products become too small
 
 
 @dataclass(frozen=True)
@@ -32,7 +46,8 @@ class FbankConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges and the storage format."""
-        at_least(self, 1, "num_mel_bins", "frame_length_ms", "frame_shift_ms")
+        at_least(self, 4, "num_mel_bins")  # torchaudio's least
+        at_least(self, 1, "frame_length_ms", "frame_shift_ms")
         if not 0 <= self.low_freq_hz < self.high_freq_hz <= SAMPLE_RATE_HZ / 2:
             raise ValueError("0 <= low_freq_hz < high_freq_hz <= 8000 is needed")
         if self.compression not in ("two-byte", "none"):
@@ -42,6 +57,19 @@ class FbankConfig:
     def dim(self) -> int:
         """Features a frame: the mel bins and, first, the log-energy."""
         return self.num_mel_bins + int(self.use_energy)
+
+
+@dataclass(frozen=True)
+class _FrontEnd:
+    """What all utterances share.
+
+    ``bands`` holds, for each group of filters: which filters, which values of the interleaved
+    squares of real and imaginary parts, and the weights (values, filters).
+    """
+
+    window: Tensor
+    padded: int  # samples of the Fourier transform
+    bands: tuple[tuple[slice, slice, Tensor], ...]
 
 
 def count_frames(num_samples: int, config: FbankConfig, sample_rate_hz: int) -> int:
@@ -63,19 +91,60 @@ def compute_fbank(samples: np.ndarray, config: FbankConfig, sample_rate_hz: int)
         (frames, config.dim) float32, log-energy first, then mel bins from low to high; no frames
         for less than one window of samples.
     """
-    if count_frames(len(samples), config, sample_rate_hz) == 0:
-        return np.empty((0, config.dim), dtype=np.float32)
-    features = torchaudio.compliance.kaldi.fbank(
-        torch.from_numpy(samples)[None] * INT16_SCALE,
-        num_mel_bins=config.num_mel_bins,
-        use_energy=config.use_energy,
-        low_freq=config.low_freq_hz,
-        high_freq=config.high_freq_hz,
-        frame_length=config.frame_length_ms,
-        frame_shift=config.frame_shift_ms,
-        sample_frequency=float(sample_rate_hz),
-        dither=0.0,
-    )
+    frames = count_frames(len(samples), config, sample_rate_hz)
+    out = np.empty((frames, config.dim), dtype=np.float32)
+    if frames == 0:
+        return out
+    front_end = _build_front_end(config, sample_rate_hz)
+    size, shift = len(front_end.window), round(config.frame_shift_ms * sample_rate_hz / 1000)
+    windows = (torch.from_numpy(samples) * INT16_SCALE).unfold(0, size, shift)  # (T, window)
+    centred = torch.empty(min(frames, CHUNK_FRAMES), size)
+    shaped = torch.zeros(len(centred), front_end.padded)
+    features = torch.from_numpy(out)
+    mel = features[:, int(config.use_energy) :]
+    for start in range(0, frames, CHUNK_FRAMES):
+        chunk = windows[start : start + CHUNK_FRAMES]
+        c, x = centred[: len(chunk)], shaped[: len(chunk)]
+        torch.sub(chunk, chunk.mean(dim=1, keepdim=True), out=c)
+        # The window is 0 at its first sample, so that what came before it does not matter.
+        torch.mul(c[:, :-1], PREEMPHASIS, out=x[:, 1:size])
+        torch.sub(c[:, 1:], x[:, 1:size], out=x[:, 1:size])
+        x[:, 1:size] *= front_end.window[1:]
+        power = torch.view_as_real(torch.fft.rfft(x)).flatten(1).square_()  # (T, 2 * bins)
+        for filters, values, weights in front_end.bands:
+            mel[start : start + len(chunk), filters] = power[:, values] @ weights
+        if config.use_energy:
+            features[start : start + len(chunk), 0] = c.square_().sum(dim=1)
+    np.maximum(out, EPSILON, out=out)
+    if config.use_energy:
+        np.maximum(out[:, 0], ENERGY_FLOOR, out=out[:, 0])
+    np.log(out, out=out)  # five times as fast as torch's
     if config.mean_norm:
         features -= features.mean(dim=0)
-    return features.numpy()
+    return out
+
+
+@functools.lru_cache(maxsize=4)
+def _build_front_end(config: FbankConfig, sample_rate_hz: int) -> _FrontEnd:
+    size = round(config.frame_length_ms * sample_rate_hz / 1000)
+    padded = 1 << (size - 1).bit_length()
+    weights, _ = torchaudio.compliance.kaldi.get_mel_banks(
+        config.num_mel_bins,
+        padded,
+        float(sample_rate_hz),
+        config.low_freq_hz,
+        config.high_freq_hz,
+        vtln_low=100.0,
+        vtln_high=-500.0,
+        vtln_warp_factor=1.0,  # no vocal tract normalisation
+    )  # (filters, bins)
+    bands = []
+    edges = [config.num_mel_bins * i // BANDS for i in range(BANDS + 1)]
+    for low, high in itertools.pairwise(edges):
+        used = weights[low:high].any(dim=0).nonzero().flatten().tolist() or [0]
+        bins = slice(used[0], used[-1] + 1)
+        values = slice(2 * bins.start, 2 * bins.stop)
+        both = weights[low:high, bins].T.repeat_interleave(2, dim=0).contiguous()
+        bands.append((slice(low, high), values, both))
+    window = torch.hann_window(size, periodic=False).pow(POVEY_EXPONENT)
+    return _FrontEnd(window, padded, tuple(bands))

@@ -74,25 +74,28 @@ def read_batch(
     room = np.maximum(index.rows[0, order] - frames + 1, 1)
     starts = (rng.random(len(order)) * room).astype(np.int64)
     crops = np.empty((len(order), frames, index.columns), dtype=np.float32)
-    for crop, kind, utterance, start in zip(crops, kinds, order, starts, strict=True):
-        reader.read(kind, utterance, int(start), crop)
+    reader.read(kinds, order, starts, crops)
     if specaugment is not None:
-        for crop in crops:
-            if rng.random() < specaugment.probability:
-                _mask(crop, specaugment, rng)
+        _mask(crops, specaugment, rng)
     return Batch(crops, index.speaker[order].astype(np.int64))
 
 
-def _mask(crop: np.ndarray, config: SpecAugmentConfig, rng: np.random.Generator) -> None:
-    frames, features = crop.shape
-    for _ in range(config.time_masks):
-        width = rng.integers(min(config.time_width, frames) + 1)
-        start = rng.integers(frames - width + 1)
-        crop[start : start + width] = 0
-    for _ in range(config.frequency_masks):
-        width = rng.integers(min(config.frequency_width, features) + 1)
-        start = rng.integers(features - width + 1)
-        crop[:, start : start + width] = 0
+def _mask(crops: np.ndarray, config: SpecAugmentConfig, rng: np.random.Generator) -> None:
+    chosen = np.flatnonzero(rng.random(len(crops)) < config.probability)
+    for axis, masks, width in (
+        (1, config.time_masks, config.time_width),
+        (2, config.frequency_masks, config.frequency_width),
+    ):
+        size = crops.shape[axis]
+        widths = rng.integers(min(width, size) + 1, size=(masks, len(chosen)))
+        starts = rng.integers(size - widths + 1)
+        stops = starts + widths
+        for row_starts, row_stops in zip(starts.tolist(), stops.tolist(), strict=True):
+            for crop, start, stop in zip(chosen.tolist(), row_starts, row_stops, strict=True):
+                if axis == 1:
+                    crops[crop, start:stop] = 0
+                else:
+                    crops[crop, :, start:stop] = 0
 
 
 def iterate_batches(

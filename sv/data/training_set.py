@@ -12,6 +12,7 @@ from pathlib import Path
 from sv.config import at_least
 from sv.data.augment import CLEAN
 from sv.data.crops import CropIndex, build_crop_index, save_crop_index
+from sv.data.front_end import read_front_end
 from sv.errors import SvError
 from sv.files import read_text, write_json
 from sv.kaldi.data_dir import read_feats, read_table, write_data_dir, write_table
@@ -54,7 +55,8 @@ def make_training_set(
         config: The filters.
 
     Raises:
-        SvError: A table is missing, or the filters leave too little.
+        SvError: A table is missing, the filters leave too little, or the copies' features were
+            made by another front end.
     """
     utt2spk = read_table(clean_dir / "utt2spk")
     feats, frames = read_feats(clean_dir / "feats.scp", clean_dir / "utt2num_frames")
@@ -82,6 +84,7 @@ def make_training_set(
         raise SvError(
             f"{clean_dir}: only {len(speakers)} speakers are left; see [set] in train.toml"
         )
+    front_end = read_front_end(copies)
     held_out = _hold_out(kept, utt2spk, speakers, config)
     train = [u for u in kept if u not in held_out]
 
@@ -99,6 +102,7 @@ def make_training_set(
         "utterances": len(train),
         "frames": int(index.rows[0].sum()),
         "input_dim": index.columns,
+        "features": front_end,
         "held_out": len(held_out),
         "config": asdict(config),
     }

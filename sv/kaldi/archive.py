@@ -16,12 +16,12 @@ import kaldiio
 import numpy as np
 
 from sv.errors import SvError
-from sv.files import replacing
+from sv.files import read_text, replacing
 
 # kaldiio's number of Kaldi's kTwoByteAuto: min, range, then one uint16 a value.
 TWO_BYTE_AUTO = 3
 COMPRESSION = {"two-byte": TWO_BYTE_AUTO, "none": None}
-_HEADER_BYTES = 2 + 4 + 16  # "\0B", "CM2 ", min, range, rows, columns: the longest header read
+HEADER_BYTES = 2 + 4 + 16  # "\0B", "CM2 ", min, range, rows, columns: the longest header read
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,10 @@ def locate_matrix(entry: str) -> MatrixLocation:
         raise SvError(f"'{entry}': expected '<ark>:<offset>'")
     try:
         with open(ark, "rb") as file:
-            return read_header(file.fileno(), ark, int(offset_text))
+            header = os.pread(file.fileno(), HEADER_BYTES, int(offset_text))
     except OSError as error:
         raise SvError(f"cannot read {ark}: {error.strerror or error}") from error
+    return parse_header(header, ark, int(offset_text))
 
 
 def read_matrix(entry: str) -> np.ndarray:
@@ -94,10 +95,9 @@ def read_matrix(entry: str) -> np.ndarray:
         return read_rows(file.fileno(), where, 0, where.rows)
 
 
-def read_header(descriptor: int, ark: str, offset: int) -> MatrixLocation:
-    """Read a matrix header at ``offset`` of an open ark. See `locate_matrix`."""
-    header = os.pread(descriptor, _HEADER_BYTES, offset)
-    if header[:6] == b"\0BCM2 " and len(header) == _HEADER_BYTES:
+def parse_header(header: bytes, ark: str, offset: int) -> MatrixLocation:
+    """Understand the `HEADER_BYTES` (or more) of an ark from ``offset`` on. See `locate_matrix`."""
+    if header[:6] == b"\0BCM2 " and len(header) >= HEADER_BYTES:
         minimum, value_range, rows, columns = struct.unpack_from("<ffii", header, 6)
         step = value_range / 65535.0
         return MatrixLocation(ark, offset + 22, rows, columns, 2, minimum, step)
@@ -156,6 +156,50 @@ def read_vectors(scp: Path) -> tuple[list[str], np.ndarray]:
         SvError: Missing or damaged files, a key that stands twice, vectors of different size,
             NaN or infinity.
     """
+    keys, vectors = _read_float_vectors(scp) or _read_any_vectors(scp)
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if bad.size:
+        raise SvError(f"{scp}: {bad.size} vectors hold NaN or infinity (first: {keys[bad[0]]})")
+    return keys, vectors
+
+
+def _read_float_vectors(scp: Path) -> tuple[list[str], np.ndarray] | None:
+    """Read vectors that are all binary float32 of one size; None if anything is otherwise.
+
+    kaldiio, which reads them all and says what is wrong, takes five times as long.
+    """
+    rows: dict[str, list[tuple[int, int]]] = {}  # of each ark: row, offset
+    keys: dict[str, None] = {}
+    for line in read_text(scp).splitlines():
+        key, _, entry = line.partition(" ")
+        ark, _, offset = entry.strip().rpartition(":")
+        if not ark or not offset.isdigit() or key in keys:
+            return None
+        rows.setdefault(ark, []).append((len(keys), int(offset)))
+        keys[key] = None
+    header, vectors = b"", np.empty((0, 0), dtype=np.float32)
+    for ark, places in rows.items():
+        try:
+            with open(ark, "rb") as file:
+                for row, offset in places:
+                    if not header:
+                        # "\0B" binary, "FV " float vector, the size of an int32, the int32.
+                        header = os.pread(file.fileno(), 10, offset)
+                        if header[:6] != b"\0BFV \4" or len(header) < 10:
+                            return None
+                        dim = struct.unpack_from("<i", header, 6)[0]
+                        vectors = np.empty((len(keys), dim), dtype=np.float32)
+                    data = os.pread(file.fileno(), 10 + 4 * dim, offset)
+                    if data[:10] != header or len(data) != 10 + 4 * dim:
+                        return None
+                    vectors[row] = np.frombuffer(data, dtype="<f4", offset=10)
+        except OSError:
+            return None
+    return (list(keys), vectors) if keys else None
+
+
+def _read_any_vectors(scp: Path) -> tuple[list[str], np.ndarray]:
+    """Read vectors of any of Kaldi's forms through kaldiio. See `read_vectors`."""
     items: dict[str, np.ndarray] = {}
     try:
         for key, array in kaldiio.load_scp_sequential(str(scp)):
@@ -170,10 +214,4 @@ def read_vectors(scp: Path) -> tuple[list[str], np.ndarray]:
     dims = {array.shape for array in items.values()}
     if len(dims) != 1:
         raise SvError(f"{scp}: vectors of different shapes: {sorted(dims)[:3]}")
-    vectors = np.stack(list(items.values())).astype(np.float32, copy=False)
-    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if bad.size:
-        raise SvError(
-            f"{scp}: {bad.size} vectors hold NaN or infinity (first: {list(items)[bad[0]]})"
-        )
-    return list(items), vectors
+    return list(items), np.stack(list(items.values())).astype(np.float32, copy=False)

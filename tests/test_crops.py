@@ -1,0 +1,83 @@
+"""Crops and batches: the rows of an archive, what changed under an index, SpecAugment."""
+
+import os
+
+import kaldiio
+import numpy as np
+import pytest
+
+from sv.data.crops import CropReader, build_crop_index
+from sv.data.loader import SpecAugmentConfig, read_batch
+from sv.errors import SvError
+from sv.kaldi.archive import write_archive
+from sv.kaldi.data_dir import read_table
+
+
+@pytest.mark.parametrize("method", ["two-byte", "none"])
+def test_crops_are_the_rows_that_kaldiio_reads(tmp_path, method):
+    """A batch of more crops than are decoded at once, of short and long utterances."""
+    rng = np.random.default_rng(0)
+    ids = [f"u{i:02d}" for i in range(40)]
+    matrices = [rng.normal(size=(int(n), 21)) * n for n in rng.integers(5, 90, size=40)]
+    write_archive(
+        tmp_path / "a.ark", tmp_path / "a.scp", zip(ids, matrices, strict=True), method=method
+    )
+    table = read_table(tmp_path / "a.scp")
+    index = build_crop_index(ids, dict.fromkeys(ids, 0), {"clean": table})
+    order = rng.permutation(40)
+    starts = (rng.random(40) * np.maximum(index.rows[0, order] - 29, 1)).astype(np.int64)
+    out = np.full((40, 30, 21), np.nan, np.float32)
+    reader = CropReader(index)
+    reader.read(np.zeros(40, np.int64), order, starts, out)
+    for crop, utterance, start in zip(out, order, starts, strict=True):
+        whole = kaldiio.load_mat(table[ids[utterance]])
+        # An utterance shorter than the crop is repeated from its beginning.
+        wanted = np.resize(whole[start:], crop.shape)
+        np.testing.assert_allclose(crop, wanted, atol=2e-6 * np.abs(whole).max())
+    reader.close()
+
+
+def test_an_archive_that_is_not_the_indexed_one_is_named(tmp_path):
+    def write(*lengths):
+        items = ((f"u{i}", np.ones((n, 21))) for i, n in enumerate(lengths))
+        write_archive(tmp_path / "a.ark", tmp_path / "a.scp", items, method="none")
+        return read_table(tmp_path / "a.scp")
+
+    index = build_crop_index(["u0", "u1"], {"u0": 0, "u1": 1}, {"clean": write(40, 50)})
+    reader = CropReader(index)
+    os.truncate(tmp_path / "a.ark", 5000)
+    with pytest.raises(SvError, match=r"a\.ark: truncated: bytes \d+ to \d+ are not there"):
+        reader.read(*(np.array([n], np.int64) for n in (0, 1, 0)), np.empty((1, 30, 21), "f4"))
+    write(41, 50)
+    with pytest.raises(SvError, match=r"a\.ark: \d+ bytes, but \d+ in stage 4; make stage 4 again"):
+        CropReader(index)
+    matrix = np.ones((40, 21), np.float32)
+    matrix[35, 2] = np.inf
+    write_archive(tmp_path / "a.ark", tmp_path / "a.scp", iter([("u0", matrix)]), method="none")
+    reader = CropReader(
+        build_crop_index(["u0"], {"u0": 0}, {"clean": read_table(tmp_path / "a.scp")})
+    )
+    where = [np.zeros(1, np.int64), np.zeros(1, np.int64)]
+    reader.read(*where, np.array([5]), np.empty((1, 30, 21), "f4"))
+    with pytest.raises(SvError, match=r"a\.ark:\d+: NaN or infinity in rows 6-36"):
+        reader.read(*where, np.array([6]), np.empty((1, 30, 21), "f4"))
+
+
+def test_masks_are_as_wide_and_as_many_as_configured(tmp_path):
+    rows, count = 100, 2000
+    items = iter([("u0", np.ones((rows, 21)))])
+    write_archive(tmp_path / "a.ark", tmp_path / "a.scp", items, method="none")
+    table = read_table(tmp_path / "a.scp")
+    reader = CropReader(build_crop_index(["u0"], {"u0": 0}, {"clean": table}))
+    masks = SpecAugmentConfig(0.6, 1, 20, 1, 5)
+    crops = read_batch(reader, np.zeros(count, np.int64), (1, 2, 3), rows, masks).crops
+    times = (crops == 0).all(axis=2).sum(axis=1)
+    bands = (crops == 0).all(axis=1).sum(axis=1)
+    for sizes, width in ((times, 20), (bands, 5)):
+        assert set(sizes) == set(range(width + 1))
+        assert sizes.mean() == pytest.approx(0.6 * width / 2, rel=0.1)
+    # One block each, anywhere, and nothing else is touched.
+    assert ((crops == 0).sum(axis=(1, 2)) == times * 21 + bands * (rows - times)).all()
+    masked = (crops == 0).all(axis=2)
+    assert (np.abs(np.diff(masked, axis=1, prepend=False, append=False)).sum(axis=1) <= 2).all()
+    assert masked[:, 0].any() and masked[:, -1].any()
