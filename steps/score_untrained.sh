@@ -18,4 +18,4 @@ xvector_dir=$exp_dir/untrained/xvectors_$(basename "$data_dir")
 steps/extract_xvectors.sh --cmd "$cmd" --nj "$nj" --ngpu "$ngpu" --untrained true \
   "$exp_dir" "$data_dir" "$xvector_dir"
 steps/score_trials.sh --cmd "$cmd" --name "$(basename "$trials")_cosine_untrained" \
-  "$xvector_dir" "$trials" "$scores_dir"
+  --num-threads "$nj" "$xvector_dir" "$trials" "$scores_dir"

@@ -1,13 +1,22 @@
-"""Measures of verification against their definitions, and score_trials from archive to JSON."""
+"""Measures of verification against their definitions, written out here by brute force."""
 
-import json
+import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sv.errors import SvError
-from sv.kaldi.archive import write_archive
-from sv.score.metrics import compute_eer, compute_error_curve, compute_metrics, thin_curve
+from sv.score.metrics import (
+    compute_act_dcf,
+    compute_cllr,
+    compute_eer,
+    compute_error_curve,
+    compute_metrics,
+    find_min_dcf,
+    thin_curve,
+)
 
 
 def small_sets(count=60):
@@ -56,13 +65,118 @@ def measure(scores, labels):
     return metrics["eer_percent"], metrics["min_dcf"]["0.01"]
 
 
-def test_eer_and_min_dcf_are_what_their_definitions_say():
-    for scores, labels in small_sets():
+# The same examples every time, as slow as the machine is, and no folder of them left behind.
+repeatable = settings(derandomize=True, deadline=None, database=None)
+# Few values, so that ties are common, and any others; at least one of each kind.
+SCORES = st.one_of(st.integers(-3, 3).map(float), st.floats(-1e6, 1e6))
+CLASSES = st.tuples(st.lists(SCORES, min_size=1, max_size=30), st.lists(SCORES, min_size=1))
+
+
+def join(classes):
+    targets, nontargets = classes
+    return np.array(targets + nontargets), np.arange(len(targets + nontargets)) < len(targets)
+
+
+@repeatable
+@given(CLASSES)
+def test_eer_and_min_dcf_are_what_their_definitions_say(classes):
+    scores, labels = join(classes)
+    metrics = compute_metrics(scores, labels)
+    assert metrics["eer_percent"] == pytest.approx(100 * define_eer(scores, labels), abs=1e-9)
+    for p in ("0.01", "0.05", "0.001"):
+        expected = define_min_dcf(scores, labels, float(p))
+        assert metrics["min_dcf"][p] == pytest.approx(expected, abs=1e-12)
+        miss, false_alarm = rates(scores, labels, metrics["min_dcf_threshold"][p])
+        cost = float(p) * miss + (1 - float(p)) * false_alarm
+        assert cost / float(p) == pytest.approx(expected, abs=1e-12)
+
+
+@repeatable
+@given(CLASSES, st.randoms(use_true_random=False))
+def test_only_the_order_of_the_scores_matters(classes, random):
+    scores, labels = join(classes)
+    expected = measure(scores, labels)
+    order = list(range(len(scores)))
+    random.shuffle(order)
+    assert measure(scores[order], labels[order]) == expected
+    rank = np.unique(scores, return_inverse=True)[1]
+    assert measure(rank, labels) == expected
+    assert measure(np.exp(rank / len(rank)) - 100, labels) == expected
+    assert measure(np.tile(scores, 3), np.tile(labels, 3)) == pytest.approx(expected, abs=1e-9)
+
+
+@repeatable
+@given(CLASSES)
+def test_negated_scores_turn_the_eer_round(classes):
+    scores, labels = join(classes)
+    turned = 100 - measure(scores, labels)[0]
+    assert measure(-scores, labels)[0] == pytest.approx(turned, abs=1e-9)
+    assert measure(scores, ~labels)[0] == pytest.approx(turned, abs=1e-9)
+
+
+@repeatable
+@given(st.floats(-1e300, 1e300), st.integers(1, 20), st.integers(1, 20))
+def test_constant_scores_tell_nothing(score, targets, nontargets):
+    labels = np.arange(targets + nontargets) < targets
+    metrics = compute_metrics(np.full(len(labels), score), labels)
+    assert metrics["eer_percent"] == 50
+    assert metrics["min_dcf"] == {"0.01": 1, "0.05": 1, "0.001": 1}
+    assert all(at > score for at in metrics["min_dcf_threshold"].values())  # reject all
+
+
+@pytest.mark.parametrize("share", [0.005, 0.5, 0.97])
+def test_long_lists_have_the_measures_of_their_whole_curve(share):
+    rng = np.random.default_rng(11)
+    labels = rng.random(300_000) < share
+    for decimals in (2, 17):
+        scores = np.round(rng.normal(size=len(labels)) + 2.5 * labels, decimals)
         metrics = compute_metrics(scores, labels)
-        assert metrics["eer_percent"] == pytest.approx(100 * define_eer(scores, labels), abs=1e-9)
-        for p in (0.01, 0.05, 0.001):
-            expected = define_min_dcf(scores, labels, p)
-            assert metrics["min_dcf"][f"{p:g}"] == pytest.approx(expected, abs=1e-9)
+        order = np.argsort(scores)
+        last = np.append(np.diff(scores[order]) > 0, True)  # of each tie
+        missed = np.append(0, np.cumsum(labels[order])[last])
+        rejected = np.append(0, np.cumsum(~labels[order])[last])
+        miss, fa = missed / missed[-1], (rejected[-1] - rejected) / rejected[-1]
+        after = np.argmax(miss >= fa)
+        crossing = [fa[after - 1], miss[after], miss[after - 1], fa[after]]
+        gap = (crossing[0] - crossing[2]) + (crossing[1] - crossing[3])
+        eer = (crossing[0] * crossing[1] - crossing[2] * crossing[3]) / gap
+        assert metrics["eer_percent"] == pytest.approx(100 * eer, abs=1e-9)
+        for p, cost in metrics["min_dcf"].items():
+            expected = (float(p) * miss + (1 - float(p)) * fa).min() / float(p)
+            assert cost == pytest.approx(expected, abs=1e-12)
+
+
+@repeatable
+@given(CLASSES, st.sampled_from([0.01, 0.05, 0.001, 0.5]))
+def test_actual_cost_and_cllr_are_what_their_definitions_say(classes, p):
+    llrs, labels = join([[score % 40 - 20 for score in side] for side in classes])
+    miss, false_alarm = rates(llrs, labels, math.log((1 - p) / p))
+    cost = (p * miss + (1 - p) * false_alarm) / min(p, 1 - p)
+    assert compute_act_dcf(llrs, labels, p) == pytest.approx(cost, abs=1e-12)
+    assert compute_act_dcf(llrs, labels, p) >= find_min_dcf(
+        compute_error_curve(llrs, labels), p
+    )[0] - 1e-12  # fmt: skip
+    bits = [math.log2(1 + math.exp(-s if y else s)) for s, y in zip(llrs, labels, strict=True)]
+    sides = [[b for b, y in zip(bits, labels, strict=True) if y == side] for side in (True, False)]
+    cllr = sum(sum(side) / len(side) for side in sides) / 2
+    assert compute_cllr(llrs, labels) == pytest.approx(cllr, abs=1e-12)
+
+
+@pytest.mark.parametrize("p", [0.01, 0.05, 0.001, 0.5, 0.9])
+def test_actual_cost_decides_at_bayes_threshold(p):
+    threshold = math.log((1 - p) / p)
+    llrs = threshold + np.array([1e-9, -1e-9, -5, 1e-9, -1e-9])
+    labels = np.array([True, True, True, False, False])
+    expected = (p * 2 / 3 + (1 - p) / 2) / min(p, 1 - p)
+    assert compute_act_dcf(llrs, labels, p) == pytest.approx(expected)
+
+
+def test_calibrated_measures_are_there_for_calibrated_scores_only():
+    scores, labels = np.array([800.0, -900.0, 0.0, 0.0]), np.array([True, False, True, False])
+    assert "cllr" not in compute_metrics(scores, labels)
+    metrics = compute_metrics(scores, labels, calibrated=True)
+    assert metrics["cllr"] == pytest.approx(0.5)  # half of the trials cost nothing, half a bit
+    assert metrics["act_dcf"] == {"0.01": 0.5, "0.05": 0.5, "0.001": 0.5}
 
 
 def test_the_threshold_is_where_the_rates_are_equal():
@@ -100,22 +214,6 @@ def test_sets_whose_measures_are_known(scores, labels, expected):
     assert measure(scores, labels) == pytest.approx(expected)
 
 
-def test_negated_scores_turn_the_eer_round():
-    for scores, labels in small_sets(20):
-        assert measure(-scores, labels)[0] == pytest.approx(100 - measure(scores, labels)[0])
-
-
-def test_only_the_order_of_the_scores_matters():
-    rng = np.random.default_rng(1)
-    for scores, labels in small_sets(20):
-        expected = pytest.approx(measure(scores, labels))
-        order = rng.permutation(len(scores))
-        assert measure(scores[order], labels[order]) == expected
-        assert measure(np.exp(3 * scores) - 100, labels) == expected
-        assert measure(np.tile(scores, 3), np.tile(labels, 3)) == expected
-        assert measure(1e-9 * scores, labels) == expected
-
-
 @pytest.mark.parametrize(
     ("scores", "labels", "message"),
     [
@@ -150,79 +248,3 @@ def test_thinned_curve_keeps_its_ends_and_stays_on_the_curve(points):
 def test_short_curve_is_kept_whole():
     curve = compute_error_curve(np.array([0.0, 1.0, 0.5]), np.array([False, True, True]))
     assert thin_curve(curve, 500) == ([1, 0, 0, 0], [0, 0, 0.5, 1])
-
-
-@pytest.fixture
-def scored(tmp_path):
-    """Embeddings of 30 utterances of 6 speakers, and a list of 200 trials."""
-    rng = np.random.default_rng(3)
-    centres = rng.normal(size=(6, 32))
-    vectors = {
-        f"s{s}-{u}": (centres[s] + rng.normal(size=32)).astype(np.float32)
-        for s in range(6) for u in range(5)
-    }  # fmt: skip
-    folder = tmp_path / "xvectors_mini_test"
-    write_archive(folder / "x.ark", folder / "xvector.scp", iter(vectors.items()), method="none")
-    (folder / "info.json").write_text('{"data_set": "mini_test", "precision": "bf16"}')
-    keys = list(vectors)
-    pairs = [(a, b) for a in keys for b in keys if a < b]
-    rows = [pairs[i] for i in rng.permutation(len(pairs))[:200]]
-    (tmp_path / "mini").write_text(
-        "".join(f"{a} {b} {'target' if a[:2] == b[:2] else 'nontarget'}\n" for a, b in rows)
-    )
-    return tmp_path, vectors, rows
-
-
-def score(run_cli, root, check=True):
-    return run_cli(
-        "sv.bin.score_trials", root / "xvectors_mini_test", root / "mini",
-        root / "scores" / "mini_cosine", check=check,
-    )  # fmt: skip
-
-
-def test_score_trials_writes_cosines_metrics_and_curve(run_cli, scored):
-    root, vectors, rows = scored
-    assert "mini: EER " in score(run_cli, root).stderr
-    lines = [line.split(" ") for line in (root / "scores/mini_cosine.txt").read_text().splitlines()]
-    assert [(a, b) for a, b, _ in lines] == rows
-    cosines = [
-        np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b))
-        for a, b in ((vectors[e].astype(float), vectors[t].astype(float)) for e, t in rows)
-    ]
-    assert [float(text) for _, _, text in lines] == pytest.approx(cosines, abs=2e-6)
-    metrics = json.loads((root / "scores/mini_cosine.json").read_text())
-    labels = [e[:2] == t[:2] for e, t in rows]
-    assert metrics == {
-        "trials_name": "mini", "data_set": "mini_test", "backend": "cosine", "precision": "bf16",
-        "untrained": False, "trials": 200, "targets": sum(labels),
-        "nontargets": 200 - sum(labels), "eer_percent": metrics["eer_percent"],
-        "eer_threshold": metrics["eer_threshold"], "min_dcf": metrics["min_dcf"],
-    }  # fmt: skip
-    assert metrics["eer_percent"] == pytest.approx(100 * define_eer(cosines, labels), abs=1e-6)
-    assert list(metrics["min_dcf"]) == ["0.01", "0.05", "0.001"]
-    det = json.loads((root / "scores/mini_cosine.det.json").read_text())
-    assert (det["p_fa"][0], det["p_miss"][0], det["p_fa"][-1], det["p_miss"][-1]) == (1, 0, 0, 1)
-    assert len(det["p_fa"]) == len(det["p_miss"]) <= 500
-
-
-def test_utterances_without_an_embedding_are_counted(run_cli, scored):
-    root = scored[0]
-    with open(root / "mini", "a") as file:
-        file.write("s0-0 x-1 target\nx-2 s0-0 nontarget\n")
-    done = score(run_cli, root, check=False)
-    assert done.returncode == 1
-    assert done.stderr == (
-        "sv.bin.score_trials: 2 of 32 utterances of the trial list have no embedding "
-        "(x-2, x-1); make stages 3 and 6 again\n"
-    )
-    assert not (root / "scores").exists()
-
-
-def test_one_sided_list_is_one_line(run_cli, scored):
-    root = scored[0]
-    (root / "mini").write_text("s0-0 s0-1 target\ns1-0 s1-1 target\n")
-    done = score(run_cli, root, check=False)
-    assert done.returncode == 1
-    assert done.stderr == (
-        "sv.bin.score_trials: 2 target and 0 nontarget trials: both are needed\n"
-    )

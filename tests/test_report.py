@@ -83,6 +83,28 @@ def write_scores(exp, model, trials, data_set, eer_percent, *, suffix="", det=Tr
         write(path.with_suffix(".det.json"), curve)
 
 
+def write_statistics(exp, model, trials, eer_percent, *, own=0.0, digest="list", seed=0):
+    """Write what compute_statistics adds; speakers move all systems alike, ``own`` but one."""
+    path = exp / model / "scores" / f"{trials}_cosine.json"
+    speakers = np.random.default_rng(1).normal(size=1000) * 0.3
+    eers = eer_percent + speakers + own * np.random.default_rng(len(model)).normal(size=1000)
+    low, high = np.percentile(eers, [2.5, 97.5])
+    metrics = json.loads(path.read_text())
+    costs = {p: cost * eers / eer_percent for p, cost in metrics["min_dcf"].items()}
+    bounds = {p: np.percentile(values, [2.5, 97.5]).tolist() for p, values in costs.items()}
+    write(path, {**metrics, "eer_percent_interval": [low, high], "min_dcf_interval": bounds})
+    det = {"p_fa": [0.001, 0.01, 0.1], "p_miss_low": [0.05, 0.01, 0.001],
+           "p_miss_high": [0.1, 0.03, 0.005]}  # fmt: skip
+    record = {
+        "trials_digest": digest, "unit": "speaker", "speakers": 40, "seed": seed,
+        "replicates": 1000, "undefined": 0, "of_eer_percent": eer_percent, "det": det,
+        "eer_percent": eers.tolist(), "min_dcf": {p: list(values) for p, values in costs.items()},
+    }  # fmt: skip
+    write(path.with_suffix(".boot.json"), record)
+    histogram = {"edges": [-1, 0, 0.5, 1], "targets": [0, 100, 900], "nontargets": [500, 1400, 100]}
+    write(path.with_suffix(".hist.json"), histogram)
+
+
 def write_extraction(exp, model, data_set, precision="fp32", *, utterances=4000, untrained=False):
     suffix = "" if precision == "fp32" else f"_{precision}"
     suffix += "_untrained" if untrained else ""
@@ -125,6 +147,12 @@ def build_tree(root):
     write_sidecar(energy / "06_extract_voxceleb1.json", 0.000111, ESTIMATED, **estimated)
     write_extraction(exp, name, "voxceleb1", utterances=80)
     write_extraction(exp, name, "voxceleb1", untrained=True)
+
+    write_statistics(exp, "resnet50_d", "vox1_o", 0.88, own=0.05)
+    write_statistics(exp, "resnet50_d", "vox1_e", 1.0)
+    write_statistics(exp, "resnet50_d_2822", "vox1_o", 0.83, own=0.05)
+    write_statistics(exp, name, "vox1_o", 9.1, own=0.1)
+    write_statistics(exp, name, "vox1_e", 11.0, seed=1)
 
     energy = exp / "resnet34_d" / "energy"
     reason = "no channel has an energy"
@@ -249,6 +277,59 @@ def test_stage_table(reported):
     assert "resnet34_d/energy/06_extract_voxceleb1.journal.jsonl" in text
 
 
+def test_confidence_table(reported):
+    data, exp, done = reported
+    text = (exp / "results" / "table4.md").read_text()
+    assert text.index("**Average**") < text.index("**vox1_o**") < text.index("**vox1_e**")
+    table = read_csv(exp / "results" / "table4.csv")
+    rows = {(row["trial_list"], row["system"]): row for row in table}
+    lists = {"Average": 2, "vox1_o": 3, "vox1_e": 2}
+    assert {key: sum(name == key for name, _ in rows) for key in lists} == lists
+    tied, best = rows["vox1_o", "resnet50_d"], rows["vox1_o", "resnet50_d_2822"]
+    assert (best["eer_percent"], best["eer_percent_above_best"]) == ("0.83", "0.0")
+    # Both are uncertain by far more than they differ; their own noise decides.
+    assert float(best["eer_percent_high"]) - float(best["eer_percent_low"]) > 1
+    assert float(tied["eer_percent_above_best"]) == pytest.approx(0.05)
+    width = float(tied["eer_percent_above_best_high"]) - float(tied["eer_percent_above_best_low"])
+    assert width == pytest.approx(2 * 1.96 * 0.05 * 2**0.5, rel=0.15)
+    assert tied["eer_percent_above_best_marks"] == "within_noise"
+    assert float(tied["eer_percent_p"]) > 0.2
+    worse = rows["vox1_o", "resnet18_w0.125"]
+    assert worse["eer_percent_above_best_marks"] == ""
+    assert float(worse["eer_percent_p"]) == pytest.approx(2 / 1001)
+    # Other draws: no pairs, so nothing is said of the difference, and nothing of the average.
+    other = rows["vox1_e", "resnet18_w0.125"]
+    assert other["eer_percent_above_best"] == other["eer_percent_p"] == ""
+    assert "not the same trials, seed or number of replicates as resnet50_d" in other["missing"]
+    assert float(other["eer_percent_high"]) == pytest.approx(11.6, abs=0.1)
+    average = rows["Average", "resnet50_d"]
+    assert float(average["eer_percent"]) == pytest.approx(0.94)
+    # Speakers of both lists move it together: the mean is no surer than either.
+    high = 0.94 + np.percentile(np.random.default_rng(1).normal(size=1000) * 0.3, 97.5)
+    assert float(average["eer_percent_high"]) == pytest.approx(high, abs=0.02)
+    shown = {row["System"]: row for row in read_markdown(exp / "results" / "table1.md")}
+    assert shown["resnet50_d"]["vox1_o EER (%)"] == "0.88≈"
+    assert shown["resnet50_d_2822"]["vox1_o EER (%)"] == "0.83"
+    assert shown["resnet18_w0.125"]["vox1_o EER (%)"] == "9.10"
+    assert shown["resnet18_w0.125"]["vox1_e EER (%)"] == "11.00"
+    assert "- ≈ within noise of the best of the column" in (exp / "results/table1.md").read_text()
+
+
+def test_scores_without_their_statistics_have_no_interval(tree, run_cli):
+    data, exp = tree
+    scores = exp / "resnet50_d" / "scores"
+    # Scored again since: the replicates beside them are of what is no longer there.
+    metrics = json.loads((scores / "vox1_o_cosine.json").read_text())
+    write(scores / "vox1_o_cosine.json", {**metrics, "eer_percent": 0.7})
+    (scores / "vox1_e_cosine.boot.json").unlink()
+    run_cli("sv.bin.make_results", data, exp)
+    rows = read_csv(exp / "results" / "table4.csv")
+    missing = {row["trial_list"]: row["missing"] for row in rows if row["system"] == "resnet50_d"}
+    assert missing["vox1_o"] == "scores/vox1_o_cosine.boot.json is of other scores: score again"
+    assert missing["vox1_e"] == "no scores/vox1_e_cosine.boot.json"
+    assert "≈" not in (exp / "results" / "table1.md").read_text()
+
+
 @pytest.mark.parametrize("name", ["table1", "table2", "table3"])
 def test_formats_agree(reported, name):
     _, exp, _ = reported
@@ -267,7 +348,8 @@ def test_formats_agree(reported, name):
     for row, shown, line in zip(table, markdown, body[-len(table):], strict=True):  # fmt: skip
         assert list(shown.values()) == [
             cell.replace(r"\_", "_").replace("$^", "").replace("$", "")
-            .replace(r"\dagger", "†").replace(r"\ddagger", "‡").replace(r"\S", "§").strip()
+            .replace(r"\dagger", "†").replace(r"\ddagger", "‡").replace(r"\S", "§")
+            .replace(r"\approx", "≈").strip()
             for cell in line.removesuffix(r"\\").split(" & ")
         ]  # fmt: skip
         energy = shown["Energy (kWh)"]
@@ -298,6 +380,10 @@ def test_model_results(reported):
     joined = json.loads((exp / "resnet50_d" / "results.json").read_text())
     assert joined["average"]["eer_percent"] == pytest.approx(0.94)
     assert joined["training"]["energy_kwh"] == 51.69
+    (score,) = (s for s in joined["scores"] if s["path"] == "scores/vox1_e_cosine.json")
+    assert score["eer_interval"][0] < 1 < score["eer_interval"][1]
+    assert score["min_dcf_interval"]["0.01"][0] < 1 / 12 < score["min_dcf_interval"]["0.01"][1]
+    assert "bootstrap" not in score and "histogram" not in score
     assert [e["precision"] for e in joined["extractions"]] == ["fp32", "fp16"]
     assert joined["extractions"][0]["energy"]["energy_kwh"] == 3.11
     assert json.loads((exp / "resnet34_d" / "results.json").read_text())["network"] is None
@@ -308,17 +394,18 @@ def test_figures_and_identical_rerun(reported, run_cli):
     data, exp, done = reported
     directory = exp / "results"
     first = {path.name: path.read_bytes() for path in directory.iterdir()}
-    stems = ("energy_accuracy", "det_vox1_o", "det_vox1_e")
+    stems = ("energy_accuracy", "det_vox1_o", "det_vox1_e", "scores_vox1_o", "scores_vox1_e")
     names = {f"{stem}.{kind}" for stem in stems for kind in ("png", "pdf")}
-    tables = {f"table{n}.{kind}" for n in (1, 2, 3) for kind in ("md", "tex", "csv")}
+    tables = {f"table{n}.{kind}" for n in (1, 2, 3, 4) for kind in ("md", "tex", "csv")}
     assert set(first) == names | tables
     for name in names:
-        assert len(first[name]) > 8000, name
+        assert len(first[name]) > 6000, name
         assert first[name].startswith(b"\x89PNG" if name.endswith("png") else b"%PDF")
         assert b"CreationDate" not in first[name]
     assert "det_vox1_o: no vox1_o_cosine.det.json of resnet50_d_2822" in done.stderr
     assert "energy_accuracy: resnet50_d_2822 is not shown: not scored on vox1_e" in done.stderr
     assert "det_cnceleb: no figure, no system has a DET curve" in done.stderr
+    assert "scores_cnceleb: no figure, no system has a histogram" in done.stderr
     write(directory / "det_removed.png", "of an earlier run")
     run_cli("sv.bin.make_results", data, exp)
     assert {path.name: path.read_bytes() for path in directory.iterdir()} == first
@@ -356,6 +443,10 @@ def test_nothing_to_report(tmp_path, run_cli):
         ("scores/vox1_o_cosine.json", {"trials_name": "vox1_o"}, "data_set is None"),
         ("scores/vox1_o_cosine.json", "[1]", "not a JSON object"),
         ("scores/vox1_o_cosine.det.json", {"p_fa": [0, 2], "p_miss": [1, 0]}, "p_fa holds 2"),
+        ("scores/vox1_o_cosine.boot.json", {"of_eer_percent": 0.88, "replicates": 2, "seed": 0,
+          "speakers": 3, "trials_digest": "x", "eer_percent": [1]}, "not a list of 2 numbers"),
+        ("scores/vox1_o_cosine.hist.json", {"edges": [0, 1], "targets": [1, 2],
+                                            "nontargets": [3]}, "one edge more than targets"),
         ("xvectors_voxceleb1/info.json", {"data_set": "voxceleb1", "precision": "fp32",
                                           "utterances": "many"}, "utterances is 'many'"),
         ("model.json", {"parameters": 3}, "parameters_with_head is None"),
@@ -385,6 +476,19 @@ def test_energy_of_a_part_of_the_run_is_marked(tree, run_cli):
     assert "51.69§¶" in text
     assert f"§ incomplete: {reason}" in text
     assert "¶ the sidecar does not say which part was measured (05_train.json)" in text
+
+
+def test_remarks_of_stage_1_stand_below_every_table_with_scores(tree, run_cli):
+    data, exp = tree
+    (data / "remarks.tsv").write_text("*\ttrained on less\nvox1_o\tpartial: 2 of 3 trials\n")
+    run_cli("sv.bin.make_results", data, exp)
+    for name in ("table1", "table2"):
+        text = (exp / "results" / f"{name}.md").read_text()
+        assert "- All lists: trained on less." in text and "- vox1_o: partial: 2 of 3" in text
+    assert "trained on less" not in (exp / "results" / "table3.md").read_text()
+    (data / "remarks.tsv").write_text("no tab\n")
+    done = run_cli("sv.bin.make_results", data, exp, check=False)
+    assert done.returncode == 1 and "remarks.tsv: line 1 is not" in done.stderr
 
 
 def test_study_order():

@@ -1,6 +1,7 @@
 """Trial lists and score files."""
 
 import os
+import subprocess
 
 import numpy as np
 import pytest
@@ -44,8 +45,11 @@ def test_ids_that_look_like_numbers_or_nothing_stay_text(tmp_path):
         ("a b 1\n", "line 1: the label must be target or nontarget, not '1'"),
         ("a b target\na b\n", "expected lines 'enrol test target|nontarget'"),
         ("a  b target\n", "Expected 3 columns, got 4"),
-        ("a b target\nb a target\na b target\n", "1 trials stand twice (first: line 3, a b)"),
-        ("a b target\na b nontarget\n", "1 trials stand twice (first: line 2, a b)"),
+        (
+            "a b target\nb a target\na b target\n",
+            "1 of 3 trials stand twice (first: line 3, a b); ",
+        ),
+        ("a b target\na b nontarget\n", "1 of 2 trials stand twice (first: line 2, a b); "),
     ],
 )
 def test_wrong_trials_are_one_line_that_names_the_file(tmp_path, text, message):
@@ -61,11 +65,43 @@ def test_missing_trials_are_named(tmp_path):
         read_trials(tmp_path / "nosuch")
 
 
-def test_scores_stand_in_the_order_of_the_trials(tmp_path):
+def test_duplicates_are_counted_and_what_to_do_is_said(tmp_path):
+    path = tmp_path / "trials"
+    path.write_text("a b target\nb a target\na b target\na c target\nb a target\na b target\n")
+    with pytest.raises(SvError) as error:
+        read_trials(path)
+    assert str(error.value) == (
+        f"{path}: 3 of 6 trials stand twice (first: line 3, a b; line 5, b a); decide which to "
+        "keep, none is dropped here (the first ones: awk '!seen[$1,$2]++')"
+    )
+    done = subprocess.run(
+        ["awk", "!seen[$1,$2]++", path], capture_output=True, text=True, check=True
+    )
+    path.write_text(done.stdout)
+    assert len(read_trials(path).enrol) == 3
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scores_are_written_in_the_order_of_the_trials_and_exactly(tmp_path, dtype):
     write_trials(tmp_path / "trials", ROWS)
-    scores = np.array([1 / 3, -1e-9, 1.0, 0.12345678912])
+    scores = np.array([1 / 3, -1e-9, 1.0, 0.12345678912], dtype=dtype)
     write_scores(tmp_path / "scores.txt", read_trials(tmp_path / "trials"), scores)
     lines = (tmp_path / "scores.txt").read_text(encoding="utf-8").splitlines()
-    assert lines[0] == "b-1 a-1 0.3333333"
+    assert lines[0] == {np.float32: "b-1 a-1 0.33333334", np.float64: f"b-1 a-1 {1 / 3!r}"}[dtype]
     assert [tuple(line.split(" ")[:2]) for line in lines] == [row[:2] for row in ROWS]
-    assert [float(line.split(" ")[2]) for line in lines] == pytest.approx(scores, rel=1e-6)
+    assert np.array_equal([dtype(line.split(" ")[2]) for line in lines], scores)
+
+
+def test_lists_longer_than_what_is_written_or_read_at_once(tmp_path):
+    rng = np.random.default_rng(0)
+    names = [f"id{i:05d}-{'v' * (i % 40)}" for i in range(700)]
+    pairs = rng.permutation(700 * 700)[:200_000]
+    rows = [(names[p // 700], names[p % 700], p % 700 == p // 700) for p in pairs]
+    write_trials(tmp_path / "trials", rows)
+    trials = read_trials(tmp_path / "trials")
+    assert as_rows(trials) == rows
+    scores = rng.normal(size=len(rows)).astype(np.float32)
+    write_scores(tmp_path / "scores.txt", trials, scores)
+    with open(tmp_path / "scores.txt") as file:
+        for (enrol, test, _), score, line in zip(rows, scores, file, strict=True):
+            assert line.startswith(f"{enrol} {test} ") and np.float32(line.split()[2]) == score

@@ -4,8 +4,11 @@ Read with pyarrow: the largest list of the study has 9.7 million lines, and a Py
 them costs more than the scoring.
 """
 
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +17,9 @@ import pyarrow.csv as pv
 
 from sv.errors import SvError
 from sv.files import replacing
+
+_READ_BYTES = 4 << 20  # of a list at a time: a thousand small blocks would cost more to join
+_WRITE_LINES = 1 << 16  # formatted at a time: some megabytes
 
 
 @dataclass(frozen=True)
@@ -29,19 +35,38 @@ class Trials:
     is_target: np.ndarray
 
 
-def _read_columns(path: Path, names: list[str], types: dict[str, pa.DataType]) -> pa.Table:
+def read_columns(
+    path: Path,
+    types: Mapping[str, pa.DataType],
+    *,
+    source: Path | IO[bytes] | None = None,
+    delimiter: str = " ",
+) -> pa.Table:
+    """Read a text table without a head line, one delimiter between columns.
+
+    Args:
+        path: The file, as messages name it.
+        types: Name and type of every column, in order.
+        source: What is read instead of the file itself.
+        delimiter: One byte.
+
+    Raises:
+        SvError: Missing, unreadable or empty, or a line that does not have these columns.
+    """
     try:
         table = pv.read_csv(
-            path,
-            read_options=pv.ReadOptions(column_names=names),
-            parse_options=pv.ParseOptions(delimiter=" ", quote_char=False),
-            convert_options=pv.ConvertOptions(column_types=types, strings_can_be_null=False),
+            source or path,
+            read_options=pv.ReadOptions(column_names=list(types), block_size=_READ_BYTES),
+            parse_options=pv.ParseOptions(delimiter=delimiter, quote_char=False),
+            convert_options=pv.ConvertOptions(
+                column_types=types, strings_can_be_null=False, null_values=[]
+            ),
         )
     except OSError as error:
         raise SvError(f"cannot read {path}: {error}") from error
     except pa.ArrowInvalid as error:
         message = str(error).splitlines()[0]
-        raise SvError(f"{path}: expected lines '{' '.join(names)}': {message}") from error
+        raise SvError(f"{path}: expected lines '{' '.join(types)}': {message}") from error
     if table.num_rows == 0:
         raise SvError(f"{path}: empty")
     return table
@@ -54,10 +79,16 @@ def read_trials(path: Path) -> Trials:
         SvError: A line is not ``enrol test target|nontarget`` (single spaces), a trial stands
             twice, or the file is empty.
     """
-    string = pa.string()
-    names = ["enrol", "test", "target|nontarget"]
-    table = _read_columns(path, names, dict.fromkeys(names, string))
-    labels = table.column(2)
+    table = read_columns(path, dict.fromkeys(("enrol", "test", "target|nontarget"), pa.string()))
+    is_target = _parse_labels(path, table.column(2))
+    utterances, enrol, test = encode_pairs(table.column(0), table.column(1))
+    del table  # the text of a long list is larger than all that is made from it
+    pa.default_memory_pool().release_unused()
+    validate_distinct(path, utterances, enrol, test)
+    return Trials(utterances, enrol, test, is_target)
+
+
+def _parse_labels(path: Path, labels: pa.ChunkedArray) -> np.ndarray:
     is_target = pc.equal(labels, "target")
     wrong = pc.invert(pc.or_(is_target, pc.equal(labels, "nontarget")))
     if pc.any(wrong).as_py():
@@ -66,23 +97,49 @@ def read_trials(path: Path) -> Trials:
             f"{path}: line {line + 1}: the label must be target or nontarget, "
             f"not '{labels[line].as_py()}'"
         )
-    both = pa.chunked_array(table.column(0).chunks + table.column(1).chunks, type=string)
-    codes = both.combine_chunks().dictionary_encode()
-    indices = codes.indices.to_numpy()
-    utterances, n = codes.dictionary.to_pylist(), table.num_rows
-    enrol, test = indices[:n], indices[n:]
-    pairs, firsts = np.unique(enrol * np.int64(len(utterances)) + test, return_index=True)
-    if len(pairs) < n:
-        again = np.setdiff1d(np.arange(n), firsts)
-        first = f"{utterances[enrol[again[0]]]} {utterances[test[again[0]]]}"
-        raise SvError(
-            f"{path}: {len(again)} trials stand twice (first: line {again[0] + 1}, {first})"
-        )
-    return Trials(
-        utterances=utterances,
-        enrol=enrol,
-        test=test,
-        is_target=is_target.combine_chunks().to_numpy(zero_copy_only=False),
+    return is_target.to_numpy()
+
+
+def encode_pairs(
+    enrol: pa.ChunkedArray, test: pa.ChunkedArray
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Give the distinct ids of two columns of text, and each column as int32 indices of them."""
+    with ThreadPoolExecutor(2) as pool:
+        (first, of_enrol), (second, of_test) = pool.map(_encode, (enrol, test))
+    place = pc.index_in(second, first).fill_null(-1).to_numpy()
+    new = place < 0  # not in the first column
+    place = np.where(new, len(first) - 1 + np.cumsum(new), place).astype(np.int32)
+    utterances = first.to_pylist() + second.filter(pa.array(new)).to_pylist()
+    return utterances, of_enrol, place[of_test]
+
+
+def _encode(column: pa.ChunkedArray) -> tuple[pa.StringArray, np.ndarray]:
+    chunks = column.dictionary_encode().chunks  # they share one dictionary
+    return chunks[-1].dictionary, np.concatenate([chunk.indices.to_numpy() for chunk in chunks])
+
+
+def pair_keys(enrol: np.ndarray, test: np.ndarray, utterances: int) -> np.ndarray:
+    """Give one int64 number for each ordered pair of indices below ``utterances``."""
+    return enrol * np.int64(utterances) + test
+
+
+def validate_distinct(
+    path: Path, utterances: Sequence[str], enrol: np.ndarray, test: np.ndarray
+) -> None:
+    """Check that no pair stands twice.
+
+    Raises:
+        SvError: Some do: how many, where the first ones are, and how to get rid of them.
+    """
+    keys = pair_keys(enrol, test, len(utterances))
+    ordered = np.sort(keys)
+    if not (ordered[1:] == ordered[:-1]).any():
+        return
+    again = np.setdiff1d(np.arange(len(keys)), np.unique(keys, return_index=True)[1])
+    lines = [f"line {i + 1}, {utterances[enrol[i]]} {utterances[test[i]]}" for i in again[:2]]
+    raise SvError(
+        f"{path}: {len(again)} of {len(keys)} trials stand twice (first: {'; '.join(lines)}); "
+        f"decide which to keep, none is dropped here (the first ones: awk '!seen[$1,$2]++')"
     )
 
 
@@ -93,13 +150,24 @@ def write_trials(path: Path, rows: list[tuple[str, str, bool]]) -> None:
 
 
 def write_scores(path: Path, trials: Trials, scores: np.ndarray) -> None:
-    """Write ``enrol test score`` lines, scores (trials,) with 7 significant digits."""
-    names = pa.array(trials.utterances)
-    text = pc.cast(pa.array(np.char.mod("%.7g", scores.astype(np.float64))), pa.string())
-    table = pa.table(
-        [names.take(pa.array(trials.enrol)), names.take(pa.array(trials.test)), text],
-        names=["enrol", "test", "score"],
-    )
-    options = pv.WriteOptions(include_header=False, delimiter=" ", quoting_style="none")
+    """Write ``enrol test score`` lines.
+
+    Args:
+        path: The file.
+        trials: The list; lines are in its order.
+        scores: (trials,) float32 or float64, written with the fewest digits that give the same
+            number back, so that measures of the file are those of the scores.
+    """
+    names = pc.binary_join_element_wise(pa.array(trials.utterances), "", " ")
     with replacing(path, mode="wb") as file:
-        pv.write_csv(table, file, options)
+        for start in range(0, len(scores), _WRITE_LINES):
+            part = slice(start, start + _WRITE_LINES)
+            lines = pc.binary_join_element_wise(
+                names.take(pa.array(trials.enrol[part])),
+                names.take(pa.array(trials.test[part])),
+                pa.array(scores[part]).cast(pa.string()),
+                "\n",
+                "",
+            )
+            # The array's own memory is the text: its values, one after the other.
+            file.write(lines.buffers()[2])

@@ -8,8 +8,10 @@ import math
 from dataclasses import dataclass
 
 UNKNOWN = "-"
-# Marks after an energy or CO2 figure, in the order in which they are printed and explained.
+# Marks after a figure, in the order in which they are printed and explained: of an energy or a
+# CO2 figure; then that of an EER or minDCF.
 MARKS = {"estimated": "†", "partly_estimated": "‡", "incomplete": "§", "unknown_share": "¶"}
+MARKS |= {"within_noise": "≈"}
 
 
 @dataclass(frozen=True)

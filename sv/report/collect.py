@@ -4,27 +4,33 @@ Absent files are no error here (the tables say what is missing); broken ones are
 names the file, because a guess about a broken figure is worse than no table.
 """
 
-import math
 import re
 from pathlib import Path
 from typing import Any
 
 from sv.energy.sidecar import SCHEMA
 from sv.errors import SvError
-from sv.files import read_json, read_text
-from sv.model_name import parse_model_name
+from sv.files import read_text
+from sv.model_name import check_model_name
+from sv.report.fields import (
+    read_object,
+    take_number,
+    take_part,
+    take_required,
+    take_text,
+    take_whole,
+)
 from sv.report.records import (
     Carbon,
     Channel,
-    Det,
     Extraction,
     Results,
-    Score,
     StageEnergy,
     System,
     find_score,
     system_order,
 )
+from sv.report.score_files import read_scores
 
 _SIDECAR = re.compile(r"(?P<stage>\d\d)_(?P<name>.+)\.json")
 _STATUS = ("complete", "failed", "interrupted")
@@ -46,7 +52,7 @@ def collect_results(data: Path, exp: Path, models: list[str] | None = None) -> R
     names = models if models else _list_models(exp)
     for name in names:
         if not (exp / name).is_dir():
-            parse_model_name(name)  # a model not yet trained is missing; a mistyped one is refused
+            check_model_name(name)  # a model not yet trained is missing; a mistyped one is refused
     systems = tuple(read_system(exp / name) for name in sorted(set(names), key=system_order))
     if not any(system.network or system.stages or system.scores for system in systems):
         raise SvError(f"no results under {exp}: run stages 5 to 7 first")
@@ -60,7 +66,8 @@ def collect_results(data: Path, exp: Path, models: list[str] | None = None) -> R
     # Not exp/energy: the journal of stage 8 is being written now.
     folders = [data / "energy", *(system.directory / "energy" for system in systems)]
     journals = tuple(path for folder in folders for path in _list_journals(folder))
-    return Results(data, exp, systems, shared, sets, scored, journals)
+    remarks = _read_remarks(data / "remarks.tsv")
+    return Results(data, exp, systems, shared, sets, scored, journals, remarks)
 
 
 def read_system(directory: Path) -> System:
@@ -68,14 +75,9 @@ def read_system(directory: Path) -> System:
     path = directory / "model.json"
     network = None
     if path.is_file():
-        network = _read_object(path)
+        network = read_object(path)
         for key in ("parameters", "parameters_with_head"):
-            _required(network, key, path)
-    scores = [
-        _read_score(file)
-        for file in sorted((directory / "scores").glob("*.json"))
-        if not file.name.endswith(".det.json")
-    ]
+            take_required(network, key, path)
     infos = sorted(directory.glob("xvectors_*/info.json"))
     return System(
         name=directory.name,
@@ -83,7 +85,7 @@ def read_system(directory: Path) -> System:
         network=network,
         stages=_read_sidecars(directory / "energy"),
         extractions=tuple(_read_extraction(info) for info in infos),
-        scores=tuple(scores),
+        scores=read_scores(directory / "scores"),
     )
 
 
@@ -109,6 +111,19 @@ def _read_test_trials(path: Path) -> dict[str, str]:
     return sets
 
 
+def _read_remarks(path: Path) -> tuple[tuple[str | None, str], ...]:
+    """Read what stage 1 said: ``<trials>`` or ``*``, a tab, the remark."""
+    if not path.is_file():
+        return ()
+    rows = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        trials, tab, text = line.partition("\t")
+        if not tab:
+            raise SvError(f"{path}: line {number} is not '<trials-name><tab><remark>'")
+        rows.append((None if trials == "*" else trials, text))
+    return tuple(rows)
+
+
 def _read_sidecars(directory: Path) -> tuple[StageEnergy, ...]:
     found = [file for file in sorted(directory.glob("*.json")) if _SIDECAR.fullmatch(file.name)]
     return tuple(_read_sidecar(file) for file in found)
@@ -122,18 +137,18 @@ def _list_journals(directory: Path) -> list[Path]:
 
 
 def _read_sidecar(path: Path) -> StageEnergy:
-    record = _read_object(path)
+    record = read_object(path)
     if record.get("schema") != SCHEMA:
         raise SvError(f"{path}: schema is {record.get('schema')!r}, expected '{SCHEMA}'")
     match = _SIDECAR.fullmatch(path.name)
     assert match  # the caller lists only such names
-    status = _text(record, "status")
+    status = take_text(record, "status")
     if status not in _STATUS:
         raise SvError(f"{path}: status is '{status}', expected one of {', '.join(_STATUS)}")
-    fraction = _number(record, "measured_fraction", path)
+    fraction = take_number(record, "measured_fraction", path)
     if fraction is not None and fraction > 1 + 1e-9:
         raise SvError(f"{path}: measured_fraction is {fraction}, expected 0 to 1")
-    carbon, pue = (_part(record, key, dict, path) for key in ("carbon", "pue"))
+    carbon, pue = (take_part(record, key, dict, path) for key in ("carbon", "pue"))
     return StageEnergy(
         path=path,
         stage=int(match["stage"]),
@@ -141,30 +156,44 @@ def _read_sidecar(path: Path) -> StageEnergy:
         model=record.get("model"),
         status=status,
         exit_code=record.get("exit_code"),
-        host=_text(record, "host"),
-        started_utc=_text(record, "started_utc"),
-        duration_s=_number(record, "duration_s", path),
-        energy_kwh=_number(record, "energy_kwh", path),
-        energy_all_kwh=_number(record, "energy_all_kwh", path),
+        host=take_text(record, "host"),
+        started_utc=take_text(record, "started_utc"),
+        duration_s=take_number(record, "duration_s", path),
+        energy_kwh=take_number(record, "energy_kwh", path),
+        energy_all_kwh=take_number(record, "energy_all_kwh", path),
         measured_fraction=fraction,
-        co2_g=_number(record, "co2_g", path),
+        co2_g=take_number(record, "co2_g", path),
         carbon=Carbon(
             **{
-                key: _text(carbon, key)
+                key: take_text(carbon, key)
                 for key in ("provider", "zone", "year", "vintage", "scope", "basis")
             },
-            g_per_kwh=_number(carbon, "g_per_kwh", path),
-            source=_text(carbon, "source"),
-            reason=_text(carbon, "reason"),
+            g_per_kwh=take_number(carbon, "g_per_kwh", path),
+            source=take_text(carbon, "source"),
+            reason=take_text(carbon, "reason"),
         ),
-        pue_value=_number(pue, "value", path),
-        pue_source=_text(pue, "source"),
+        pue_value=take_number(pue, "value", path),
+        pue_source=take_text(pue, "source"),
         channels=tuple(
-            _build_channel(item, path) for item in _part(record, "channels", list, path)
+            _build_channel(item, path) for item in take_part(record, "channels", list, path)
         ),
-        attempts=len(_part(record, "attempts", list, path)),
-        reason=_text(record, "reason"),
+        attempts=len(take_part(record, "attempts", list, path)),
+        reason=take_text(record, "reason"),
+        energy_node_kwh=take_number(record, "energy_node_kwh", path),
+        attribution=take_text(take_part(record, "attribution", dict, path), "rule") or "exclusive",
+        uncertainty_kwh=take_number(record, "uncertainty_kwh", path),
+        uncertainty_reason=take_text(record, "uncertainty_reason"),
+        energy_above_idle_kwh=_take_signed(record, "energy_above_idle_kwh", path),
+        above_idle_reason=take_text(record, "above_idle_reason"),
     )
+
+
+def _take_signed(record: dict[str, Any], key: str, path: Path) -> float | None:
+    """Take a number that noise may bring below 0."""
+    value = record.get(key)
+    if isinstance(value, int | float) and value < 0:
+        return -take_required({key: -value}, key, path)
+    return take_number(record, key, path)
 
 
 def _build_channel(record: Any, path: Path) -> Channel:
@@ -174,102 +203,23 @@ def _build_channel(record: Any, path: Path) -> Channel:
     if isinstance(source, dict):  # backend, path, name, api: the first two say it
         source = " ".join(str(source[key]) for key in ("backend", "path") if source.get(key))
     return Channel(
-        **{key: _text(record, key) for key in ("id", "boundary", "kind", "method", "reason")},
+        **{key: take_text(record, key) for key in ("id", "boundary", "kind", "method", "reason")},
         source=str(source or ""),
-        energy_j=_number(record, "energy_j", path),
+        energy_j=take_number(record, "energy_j", path),
         in_total=bool(record.get("in_total")),
     )
 
 
-def _read_score(path: Path) -> Score:
-    record = _read_object(path)
-    costs = _part(record, "min_dcf", dict, path)
-    numbers = {key: _number(costs, key, path) for key in costs}
-    det_path = path.with_name(path.stem + ".det.json")
-    return Score(
-        path=path,
-        trials_name=_text(record, "trials_name", path),
-        data_set=_text(record, "data_set", path),
-        backend=_text(record, "backend", path),
-        precision=_text(record, "precision", path),
-        untrained=bool(record.get("untrained", False)),
-        trials=_whole(record, "trials", path),
-        targets=_whole(record, "targets", path),
-        nontargets=_whole(record, "nontargets", path),
-        eer_percent=_required(record, "eer_percent", path),
-        min_dcf={key: value for key, value in numbers.items() if value is not None},
-        det=_read_det(det_path) if det_path.is_file() else None,
-    )
-
-
-def _read_det(path: Path) -> Det:
-    record = _read_object(path)
-    curves = {}
-    for key in ("p_fa", "p_miss"):
-        points = _part(record, key, list, path)
-        for point in points:
-            if not isinstance(point, int | float) or not 0 <= point <= 1:
-                raise SvError(f"{path}: {key} holds {point!r}, expected rates from 0 to 1")
-        curves[key] = tuple(float(point) for point in points)
-    if len(curves["p_fa"]) != len(curves["p_miss"]) or not curves["p_fa"]:
-        raise SvError(f"{path}: p_fa and p_miss must have the same number of points")
-    return Det(**curves)
-
-
 def _read_extraction(path: Path) -> Extraction:
-    record = _read_object(path)
-    frames = _number(record, "frames", path)
+    record = read_object(path)
+    frames = take_number(record, "frames", path)
     return Extraction(
         folder=path.parent.name,
-        data_set=_text(record, "data_set", path),
-        precision=_text(record, "precision", path),
-        utterances=_whole(record, "utterances", path),
+        data_set=take_text(record, "data_set", path),
+        precision=take_text(record, "precision", path),
+        utterances=take_whole(record, "utterances", path),
         frames=None if frames is None else int(frames),
-        audio_s=_number(record, "audio_s", path),
-        device=_text(record, "device"),
+        audio_s=take_number(record, "audio_s", path),
+        device=take_text(record, "device"),
         untrained=bool(record.get("untrained", False)),
     )
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    record = read_json(path)
-    if not isinstance(record, dict):
-        raise SvError(f"{path}: not a JSON object")
-    return record
-
-
-def _number(record: dict[str, Any], key: str, path: Path) -> float | None:
-    """Take a finite number of at least 0; absent and null are None."""
-    return None if record.get(key) is None else _required(record, key, path)
-
-
-def _required(record: dict[str, Any], key: str, path: Path) -> float:
-    value = record.get(key)
-    good = isinstance(value, int | float) and not isinstance(value, bool)
-    if not good or not math.isfinite(value) or value < 0:
-        raise SvError(f"{path}: {key} is {value!r}, expected a number of at least 0")
-    return value
-
-
-def _whole(record: dict[str, Any], key: str, path: Path) -> int:
-    value = _required(record, key, path)
-    if value != int(value):
-        raise SvError(f"{path}: {key} is {value!r}, expected a whole number")
-    return int(value)
-
-
-def _text(record: dict[str, Any], key: str, required_in: Path | None = None) -> str:
-    """Take a text; absent and null are empty (an error where a path is given)."""
-    value = record.get(key)
-    if required_in is not None and (not isinstance(value, str) or not value):
-        raise SvError(f"{required_in}: {key} is {value!r}, expected a text")
-    return "" if value is None else str(value)
-
-
-def _part(record: dict[str, Any], key: str, kind: type, path: Path) -> Any:
-    value = record.get(key)
-    if value is None:
-        return kind()
-    if not isinstance(value, kind):
-        raise SvError(f"{path}: {key} is not a JSON {'object' if kind is dict else 'list'}")
-    return value

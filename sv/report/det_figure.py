@@ -1,5 +1,6 @@
 """The DET plot of a trial list: misses against false alarms on normal-deviate axes.
 
+The 95 % interval of the misses (stage 7 resamples the speakers) is shaded where it is known.
 Source: Martin et al., "The DET curve in assessment of detection task performance", 1997.
 """
 
@@ -18,6 +19,7 @@ _PROBIT = np.vectorize(NormalDist().inv_cdf, otypes=[float])
 _TICKS_PERCENT = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 60, 80, 90)
 _TICK_GAP = 0.07  # of the axis, so that the numbers do not touch
 _MAX_IN_LEGEND_INSIDE = 6
+_MAX_SHADED = 3
 _FREE_CORNER_PERCENT = 13.0
 _EER_POINT = {
     "marker": "o",
@@ -46,6 +48,11 @@ def draw_det(figure: Figure, results: Results, trials: str) -> list[str]:
     axes = figure.add_axes((0.13, 0.12, 0.82, 0.82))
     low, high = _limits([score for _, score in curves])
     _prepare(axes, low, high)
+    # More shades than these would hide each other: then only that of the lowest EER.
+    shaded = {name: score for name, score in curves if score.bootstrap and score.bootstrap.p_fa}
+    if len(shaded) > _MAX_SHADED:
+        best = min(shaded, key=lambda name: shaded[name].eer_percent)
+        shaded = {best: shaded[best]}
     styles = zip(cycle(COLOURS), (s for s in cycle(LINE_STYLES) for _ in COLOURS), strict=False)
     for (name, score), (colour, line) in zip(curves, styles, strict=False):
         assert score.det is not None
@@ -54,18 +61,37 @@ def draw_det(figure: Figure, results: Results, trials: str) -> list[str]:
         p_miss = np.clip(score.det.p_miss, low / 10, 1 - low / 10)
         label = f"{name} ({score.eer_percent:.2f} %)"
         axes.plot(_PROBIT(p_fa), _PROBIT(p_miss), color=colour, linestyle=line, label=label)
+        if name in shaded:
+            _shade_interval(axes, score, low, color=colour, linestyle=line)
         eer = np.clip(score.eer_percent / 100, low / 10, 1 - low / 10)
         axes.plot(_PROBIT(eer), _PROBIT(eer), color=colour, **_EER_POINT)
-    _add_legend(axes, beside=beside)
+    title = "System (EER)"
+    if shaded:
+        title += ", 95 % shaded" if len(shaded) > 1 or len(curves) == 1 else ", best: 95 % shaded"
+    _add_legend(axes, title, beside=beside)
     axes.set_title(trials, loc="left")
     return left_out
 
 
-def _add_legend(axes: Axes, *, beside: bool) -> None:
+def _shade_interval(axes: Axes, score: Score, low: float, **style: Any) -> None:
+    """Shade the misses that other speakers would have given, at each rate of false alarms."""
+    boot = score.bootstrap
+    assert boot is not None
+    p_fa, p_low, p_high = (np.array(x) for x in (boot.p_fa, boot.p_miss_low, boot.p_miss_high))
+    # Rarer false alarms than the list can show have no interval.
+    seen = p_fa >= 1 / score.nontargets
+    bounds = [_PROBIT(np.clip(p[seen], low / 10, 1 - low / 10)) for p in (p_low, p_high)]
+    x = _PROBIT(p_fa[seen])
+    axes.fill_between(x, *bounds, color=style["color"], alpha=0.15, linewidth=0)
+    for bound in bounds:  # where shades overlap, and in grey print
+        axes.plot(x, bound, linewidth=0.5, alpha=0.6, **style)
+
+
+def _add_legend(axes: Axes, title: str, *, beside: bool) -> None:
     place: dict[str, Any] = {"loc": "upper right"}
     if beside:
         place = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)}
-    legend = axes.legend(title="System (EER)", title_fontsize=7, handlelength=2.2, **place)
+    legend = axes.legend(title=title, title_fontsize=7, handlelength=2.2, **place)
     legend.set_zorder(6)
     if not beside:  # over the curves
         legend.set_frame_on(True)

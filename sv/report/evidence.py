@@ -154,13 +154,19 @@ def _method_words(channel: Channel) -> str:
 
 
 def _boundaries(stage: StageEnergy) -> str:
-    inside = list(dict.fromkeys(c.boundary for c in _counted(stage)))
-    outside = dict.fromkeys(
-        c.boundary
-        for c in stage.channels
-        if c.kind == "unavailable" and c.boundary and c.boundary not in inside
+    inside = sorted({c.boundary for c in _counted(stage)})
+    outside = (
+        {}
+        if "node" in inside
+        else dict.fromkeys(
+            c.boundary
+            for c in stage.channels
+            if c.kind == "unavailable" and c.boundary and c.boundary not in inside
+        )
     )
     text = " + ".join(inside) or "parts that the sidecar does not name"
+    if stage.attribution != "exclusive":
+        text += f", of which the job's part by the rule {stage.attribution}"
     return f"{text} (no figure for {', '.join(outside)})" if outside else text
 
 

@@ -1,4 +1,4 @@
-"""The files of the figures: accuracy against training energy, and a DET plot of each trial list.
+"""The files of the figures: accuracy against energy; DET plot and scores of each trial list.
 
 The only place that loads matplotlib, without pyplot: no global state, no display. The same
 results give the same bytes: no dates in the files, no settings of the user.
@@ -18,6 +18,7 @@ from sv.files import replacing
 from sv.report.det_figure import draw_det
 from sv.report.energy_figure import draw_energy_accuracy
 from sv.report.records import Results
+from sv.report.score_figure import draw_scores
 
 DPI = 200  # of the PNG: sharp on a page at column width
 # What the files must not tell: when and by which version they were made.
@@ -58,8 +59,10 @@ def write_figures(results: Results, directory: Path) -> tuple[list[Path], list[s
     }
     for name in results.trial_sets:
         draws[f"det_{name}"] = lambda figure, found, name=name: draw_det(figure, found, name)
+        draws[f"scores_{name}"] = lambda figure, found, name=name: draw_scores(figure, found, name)
     paths, left_out = [], []
-    old = {*directory.glob("det_*.p[dn][fg]"), *directory.glob("energy_accuracy.p[dn][fg]")}
+    stems = ("det_*", "scores_*", "energy_accuracy")
+    old = {path for stem in stems for path in directory.glob(f"{stem}.p[dn][fg]")}
     for stem, draw in draws.items():
         with mpl.rc_context():
             mpl.rcdefaults()

@@ -17,6 +17,7 @@ _TEX_CHARACTERS = {
     "‡": r"$^\ddagger$",
     "§": r"$^\S$",
     "¶": r"$^\P$",
+    "≈": r"$^\approx$",
 }
 
 

@@ -59,8 +59,10 @@ def join_model(results: Results, system: System) -> dict[str, Any]:
 
 
 def _metrics(score: Score) -> dict[str, Any]:
-    fields = dataclasses.asdict(dataclasses.replace(score, det=None))
-    del fields["det"]  # 500 points stay in the file beside the metrics
+    beside = ("det", "bootstrap", "histogram")  # long lists stay in the files beside the metrics
+    fields = dataclasses.asdict(dataclasses.replace(score, **dict.fromkeys(beside)))
+    for key in beside:
+        del fields[key]
     return {**fields, "path": f"scores/{score.path.name}"}
 
 

@@ -18,6 +18,7 @@ PROVENANCE_COLUMNS = tuple(
     Column(key, key, csv_only=True)
     for key in (
         *("status", "measured_fraction", "energy_all_kwh", "attempts", "kinds", "boundary"),
+        *("attribution", "energy_node_kwh", "uncertainty_kwh", "energy_above_idle_kwh"),
         *("host", "started_utc", "pue", "g_per_kwh", "carbon_provider", "carbon_zone"),
         *("carbon_year", "carbon_vintage", "carbon_scope", "carbon_basis"),
     )
@@ -41,7 +42,11 @@ def provenance_cells(stage: StageEnergy | None) -> dict[str, Cell]:
         "energy_all_kwh": stage.energy_all_kwh,
         "attempts": stage.attempts,
         "kinds": " ".join(dict.fromkeys(channel.kind for channel in counted)),
-        "boundary": " ".join(dict.fromkeys(channel.boundary for channel in counted)),
+        "boundary": " ".join(sorted({channel.boundary for channel in counted})),
+        "attribution": stage.attribution,
+        "energy_node_kwh": stage.energy_node_kwh,
+        "uncertainty_kwh": stage.uncertainty_kwh,
+        "energy_above_idle_kwh": stage.energy_above_idle_kwh,
         "host": stage.host,
         "started_utc": stage.started_utc,
         "pue": stage.pue_value,

@@ -52,6 +52,8 @@ class StageEnergy:
     """One sidecar. ``energy_kwh`` is of the run that made the result, ``_all_`` of all tried.
 
     ``reason`` is why the energy is not known, or why it is not of the whole run.
+    ``energy_node_kwh`` is of the machine, of which ``energy_kwh`` is the job's part by the rule
+    ``attribution``. ``uncertainty_kwh`` is with k = 2.
     """
 
     path: Path
@@ -73,6 +75,12 @@ class StageEnergy:
     channels: tuple[Channel, ...]
     attempts: int
     reason: str
+    energy_node_kwh: float | None = None
+    attribution: str = "exclusive"
+    uncertainty_kwh: float | None = None
+    uncertainty_reason: str = ""
+    energy_above_idle_kwh: float | None = None
+    above_idle_reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,8 +92,39 @@ class Det:
 
 
 @dataclass(frozen=True)
+class Bootstrap:
+    """The measures of every replicate of a list, None where one drew no such trials.
+
+    Replicates of two systems belong together where ``draws`` are the same: the trials, the seed
+    and the number. ``speakers`` is how many the list has. ``p_fa``, ``p_miss_low`` and
+    ``p_miss_high`` are the interval of the DET curve.
+    """
+
+    draws: tuple[str, int, int]
+    speakers: int
+    eer_percent: tuple[float | None, ...]
+    min_dcf: dict[str, tuple[float | None, ...]]
+    p_fa: tuple[float, ...]
+    p_miss_low: tuple[float, ...]
+    p_miss_high: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Trials of each kind between neighbouring ``edges`` of the scores."""
+
+    edges: tuple[float, ...]
+    targets: tuple[int, ...]
+    nontargets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Score:
-    """The metrics of one trial list, one backend, one precision."""
+    """The metrics of one trial list, one backend, one precision.
+
+    Intervals are (low, high), by target prior those of minDCF; an interval that is not known is
+    None, or absent from the dict.
+    """
 
     path: Path
     trials_name: str
@@ -97,8 +136,13 @@ class Score:
     targets: int
     nontargets: int
     eer_percent: float
+    eer_threshold: float | None
     min_dcf: dict[str, float]
+    eer_interval: tuple[float, float] | None
+    min_dcf_interval: dict[str, tuple[float, float]]
     det: Det | None
+    bootstrap: Bootstrap | None
+    histogram: Histogram | None
 
 
 @dataclass(frozen=True)
@@ -133,7 +177,8 @@ class Results:
 
     ``trial_sets`` maps each trial list, in the order of the tables, to its data set. ``scored``
     are the lists for which at least one system has metrics: the averages are over these.
-    ``journals`` are those of stages without a sidecar.
+    ``journals`` are those of stages without a sidecar. ``remarks`` are what stage 1 said of the
+    corpora, with the trial list concerned; None: all of them.
     """
 
     data: Path
@@ -143,6 +188,7 @@ class Results:
     trial_sets: dict[str, str]
     scored: tuple[str, ...]
     journals: tuple[Path, ...]
+    remarks: tuple[tuple[str | None, str], ...] = ()
 
 
 @dataclass(frozen=True)

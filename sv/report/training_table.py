@@ -3,8 +3,11 @@
 The columns are those of the study's Table 1, so that the two can be laid side by side.
 """
 
+from dataclasses import replace
+
 from sv.report.cells import Cell, Column, Note, Row, Table, format_millions, text_cell, unknown_cell
 from sv.report.evidence import co2_cell, energy_cell, energy_notes
+from sv.report.noise import find_ties
 from sv.report.provenance import (
     ENERGY_COLUMNS,
     PROVENANCE_COLUMNS,
@@ -36,9 +39,13 @@ def build_training_table(results: Results) -> Table:
         Column("family", "Family", numeric=False, csv_only=True),
         Column("parameters", "net", "Params (M)"),
         Column("parameters_with_head", "with head", "Params (M)"),
-        *(Column(key, title, "Average") for key, title in _METRICS),
+        *(Column(key, title, "Average", marked=True) for key, title in _METRICS),
         *ENERGY_COLUMNS,
-        *(Column(f"{key}_{name}", title, name) for name in lists for key, title in _METRICS),
+        *(
+            Column(f"{key}_{name}", title, name, marked=True)
+            for name in lists
+            for key, title in _METRICS
+        ),
         *PROVENANCE_COLUMNS,
     )
     trained = [
@@ -51,9 +58,28 @@ def build_training_table(results: Results) -> Table:
         *energy_notes([(name, stage) for name, stage in trained if stage]),
         *_untrained_notes(results),
     ]
-    rows = tuple(_build_row(results, system) for system in results.systems)
+    rows = _mark_ties(results, [_build_row(results, system) for system in results.systems])
+    if any("within_noise" in cell.marks for row in rows for cell in row.cells.values()):
+        text = (
+            "within noise of the best of the column: with other speakers it may be first (Table 4)"
+        )
+        notes.append(Note(text, "within_noise"))
     caption = "Size, verification performance and training energy of each system"
     return Table("table1", caption, columns, rows, tuple(notes))
+
+
+def _mark_ties(results: Results, rows: list[Row]) -> tuple[Row, ...]:
+    """Mark the measures that do not differ from the best of their column."""
+    columns = {f"_{name}": (name,) for name in results.scored} | {"": results.scored}
+    for suffix, lists in columns.items():
+        for key, _ in _METRICS:
+            ties = find_ties(results, lists, key)
+            for row in rows:
+                cell = row.cells[f"{key}{suffix}"]
+                if row.label in ties and cell.value is not None:
+                    marks = (*cell.marks, "within_noise")
+                    row.cells[f"{key}{suffix}"] = replace(cell, marks=marks)
+    return tuple(rows)
 
 
 def _build_row(results: Results, system: System) -> Row:

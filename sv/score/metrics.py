@@ -1,32 +1,56 @@
-"""EER, minDCF and DET curve from one sort of the scores (docs/design.md, section 8).
+"""EER, minDCF, actDCF, Cllr and DET curve from sorted scores (docs/design.md, section 8).
 
 Float64 throughout. Equal scores are one threshold: a curve that steps inside a tie depends on
 the order of the list. Both end points (accept all, reject all) belong to the curve.
+
+Nothing walks the whole curve: targets and nontargets are sorted apart, and the points that a
+measure needs are found by bisection, so that ten million scores cost little more than their sort.
 """
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from sv.errors import SvError
 
 P_TARGETS = (0.01, 0.05, 0.001)  # 0.01 is the study's; the others stand beside it in Kaldi and NIST
+_THREADS_FROM = 1 << 18  # scores; below, starting a thread costs more than its work
+_PARTS = 16  # pieces of an interval that may hold the lowest cost
 
 
 @dataclass(frozen=True)
 class ErrorCurve:
-    """Error rates over thresholds: accept a score >= ``thresholds[i]``.
+    """Error rates over thresholds: accept a score >= threshold.
 
-    ``p_miss`` rises from 0 to 1 and ``p_fa`` falls from 1 to 0; the last threshold is infinite.
+    ``targets`` and ``nontargets`` are their scores, sorted float64. ``thresholds`` are the
+    distinct scores, then infinity; over them ``p_miss`` rises from 0 to 1 and ``p_fa`` falls from
+    1 to 0. These three are made when first asked for: the measures below do without them.
     """
 
-    thresholds: np.ndarray
-    p_miss: np.ndarray
-    p_fa: np.ndarray
+    targets: np.ndarray
+    nontargets: np.ndarray
+
+    @cached_property
+    def thresholds(self) -> np.ndarray:
+        """Every threshold that matters, (distinct + 1,)."""
+        return np.append(np.union1d(self.targets, self.nontargets), np.inf)
+
+    @cached_property
+    def p_miss(self) -> np.ndarray:
+        """Share of targets below each threshold."""
+        return compute_rates(self, self.thresholds)[0]
+
+    @cached_property
+    def p_fa(self) -> np.ndarray:
+        """Share of nontargets not below each threshold."""
+        return compute_rates(self, self.thresholds)[1]
 
 
 def compute_error_curve(scores: np.ndarray, is_target: np.ndarray) -> ErrorCurve:
-    """Compute miss and false-alarm rates at every threshold that matters.
+    """Sort the scores of targets and of nontargets.
 
     Args:
         scores: (trials,) finite floats; higher means more likely a target.
@@ -37,25 +61,35 @@ def compute_error_curve(scores: np.ndarray, is_target: np.ndarray) -> ErrorCurve
     """
     scores = np.asarray(scores, dtype=np.float64)
     is_target = np.asarray(is_target, dtype=bool)
-    bad = np.count_nonzero(~np.isfinite(scores))
-    if bad:
+    classes = (is_target, ~is_target)
+    if len(scores) < _THREADS_FROM:
+        ordered = [_sort_class(scores, which) for which in classes]
+    else:
+        with ThreadPoolExecutor(2) as pool:  # numpy sorts without the interpreter's lock
+            ordered = list(pool.map(_sort_class, (scores, scores), classes))
+    targets, nontargets = ordered
+    # NaN and infinity lie at the ends of what is sorted.
+    if not all(np.isfinite(part[[0, -1]]).all() for part in ordered if len(part)):
+        bad = np.count_nonzero(~np.isfinite(scores))
         raise SvError(f"{bad} of {len(scores)} scores are NaN or infinite")
-    targets = np.count_nonzero(is_target)
-    nontargets = len(scores) - targets
-    if not targets or not nontargets:
-        raise SvError(f"{targets} target and {nontargets} nontarget trials: both are needed")
-    order = np.argsort(scores)
-    ordered = scores[order]
-    # The first index of each run of equal scores, then the end: reject all.
-    firsts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-    targets_below = np.concatenate(([0], np.cumsum(is_target[order])))
-    edges = np.append(firsts, len(ordered))
-    missed = targets_below[edges]
-    return ErrorCurve(
-        thresholds=np.append(ordered[firsts], np.inf),
-        p_miss=missed / targets,
-        p_fa=(nontargets - (edges - missed)) / nontargets,
-    )
+    if not len(targets) or not len(nontargets):
+        raise SvError(
+            f"{len(targets)} target and {len(nontargets)} nontarget trials: both are needed"
+        )
+    return ErrorCurve(targets, nontargets)
+
+
+def _sort_class(scores: np.ndarray, which: np.ndarray) -> np.ndarray:
+    part = np.compress(which, scores)  # a third of the time of scores[which]
+    part.sort()
+    return part
+
+
+def compute_rates(curve: ErrorCurve, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Give miss and false-alarm rates (0 to 1) where scores >= each threshold are accepted."""
+    missed = np.searchsorted(curve.targets, thresholds)
+    accepted = len(curve.nontargets) - np.searchsorted(curve.nontargets, thresholds)
+    return missed / len(curve.targets), accepted / len(curve.nontargets)
 
 
 def compute_eer(curve: ErrorCurve) -> tuple[float, float]:
@@ -63,13 +97,17 @@ def compute_eer(curve: ErrorCurve) -> tuple[float, float]:
 
     Where the two rates cross between two points, both are interpolated linearly.
     """
-    difference = curve.p_miss - curve.p_fa  # rises from -1 to 1
-    after = int(np.argmax(difference >= 0))
-    before = after - 1  # never -1: the first difference is -1
-    gap = difference[after] - difference[before]
-    weight = -difference[before] / gap
-    eer = curve.p_miss[before] + weight * (curve.p_miss[after] - curve.p_miss[before])
-    low, high = curve.thresholds[before], curve.thresholds[after]
+    high = float(_find_first(curve, np.subtract, np.zeros(1))[0])
+    # The score before it: there is one, because the rates begin at 0 - 1 < 0.
+    low = max(
+        float(part[index - 1])
+        for part in (curve.targets, curve.nontargets)
+        if (index := np.searchsorted(part, high))
+    )
+    miss, false_alarm = compute_rates(curve, np.array([low, high]))
+    difference = miss - false_alarm
+    weight = -difference[0] / (difference[1] - difference[0])
+    eer = miss[0] + weight * (miss[1] - miss[0])
     # Exactly high where the rates are equal there: low + (high - low) may round above it.
     threshold = (1 - weight) * low + weight * high if np.isfinite(high) else low
     return float(eer), float(threshold)
@@ -80,23 +118,99 @@ def compute_min_dcf(curve: ErrorCurve, p_target: float) -> float:
 
     Costs of a miss and of a false alarm are 1.
     """
-    costs = p_target * curve.p_miss + (1 - p_target) * curve.p_fa
-    return float(costs.min() / min(p_target, 1 - p_target))
+    return find_min_dcf(curve, p_target)[0]
 
 
-def compute_metrics(scores: np.ndarray, is_target: np.ndarray) -> dict[str, object]:
-    """Compute what a metrics file holds; arguments and errors as `compute_error_curve`."""
-    curve = compute_error_curve(scores, is_target)
+def find_min_dcf(curve: ErrorCurve, p_target: float) -> tuple[float, float]:
+    """Give the minimum detection cost, as `compute_min_dcf`, and its (lowest) threshold.
+
+    The threshold is a target's score, or just above all scores: between two targets a higher
+    threshold only saves false alarms. The search is exact. Between two thresholds no cost is
+    below that of the misses at the lower one and the false alarms at the upper one; where even
+    that is above the best cost found, nobody looks.
+    """
+    targets = curve.targets
+    # Reject all. A finite threshold that does it can be applied, and written as JSON.
+    highest = max(curve.targets[-1], curve.nontargets[-1])
+    best = (p_target, float(np.nextafter(highest, np.inf)))
+    left, right = np.array([0]), np.array([len(targets) - 1])
+    while len(left):
+        steps = (right - left)[:, None] * np.arange(_PARTS + 1) // _PARTS
+        grid = left[:, None] + steps  # (intervals, parts + 1), rising along both axes
+        miss, false_alarm = compute_rates(curve, targets[grid])
+        costs = p_target * miss + (1 - p_target) * false_alarm
+        lowest = int(np.argmin(costs))
+        best = min(best, (float(costs.flat[lowest]), float(targets[grid.flat[lowest]])))
+        floors = p_target * miss[:, :-1] + (1 - p_target) * false_alarm[:, 1:]
+        left, right = grid[:, :-1], grid[:, 1:]
+        hopeful = (floors <= best[0]) & (right - left > 1) & (targets[left] < targets[right])
+        left, right = left[hopeful], right[hopeful]
+    return best[0] / min(p_target, 1 - p_target), best[1]
+
+
+def compute_act_dcf(llrs: np.ndarray, is_target: np.ndarray, p_target: float) -> float:
+    """Give the detection cost at Bayes' threshold, normalised as `compute_min_dcf`.
+
+    Args:
+        llrs: (trials,) calibrated scores: natural logarithms of likelihood ratios.
+        is_target: (trials,) bool, both kinds present.
+        p_target: Prior of a target trial.
+    """
+    accepted = llrs >= np.log((1 - p_target) / p_target)
+    miss = 1 - np.count_nonzero(accepted & is_target) / np.count_nonzero(is_target)
+    false_alarm = np.count_nonzero(accepted & ~is_target) / np.count_nonzero(~is_target)
+    return float((p_target * miss + (1 - p_target) * false_alarm) / min(p_target, 1 - p_target))
+
+
+def compute_cllr(llrs: np.ndarray, is_target: np.ndarray) -> float:
+    """Give the cost of the log-likelihood ratios, in bits; 1 is what no information costs.
+
+    Args:
+        llrs: (trials,) calibrated scores: natural logarithms of likelihood ratios.
+        is_target: (trials,) bool, both kinds present.
+
+    Source: Brümmer and du Preez, "Application-independent evaluation of speaker detection",
+    Computer Speech and Language 20, 2006.
+    """
+    llrs = np.asarray(llrs, dtype=np.float64)
+    # logaddexp(0, x) = ln(1 + e^x) without overflow.
+    of_targets = np.logaddexp(0, -llrs[is_target]).mean()
+    of_nontargets = np.logaddexp(0, llrs[~is_target]).mean()
+    return float((of_targets + of_nontargets) / (2 * np.log(2)))
+
+
+def compute_metrics(
+    scores: np.ndarray, is_target: np.ndarray, *, calibrated: bool = False
+) -> dict[str, object]:
+    """Compute what a metrics file holds; arguments and errors as `compute_error_curve`.
+
+    ``calibrated`` says that the scores are log-likelihood ratios (natural logarithm); only
+    then actual costs and Cllr mean anything and are there.
+    """
+    return measure_curve(compute_error_curve(scores, is_target)) | (
+        measure_calibration(scores, is_target) if calibrated else {}
+    )
+
+
+def measure_curve(curve: ErrorCurve) -> dict[str, object]:
+    """Compute the part of a metrics file that only the order of the scores decides."""
     eer, threshold = compute_eer(curve)
-    targets = int(np.count_nonzero(is_target))
+    costs = {f"{p:g}": find_min_dcf(curve, p) for p in P_TARGETS}
     return {
-        "trials": len(scores),
-        "targets": targets,
-        "nontargets": len(scores) - targets,
+        "trials": len(curve.targets) + len(curve.nontargets),
+        "targets": len(curve.targets),
+        "nontargets": len(curve.nontargets),
         "eer_percent": 100 * eer,
         "eer_threshold": threshold,
-        "min_dcf": {f"{p:g}": compute_min_dcf(curve, p) for p in P_TARGETS},
+        "min_dcf": {p: cost for p, (cost, _) in costs.items()},
+        "min_dcf_threshold": {p: at for p, (_, at) in costs.items()},
     }
+
+
+def measure_calibration(llrs: np.ndarray, is_target: np.ndarray) -> dict[str, object]:
+    """Compute the part of a metrics file that only calibrated scores have."""
+    costs = {f"{p:g}": compute_act_dcf(llrs, is_target, p) for p in P_TARGETS}
+    return {"act_dcf": costs, "cllr": compute_cllr(llrs, is_target)}
 
 
 def thin_curve(curve: ErrorCurve, points: int) -> tuple[list[float], list[float]]:
@@ -105,12 +219,41 @@ def thin_curve(curve: ErrorCurve, points: int) -> tuple[list[float], list[float]
     Even steps in the probit plane would need the ends; even steps of the two rates lose the
     corners, where DET curves are read. So points are taken evenly in the rates' logarithms.
     """
-    if len(curve.p_fa) <= points:
+    distinct = sum(
+        1 + np.count_nonzero(part[1:] > part[:-1]) for part in (curve.targets, curve.nontargets)
+    )
+    if distinct < points:
         return curve.p_fa.tolist(), curve.p_miss.tolist()
     floor = 1e-6  # below any rate a list of the study can show
-    path = np.log(np.maximum(curve.p_miss, floor)) - np.log(np.maximum(curve.p_fa, floor))
-    wanted = np.linspace(path[0], path[-1], points)
-    chosen = np.unique(np.searchsorted(path, wanted).clip(0, len(path) - 1))
-    chosen = np.union1d(chosen, [0, len(path) - 1])[: points - 1]
-    chosen = np.union1d(chosen, [len(path) - 1])
-    return curve.p_fa[chosen].tolist(), curve.p_miss[chosen].tolist()
+
+    def path(miss: np.ndarray, false_alarm: np.ndarray) -> np.ndarray:
+        return np.log(np.maximum(miss, floor)) - np.log(np.maximum(false_alarm, floor))
+
+    wanted = np.linspace(*path(np.array([0.0, 1.0]), np.array([1.0, 0.0])), points)
+    lowest = min(curve.targets[0], curve.nontargets[0])
+    chosen = np.union1d(_find_first(curve, path, wanted), [lowest])[: points - 1]
+    p_miss, p_fa = compute_rates(curve, np.union1d(chosen, [np.inf]))
+    return p_fa.tolist(), p_miss.tolist()
+
+
+def _find_first(
+    curve: ErrorCurve,
+    function: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    wanted: np.ndarray,
+) -> np.ndarray:
+    """Find the lowest score at which a rising function of (p_miss, p_fa) is each wanted value.
+
+    Returns:
+        Scores, as thresholds; infinity where only rejecting all is enough.
+    """
+    found = np.full(len(wanted), np.inf)
+    for part in (curve.targets, curve.nontargets):
+        low, high = np.zeros(len(wanted), dtype=np.int64), np.full(len(wanted), len(part))
+        while (still := np.flatnonzero(low < high)).size:
+            middle = (low[still] + high[still]) // 2
+            below = function(*compute_rates(curve, part[middle])) < wanted[still]
+            low[still] = np.where(below, middle + 1, low[still])
+            high[still] = np.where(below, high[still], middle)
+        inside = low < len(part)
+        found[inside] = np.minimum(found[inside], part[low[inside]])
+    return found

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Extracts the embeddings that score normalisation needs: some clean utterances of every training
+# speaker, <cohort-dir>/{xvector.scp,utt2spk}. Which ones is in <egs-dir>/cohort.
+# Usage: steps/extract_cohort.sh [options] <exp-dir> <data-dir> <egs-dir> <cohort-dir>
+#  e.g.: steps/extract_cohort.sh exp/M data/mini_train data/egs exp/M/cohort/xvectors
+set -euo pipefail
+
+# Begin configuration section.
+cmd=utils/run.py  # how jobs are run
+config=           # scoring config, required (conf/score.toml)
+nj=1              # number of parallel jobs
+ngpu=0            # 0: CPU, 1: the first visible GPU, for every job
+precision=fp32    # fp32|fp16|bf16: number format of the arithmetic
+# End configuration section.
+. utils/parse_options.sh
+. ./path.sh
+[ $# -eq 4 ] || usage
+[ -s "$config" ] || die "no such file '$config'; give --config conf/score.toml"
+
+exp_dir=$1 data_dir=$2 egs_dir=$3 out=$4
+[ -s "$egs_dir/utterances" ] || die "no such file $egs_dir/utterances; run stage 4 first"
+[ -s "$data_dir/feats.scp" ] || die "no such file $data_dir/feats.scp; run stage 3 first"
+python3 -m sv.bin.make_cohort "$config" "$data_dir" "$egs_dir/utterances" "$egs_dir/cohort"
+steps/extract_xvectors.sh --cmd "$cmd" --nj "$nj" --ngpu "$ngpu" --precision "$precision" \
+  "$exp_dir" "$egs_dir/cohort" "$out"
+utils/merge_tables.sh "$out/utt2spk" "$egs_dir/cohort/utt2spk"

@@ -1,0 +1,192 @@
+"""Trial lists and score files of any toolkit: which column is what, told from their content.
+
+Known forms, of lists: ``enrol test target|nontarget`` (Kaldi, WeSpeaker, Kiwano, CN-Celeb with
+1 and 0) and ``1 enrol test`` (VoxCeleb's own); of scores: ``enrol test score`` (Kaldi, Kiwano),
+``enrol test score label`` with whatever follows (WeSpeaker) and ``enrol test label score``
+(SpeechBrain). Words may be apart by any blanks or tabs, lines may end in CRLF.
+"""
+
+import io
+import re
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pyarrow as pa
+
+from sv.errors import SvError, UsageError
+from sv.kaldi.trials import Trials, encode_pairs, read_columns, validate_distinct
+
+TRIAL_COLUMNS = ("enrol", "test", "label")
+SCORE_COLUMNS = ("enrol", "test", "score")
+IGNORED = "-"
+LABELS = {
+    **dict.fromkeys(("target", "tgt", "true", "1"), True),
+    **dict.fromkeys(("nontarget", "imp", "impostor", "false", "0"), False),
+}  # of words in lower case
+_HEAD_BYTES = 1 << 16  # that columns are told from: a thousand lines
+_BLOCK_BYTES = 1 << 24
+_MOST = 0.5  # of the words tell what a column is; one that does not fit is named when it is read
+_UNEVEN = re.compile(rb"\t|  |^ | \r?$", re.MULTILINE)  # not one blank between words only
+_BLANKS = re.compile(rb"  +")
+
+
+def parse_columns(text: str, wanted: Sequence[str], option: str) -> tuple[str, ...]:
+    """Parse what the user says of the columns: ``label,enrol,test``; ``-`` is ignored.
+
+    Raises:
+        UsageError: Not each of ``wanted`` once.
+    """
+    columns = tuple(text.split(","))
+    if sorted(name for name in columns if name != IGNORED) != sorted(wanted):
+        raise UsageError(
+            f"{option} {text}: must name {', '.join(wanted)} once each, in the order of the file, "
+            f"with commas between and {IGNORED} for a column to ignore"
+        )
+    return columns
+
+
+def find_trial_columns(path: Path) -> tuple[str, ...]:
+    """Tell the columns of a trial list: that of labels, and the two others in their order.
+
+    Raises:
+        SvError: It cannot be told, or the file cannot be read.
+    """
+    columns = _read_head(path)
+    labels = [i for i, words in enumerate(columns) if _are_labels(words)]
+    spelt = [i for i in labels if not set(columns[i]) <= {"0", "1"}]  # not digits: no ids
+    labels = spelt if len(spelt) == 1 else labels
+    if len(columns) != len(TRIAL_COLUMNS) or len(labels) != 1:
+        _refuse(path, columns, "the label", "--columns label,enrol,test")
+    rest = iter(("enrol", "test"))
+    return tuple("label" if i == labels[0] else next(rest) for i in range(len(columns)))
+
+
+def find_score_columns(path: Path, utterances: Container[str]) -> tuple[str, ...]:
+    """Tell the columns of a score file: two of the list's ``utterances``, and that of numbers.
+
+    Raises:
+        SvError: It cannot be told, or the file cannot be read.
+    """
+    columns = _read_head(path)
+    ids = [i for i, words in enumerate(columns) if _share(words, utterances) > _MOST]
+    if len(ids) != 2:  # another list's scores, which whoever matches them will say better
+        ids = [i for i, words in enumerate(columns) if not _are_numbers(words)][:2]
+    numbers = [i for i, words in enumerate(columns) if i not in ids and _are_numbers(words)]
+    if len(numbers) > 1:
+        numbers = [i for i in numbers if not _are_labels(columns[i])]
+    if ids == [0, 1] and len(columns) > 3 and _are_labels(columns[3]):
+        numbers = numbers[:1]  # WeSpeaker's: quality measures follow the label
+    if len(ids) != 2 or len(numbers) != 1:
+        _refuse(path, columns, "the score", "--score-columns enrol,test,score")
+    names = {ids[0]: "enrol", ids[1]: "test", numbers[0]: "score"}
+    return tuple(names.get(i, IGNORED) for i in range(len(columns)))
+
+
+def read_any_trials(path: Path, columns: Sequence[str]) -> Trials:
+    """Read a trial list with these columns.
+
+    Raises:
+        SvError: A line has other columns, a label is unknown, or a trial stands twice.
+    """
+    table = _read_table(path, columns, {})
+    labels = table.column("label").dictionary_encode().chunks
+    words = [word.lower() for word in labels[-1].dictionary.to_pylist()]
+    indices = np.concatenate([chunk.indices.to_numpy() for chunk in labels])
+    if unknown := [i for i, word in enumerate(words) if word not in LABELS]:
+        wrong = np.isin(indices, unknown)
+        raise SvError(
+            f"{path}: {np.count_nonzero(wrong)} labels are none of {', '.join(LABELS)} "
+            f"(first: line {np.argmax(wrong) + 1}, '{words[indices[np.argmax(wrong)]]}')"
+        )
+    is_target = np.array([LABELS[word] for word in words])[indices]
+    utterances, enrol, test = encode_pairs(table.column("enrol"), table.column("test"))
+    del table, labels  # larger than all that is made from them
+    pa.default_memory_pool().release_unused()
+    validate_distinct(path, utterances, enrol, test)
+    return Trials(utterances, enrol, test, is_target)
+
+
+def read_any_scores(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Read a score file with these columns: a table of enrol, test (text) and score (float64).
+
+    Raises:
+        SvError: A line has other columns, or a score is no number (NaN and infinity are).
+    """
+    return _read_table(path, columns, {"score": pa.float64()})
+
+
+def _read_head(path: Path) -> list[tuple[str, ...]]:
+    """Read the words of the first lines, a tuple for each column."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise SvError(f"cannot read {path}: {error.strerror or error}") from error
+    lines = head.decode(errors="replace").splitlines()
+    if len(head) == _HEAD_BYTES:
+        lines.pop()  # cut off in the middle, perhaps
+    rows = [(number, words) for number, line in enumerate(lines, 1) if (words := line.split())]
+    if not rows:
+        raise SvError(f"{path}: empty")
+    usual = Counter(len(words) for _, words in rows).most_common(1)[0][0]
+    for number, words in rows:
+        if len(words) != usual:
+            raise SvError(f"{path}: line {number} has {len(words)} columns, others have {usual}")
+    return list(zip(*(words for _, words in rows), strict=True))
+
+
+def _read_table(path: Path, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> pa.Table:
+    named = {
+        f"{name}{i}" if name == IGNORED else name: types.get(name, pa.string())
+        for i, name in enumerate(columns)
+    }
+    with open(path, "rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if not _UNEVEN.search(head):
+        try:
+            return read_columns(path, named)
+        except SvError:  # perhaps of uneven blanks further down
+            pass
+    return read_columns(path, named, source=_even_blanks(path))
+
+
+def _even_blanks(path: Path) -> io.BytesIO:
+    """Give the text of a file with one blank between words and none at the ends of lines."""
+    even = io.BytesIO()
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK_BYTES) + file.readline():
+            lines = _BLANKS.sub(b" ", block.replace(b"\t", b" ").replace(b"\r\n", b"\n"))
+            even.write(lines.replace(b" \n", b"\n").replace(b"\n ", b"\n").removeprefix(b" "))
+    even.seek(0)
+    return even
+
+
+def _share(words: Sequence[str], known: Container[str]) -> float:
+    return sum(word in known for word in words) / len(words)
+
+
+def _are_labels(words: Sequence[str]) -> bool:
+    return _share([word.lower() for word in words], LABELS) > _MOST
+
+
+def _are_numbers(words: Sequence[str]) -> bool:
+    return sum(map(_is_number, words)) / len(words) > _MOST
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse(path: Path, columns: list[tuple[str, ...]], what: str, how: str) -> NoReturn:
+    first = " ".join(words[0] for words in columns)
+    raise SvError(
+        f"{path}: cannot tell which of {len(columns)} columns is {what} (line 1: '{first}'): "
+        f"say it, for example {how}"
+    )

@@ -1,0 +1,208 @@
+"""Speaker-level bootstrap of EER, minDCF and the DET curve: how sure the measures are.
+
+Trials share speakers, so they are not independent, and resampling trials gives intervals that
+are too narrow. Here speakers are resampled. In each replicate every speaker has a multiplicity;
+a nontarget trial counts the product of its two speakers' multiplicities and a target trial its
+one speaker's, which is the list that a new draw of speakers would have given. (Schemes that
+resample the enrolled side alone, as Bolle et al., "The subsets bootstrap", 2004, or Poh, Martin
+and Bengio, 2007, miss that the other side's speakers repeat as well.)
+
+Multiplicities are Poisson(1) and a function of (seed, speaker) alone. So replicate 17 is the same
+draw of the world for every system and every list: the difference of two systems on one list is
+the difference of their replicates, paired, and so is an average over lists that share speakers.
+With few speakers intervals come out too narrow: 0.87 of the true width with 10 speakers in a
+simulation, 0.94 with 25, 0.99 with 60 (resampling trials: 0.13, 0.40, 0.55).
+Source: Owen and Eckles, "Bootstrapping data arrays of arbitrary order", Annals of Applied
+Statistics 6(3), 2012 (products of independent weights of mean and variance 1); Bisani and Ney,
+"Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004
+(percentile intervals, paired differences).
+"""
+
+import hashlib
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from sv.errors import SvError
+from sv.kaldi.data_dir import MAX_LISTED
+from sv.kaldi.trials import Trials
+from sv.score.metrics import P_TARGETS
+
+# False-alarm rates at which the DET curve's interval is taken: even on the plot's axis.
+_PROBITS = np.linspace(NormalDist().inv_cdf(1e-5), NormalDist().inv_cdf(0.98), 81)
+DET_P_FA = np.array([NormalDist().cdf(x) for x in _PROBITS])
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """The measures of every replicate; NaN where it drew no target or no nontarget trial.
+
+    ``eer_percent`` and each ``min_dcf`` (by target prior) are (replicates,), ``p_miss`` is
+    (replicates, DET_P_FA). ``speakers`` is how many the trials have.
+    """
+
+    speakers: int
+    eer_percent: np.ndarray
+    min_dcf: dict[str, np.ndarray]
+    p_miss: np.ndarray
+
+
+def find_speakers(trials: Trials, utt2spk: dict[str, str]) -> tuple[list[str], np.ndarray]:
+    """Give the speakers of a list, sorted, and each utterance's place among them.
+
+    Raises:
+        SvError: An utterance has no speaker, or a label contradicts the speakers.
+    """
+    unknown = [u for u in trials.utterances if u not in utt2spk]
+    if unknown:
+        raise SvError(
+            f"{len(unknown)} of {len(trials.utterances)} utterances of the trial list have no "
+            f"speaker in utt2spk ({', '.join(unknown[:MAX_LISTED])})"
+        )
+    names = sorted({utt2spk[u] for u in trials.utterances})
+    place = {name: i for i, name in enumerate(names)}
+    speaker_of = np.array([place[utt2spk[u]] for u in trials.utterances], dtype=np.intp)
+    same = speaker_of[trials.enrol] == speaker_of[trials.test]
+    wrong = np.flatnonzero(same != trials.is_target)
+    if len(wrong):
+        enrol, test = (trials.utterances[side[wrong[0]]] for side in (trials.enrol, trials.test))
+        label = "target" if trials.is_target[wrong[0]] else "nontarget"
+        raise SvError(
+            f"{len(wrong)} of {len(same)} trials contradict utt2spk (first: '{enrol} {test} "
+            f"{label}'); is it that of this list?"
+        )
+    return names, speaker_of
+
+
+def draw_multiplicities(speakers: list[str], *, seed: int, replicates: int) -> np.ndarray:
+    """Draw how often each speaker is in each replicate: (replicates, speakers) uint8.
+
+    The raw bits of PCG64 stay the same in every numpy (its distributions may change).
+    """
+    steps = np.cumsum([math.exp(-1) / math.factorial(k) for k in range(20)])  # Poisson(1)
+    limits = (steps[steps < 1] * 2.0**64).astype(np.uint64)
+    drawn = np.empty((replicates, len(speakers)), dtype=np.uint8)
+    for place, name in enumerate(speakers):
+        words = int.from_bytes(hashlib.sha256(name.encode()).digest())
+        raw = np.random.PCG64(np.random.SeedSequence([seed, words])).random_raw(replicates)
+        drawn[:, place] = np.searchsorted(limits, raw, side="right")
+    return drawn
+
+
+def bootstrap_metrics(
+    trials: Trials,
+    scores: np.ndarray,
+    utt2spk: dict[str, str],
+    *,
+    seed: int,
+    replicates: int,
+    threads: int = 1,
+) -> Replicates:
+    """Compute EER, minDCF and the DET curve of every replicate, as sv.score.metrics would.
+
+    The scores are sorted once; a replicate is one weighted cumulative sum of each kind of trial.
+
+    Args:
+        trials: The list, with targets and nontargets.
+        scores: (trials,) finite floats.
+        utt2spk: Speaker of (at least) every utterance of the list.
+        seed: Of the draws; systems are comparable only with the same.
+        replicates: How many.
+        threads: How many at a time; the result does not depend on it.
+
+    Raises:
+        SvError: See `find_speakers`.
+    """
+    names, speaker_of = find_speakers(trials, utt2spk)
+    ordered = _order_trials(trials, np.asarray(scores, dtype=np.float64), speaker_of)
+    drawn = draw_multiplicities(names, seed=seed, replicates=replicates)
+    shares = np.array_split(drawn, max(1, min(threads, replicates)))
+    with ThreadPoolExecutor(len(shares)) as pool:  # numpy lets other threads run meanwhile
+        rows = np.concatenate(list(pool.map(ordered.measure, shares)))
+    costs = {f"{p:g}": rows[:, 1 + i] for i, p in enumerate(P_TARGETS)}
+    return Replicates(len(names), 100 * rows[:, 0], costs, rows[:, 1 + len(P_TARGETS) :])
+
+
+@dataclass(frozen=True)
+class _OrderedTrials:
+    """Trials in order of their scores, ties collapsed.
+
+    ``targets`` are the speakers of the target trials, ``first`` and ``second`` those of the
+    nontarget trials. An edge is a threshold, from accept all to reject all: so many targets and
+    nontargets lie below it. Only at ``corners`` can a cost be least, whatever the weights:
+    nontargets right below, targets right above.
+    """
+
+    targets: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+    targets_below: np.ndarray
+    nontargets_below: np.ndarray
+    corners: np.ndarray
+
+    def measure(self, drawn: np.ndarray) -> np.ndarray:
+        """Give (replicates, EER + costs + DET points) of (replicates, speakers) multiplicities."""
+        rows = np.full((len(drawn), 1 + len(P_TARGETS) + len(DET_P_FA)), np.nan)
+        # Buffers that stay: fresh pages for every replicate would cost as much as the sums.
+        target = np.zeros(len(self.targets) + 1, dtype=np.int64)
+        nontarget = np.zeros(len(self.first) + 1, dtype=np.int64)
+        scratch = np.empty(len(self.first), dtype=np.int64)
+        for row, multiplicity in zip(rows, drawn.astype(np.int64), strict=True):
+            # "wrap" writes into out without checking the indices first; they are all in range.
+            np.take(multiplicity, self.targets, out=target[1:], mode="wrap")
+            np.cumsum(target[1:], out=target[1:])
+            np.take(multiplicity, self.first, out=nontarget[1:], mode="wrap")
+            np.take(multiplicity, self.second, out=scratch, mode="wrap")
+            np.multiply(nontarget[1:], scratch, out=scratch)
+            np.cumsum(scratch, out=nontarget[1:])
+            if target[-1] and nontarget[-1]:
+                self._measure_one(target, nontarget, row)
+        return rows
+
+    def _rates(
+        self, target: np.ndarray, nontarget: np.ndarray, edges: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        p_miss = target[self.targets_below[edges]] / target[-1]
+        p_fa = (nontarget[-1] - nontarget[self.nontargets_below[edges]]) / nontarget[-1]
+        return p_miss, p_fa
+
+    def _measure_one(self, target: np.ndarray, nontarget: np.ndarray, row: np.ndarray) -> None:
+        low, high = 0, len(self.targets_below) - 1  # misses < false alarms, and not
+        while high - low > 1:
+            middle = (low + high) // 2
+            p_miss, p_fa = self._rates(target, nontarget, np.array(middle))
+            low, high = (low, middle) if p_miss >= p_fa else (middle, high)
+        p_miss, p_fa = self._rates(target, nontarget, np.array([low, high]))
+        gap = p_miss - p_fa
+        row[0] = p_miss[0] - gap[0] / (gap[1] - gap[0]) * (p_miss[1] - p_miss[0])
+        p_miss, p_fa = self._rates(target, nontarget, self.corners)
+        for place, p in enumerate(P_TARGETS, 1):
+            row[place] = (p * p_miss + (1 - p) * p_fa).min() / min(p, 1 - p)
+        # The first edge with so few false alarms.
+        wanted = np.ceil(nontarget[-1] * (1 - DET_P_FA)).astype(np.int64)
+        below = np.searchsorted(nontarget, wanted)
+        edges = np.searchsorted(self.nontargets_below, below)
+        row[1 + len(P_TARGETS) :] = self._rates(target, nontarget, edges)[0]
+
+
+def _order_trials(trials: Trials, scores: np.ndarray, speaker_of: np.ndarray) -> _OrderedTrials:
+    order = np.argsort(scores)
+    ordered, is_target = scores[order], trials.is_target[order]
+    edges = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1], [True])))
+    targets_below = np.concatenate(([0], np.cumsum(is_target)))[edges]
+    nontargets_below = edges - targets_below
+    falls, rises = np.diff(nontargets_below) > 0, np.diff(targets_below) > 0
+    ends = np.array([0, len(edges) - 1])
+    corners = np.union1d(np.flatnonzero(falls[:-1] & rises[1:]) + 1, ends)
+    sides = [speaker_of[side[order]] for side in (trials.enrol, trials.test)]
+    return _OrderedTrials(
+        targets=sides[0][is_target],
+        first=sides[0][~is_target],
+        second=sides[1][~is_target],
+        targets_below=targets_below,
+        nontargets_below=nontargets_below,
+        corners=corners,
+    )

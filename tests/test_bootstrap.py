@@ -1,0 +1,275 @@
+"""Bootstrap over speakers: replicates against lists really drawn anew; and its programs."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from sv.errors import SvError
+from sv.kaldi.trials import Trials
+from sv.score.bootstrap import (
+    DET_P_FA,
+    bootstrap_metrics,
+    draw_multiplicities,
+    find_speakers,
+)
+from sv.score.interval import compute_difference, compute_interval
+from sv.score.metrics import compute_eer, compute_error_curve, compute_metrics
+
+
+def build_world(rng, speakers=12, each=4, *, effect=0.7, shift=2.5, digits=None):
+    """Give all pairs of some speakers' utterances, scored so that speakers differ."""
+    utterances = [f"s{s:02d}-{u}" for s in range(speakers) for u in range(each)]
+    enrol, test = np.triu_indices(len(utterances), 1)
+    of = np.arange(len(utterances)) // each
+    is_target = of[enrol] == of[test]
+    good, common = rng.normal(size=(2, speakers)) * effect
+    scores = rng.normal(size=len(enrol))
+    scores += np.where(is_target, shift + good[of[enrol]], common[of[enrol]] + common[of[test]])
+    if digits is not None:
+        scores = scores.round(digits)
+    trials = Trials(utterances, enrol.astype(np.int32), test.astype(np.int32), is_target)
+    return trials, scores, {u: u.split("-")[0] for u in utterances}
+
+
+def write_list(root, trials, utt2spk):
+    """Write the trial list and utt2spk."""
+    words = np.where(trials.is_target, "target", "nontarget")
+    write_lines(root / "list", trials, words.tolist())
+    (root / "utt2spk").write_text("".join(f"{u} {s}\n" for u, s in utt2spk.items()))
+
+
+def write_system(path, trials, scores):
+    """Write the scores of a system with all their digits."""
+    write_lines(path, trials, [repr(score) for score in scores.tolist()])
+
+
+def write_lines(path, trials, words):
+    names = trials.utterances
+    rows = zip(trials.enrol, trials.test, words, strict=True)
+    path.write_text("".join(f"{names[a]} {names[b]} {word}\n" for a, b, word in rows))
+
+
+def weigh(trials, speaker_of, multiplicity):
+    """Say how often each trial is in a draw of speakers."""
+    first, second = (multiplicity[speaker_of[side]] for side in (trials.enrol, trials.test))
+    return np.where(trials.is_target, first, first.astype(int) * second)
+
+
+@pytest.mark.parametrize("digits", [None, 0])  # all different, and mostly tied
+def test_a_replicate_is_the_measure_of_the_list_drawn_anew(digits):
+    trials, scores, utt2spk = build_world(np.random.default_rng(1), digits=digits)
+    found = bootstrap_metrics(trials, scores, utt2spk, seed=4, replicates=40)
+    names, speaker_of = find_speakers(trials, utt2spk)
+    drawn = draw_multiplicities(names, seed=4, replicates=40)
+    for i, multiplicity in enumerate(drawn):
+        times = weigh(trials, speaker_of, multiplicity)
+        expanded, labels = np.repeat(scores, times), np.repeat(trials.is_target, times)
+        expected = compute_metrics(expanded, labels)
+        assert found.eer_percent[i] == pytest.approx(expected["eer_percent"], abs=1e-9)
+        for p, cost in expected["min_dcf"].items():
+            assert found.min_dcf[p][i] == pytest.approx(cost, abs=1e-12)
+        curve = compute_error_curve(expanded, labels)
+        lowest = [curve.p_miss[curve.p_fa <= p].min() for p in DET_P_FA]
+        assert found.p_miss[i] == pytest.approx(lowest)
+
+
+def test_a_speaker_is_drawn_alike_in_every_list_and_for_ever():
+    few = draw_multiplicities(["b"], seed=0, replicates=2000)
+    many = draw_multiplicities(["a", "b", "c"], seed=0, replicates=2000)
+    assert (many[:, 1] == few[:, 0]).all()
+    assert (many[:, 0] != few[:, 0]).any()
+    assert (draw_multiplicities(["b"], seed=1, replicates=2000) != few).any()
+    # Written down: another numpy or machine must pair with older results.
+    assert few[:16, 0].tolist() == [0, 1, 1, 2, 1, 3, 1, 0, 0, 0, 0, 1, 2, 0, 1, 1]
+    assert hashlib.sha256(many.tobytes()).hexdigest()[:16] == "24c872665f3ca514"
+    drawn = draw_multiplicities([f"{i}" for i in range(100)], seed=0, replicates=1000)
+    assert drawn.mean() == pytest.approx(1, abs=0.02)
+    assert drawn.var() == pytest.approx(1, abs=0.03)
+
+
+def test_the_interval_is_as_wide_as_the_measure_varies_between_worlds():
+    """Worlds with other speakers: their spread is what one world's bootstrap must tell.
+
+    Resampling trials instead gives 0.4 of that width.
+    """
+    rng = np.random.default_rng(0)
+    eers, widths, covered = [], [], []
+    truth = np.mean([measure_eer(*build_world(rng, 25)[:2]) for _ in range(300)])
+    for _ in range(100):
+        trials, scores, utt2spk = build_world(rng, 25)
+        eers.append(measure_eer(trials, scores))
+        found = bootstrap_metrics(trials, scores, utt2spk, seed=0, replicates=200)
+        low, high = compute_interval(found.eer_percent)
+        widths.append(high - low)
+        covered.append(low <= truth <= high)
+    ratio = np.mean(widths) / (2 * 1.96 * np.std(eers))
+    assert 0.85 < ratio < 1.2, ratio
+    assert np.mean(covered) > 0.88, np.mean(covered)
+
+
+def measure_eer(trials, scores):
+    return 100 * compute_eer(compute_error_curve(scores, trials.is_target))[0]
+
+
+def test_threads_change_nothing():
+    trials, scores, utt2spk = build_world(np.random.default_rng(2))
+    one, three = (
+        bootstrap_metrics(trials, scores, utt2spk, seed=0, replicates=50, threads=n) for n in (1, 3)
+    )
+    assert (one.eer_percent == three.eer_percent).all()
+    assert (one.p_miss == three.p_miss).all()
+
+
+def test_speakers_that_do_not_fit_the_list_are_refused():
+    trials, _, utt2spk = build_world(np.random.default_rng(0))
+    lacking = {u: s for u, s in utt2spk.items() if u not in ("s03-1", "s05-0")}
+    with pytest.raises(SvError, match=r"2 of 48 utterances .* no speaker in utt2spk \(s03-1, s05"):
+        find_speakers(trials, lacking)
+    with pytest.raises(SvError, match=r"contradict utt2spk \(first: 's00-0 s11-3 nontarget'\)"):
+        find_speakers(trials, {**utt2spk, "s11-3": "s00"})
+
+
+def test_a_difference_is_noise_where_its_interval_contains_0():
+    rng = np.random.default_rng(0)
+    replicates = rng.normal(5, 1, 1000)
+    clear = compute_difference(-2, replicates, replicates + 2 + rng.normal(0, 0.5, 1000))
+    assert not clear.within_noise
+    assert (clear.low, clear.high) == pytest.approx((-3, -1), abs=0.1)
+    assert clear.p_value == pytest.approx(2 / 1001)  # never 0
+    # The speakers differ by far more than the systems: only pairing shows it.
+    small = compute_difference(-0.2, replicates, replicates + 0.2 + rng.normal(0, 0.05, 1000))
+    assert not small.within_noise
+    same = compute_difference(0, replicates, replicates)
+    assert same.within_noise and same.p_value == 1
+    noise = compute_difference(-0.2, replicates, replicates + rng.normal(0.2, 0.5, 1000))
+    assert noise.within_noise
+    assert noise.p_value == pytest.approx(2 * 0.345, abs=0.06)
+    with pytest.raises(SvError, match="20 of 1000 replicates drew no target"):
+        compute_difference(0, np.where(np.arange(1000) < 20, np.nan, replicates), replicates)
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """A list of 20 speakers, utt2spk, and scores of a good, a like and a worse system."""
+    rng = np.random.default_rng(5)
+    trials, scores, utt2spk = build_world(rng, 20, 3, shift=3)
+    write_list(tmp_path, trials, utt2spk)
+    systems = {"good": scores, "like": scores + rng.normal(size=len(scores)) * 0.1,
+               "worse": scores + rng.normal(size=len(scores)) * 1.5}  # fmt: skip
+    for name, values in systems.items():
+        write_system(tmp_path / f"{name}.txt", trials, values)
+        metrics = {"trials_name": "list", **compute_metrics(values, trials.is_target)}
+        (tmp_path / f"{name}.json").write_text(json.dumps(metrics))
+    return tmp_path
+
+
+def compute_statistics(run_cli, root, name, *options, check=True):
+    paths = [root / "list", root / f"{name}.txt", root / "utt2spk", root / f"{name}.json"]
+    return run_cli("sv.bin.compute_statistics", *options, *paths, check=check)
+
+
+def test_statistics_are_added_to_the_metrics_and_stay_the_same(run_cli, listed):
+    before = json.loads((listed / "good.json").read_text())
+    done = compute_statistics(run_cli, listed, "good")
+    assert f"list: EER {before['eer_percent']:.2f} %, 95 % interval " in done.stderr
+    metrics = json.loads((listed / "good.json").read_text())
+    assert {key: metrics[key] for key in before} == before
+    low, high = metrics["eer_percent_interval"]
+    assert low < before["eer_percent"] < high
+    assert set(metrics["min_dcf_interval"]) == {"0.01", "0.05", "0.001"}
+    facts = {"unit": "speaker", "speakers": 20, "replicates": 1000, "undefined": 0, "seed": 0}
+    assert metrics["bootstrap"] == {**facts, "confidence_percent": 95}
+    boot = json.loads((listed / "good.boot.json").read_text())
+    assert np.percentile(boot["eer_percent"], 2.5) == pytest.approx(low)
+    assert boot["of_eer_percent"] == before["eer_percent"]
+    det = boot["det"]
+    assert all(a <= b for a, b in zip(det["p_miss_low"], det["p_miss_high"], strict=True))
+    histogram = json.loads((listed / "good.hist.json").read_text())
+    assert sum(histogram["targets"]) == before["targets"]
+    assert sum(histogram["nontargets"]) == before["nontargets"]
+    files = {path: path.read_bytes() for path in listed.iterdir()}
+    compute_statistics(run_cli, listed, "good", "--num-threads", 1)
+    assert {path: path.read_bytes() for path in listed.iterdir()} == files
+    (listed / "score.toml").write_text("bootstrap_replicates = 0\n")
+    compute_statistics(run_cli, listed, "good", "--config", listed / "score.toml")
+    assert json.loads((listed / "good.json").read_text()) == before
+    assert not (listed / "good.boot.json").exists()
+
+
+def test_statistics_of_other_scores_are_refused(run_cli, listed):
+    (listed / "good.json").write_text((listed / "worse.json").read_text())
+    done = compute_statistics(run_cli, listed, "good", check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"sv.bin.compute_statistics: {listed}/good.json: EER ")
+    assert line.endswith("% in the scores: score again")
+    assert not (listed / "good.boot.json").exists()
+
+
+def test_speakers_that_the_labels_contradict_leave_the_measures_alone(run_cli, listed):
+    """Of some corpora the speakers are not known well; the EER is, its interval is not."""
+    before = json.loads((listed / "good.json").read_text())
+    table = (listed / "utt2spk").read_text().splitlines()
+    table[0] = f"{table[0].split()[0]} somebody-else"
+    (listed / "utt2spk").write_text("\n".join(table) + "\n")
+    done = compute_statistics(run_cli, listed, "good")
+    assert "no interval: " in done.stderr and "contradict utt2spk" in done.stderr
+    metrics = json.loads((listed / "good.json").read_text())
+    assert {key: metrics[key] for key in before} == before
+    assert metrics["eer_percent_interval"] is None
+    assert "contradict utt2spk" in metrics["bootstrap"]["reason"]
+    assert (listed / "good.hist.json").exists() and not (listed / "good.boot.json").exists()
+
+
+def test_two_speakers_are_too_few_for_an_interval(run_cli, tmp_path):
+    trials, scores, utt2spk = build_world(np.random.default_rng(0), 2, 4)
+    write_list(tmp_path, trials, utt2spk)
+    write_system(tmp_path / "few.txt", trials, scores)
+    (tmp_path / "few.json").write_text(json.dumps(compute_metrics(scores, trials.is_target)))
+    assert (
+        "95 % interval unknown, 2 speakers" in compute_statistics(run_cli, tmp_path, "few").stderr
+    )
+    metrics = json.loads((tmp_path / "few.json").read_text())
+    assert metrics["eer_percent_interval"] is None
+    # A speaker is left out of e^-1 of the draws; both must be there for nontargets.
+    assert metrics["bootstrap"]["undefined"] == pytest.approx(600, abs=50)
+    assert json.loads((tmp_path / "few.boot.json").read_text())["eer_percent"].count(None) > 550
+
+
+def compare(run_cli, root, a, b, *options):
+    paths = [root / "list", root / f"{a}.txt", root / f"{b}.txt"]
+    return run_cli("sv.bin.compare_systems", "--utt2spk", root / "utt2spk", *options, *paths).stdout
+
+
+def test_two_systems_are_compared_on_the_same_draws(run_cli, listed):
+    text = compare(run_cli, listed, "good", "worse").splitlines()
+    assert [line.split(":")[0] for line in text][:2] == ["EER", "minDCF(0.01)"]
+    assert text[0].endswith(": more than noise")
+    assert compare(run_cli, listed, "good", "like").splitlines()[0].endswith(": within noise")
+    record = json.loads(compare(run_cli, listed, "good", "worse", "--format", "json"))
+    # What stage 8 does with two files of replicates is the same comparison.
+    values = {}
+    for name in ("good", "worse"):
+        compute_statistics(run_cli, listed, name)
+        values[name] = json.loads((listed / f"{name}.boot.json").read_text())
+    keys = ("trials_digest", "seed", "replicates")
+    assert [values["good"][key] for key in keys] == [values["worse"][key] for key in keys]
+    differences = np.subtract(*(values[name]["eer_percent"] for name in ("good", "worse")))
+    assert np.percentile(differences, [2.5, 97.5]) == pytest.approx(
+        [record["EER"]["low"], record["EER"]["high"]]
+    )
+    assert not record["EER"]["within_noise"]
+    assert record["speakers"] == 20
+
+
+def test_an_enrolment_model_has_the_speaker_of_its_utterances(run_cli, listed):
+    for name in ("list", "good.txt"):
+        path = listed / name
+        path.write_text(path.read_text().replace("s00-0 ", "model0 "))
+    (listed / "list.models").write_text("model0 s00-0 s00-1\n")
+    compute_statistics(run_cli, listed, "good")
+    (listed / "list.models").write_text("model0 s00-0 s01-1\n")
+    done = compute_statistics(run_cli, listed, "good", check=False)
+    assert done.stderr.endswith("list.models: model 'model0' has several speakers\n")
