@@ -1,15 +1,30 @@
-"""Stage 0: make the corpora if the recipe has a program for it, then see that all are there."""
+"""Stage 0: make the corpora if the recipe has a program for it, then see that all are there.
 
-import importlib.util
+Found is set beside published: speakers, utterances, trials, and hours where audio is looked at.
+"""
+
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from local.corpora import find_root, read_corpora_config
-from sv.bin.cli import Parser, positive_int, run
-from sv.data.cuts import list_audio
+from local.audit import audit_audio
+from local.corpora import (
+    CorporaConfig,
+    Request,
+    find_lists,
+    find_root,
+    load_program,
+    read_corpora_config,
+)
+from local.counts import Count
+from local.sources import count_sources
+from sv.bin.cli import Parser, positive_int, run, true_or_false
+from sv.data.recordings import list_audio
 from sv.errors import SvError, UsageError
+from sv.kaldi.data_dir import MAX_LISTED
+
+LOOKS = ("none", "header", "decode")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,31 +32,90 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("--config", type=Path, required=True, help="conf/corpora.toml")
     parser.add_argument("--corpora", default="", help="the folder that holds the corpora")
+    parser.add_argument("--lists", default="", help="folder of trial lists and speaker tables")
     parser.add_argument("--nj", type=positive_int, default=1, help="parallel jobs")
+    parser.add_argument("--audio", default="none", help="look at files: none, header, decode")
+    parser.add_argument(
+        "--allow-partial",
+        type=true_or_false,
+        default=False,
+        help="go on without missing parts",
+    )
     args = parser.parse_args(argv)
+    if args.audio not in LOOKS:
+        raise UsageError(f"--audio {args.audio}: must be one of {', '.join(LOOKS)}")
     config = read_corpora_config(args.config)
     root = find_root(config, args.corpora, args.config)
     if config.make:
         _make(config.make, args.config.with_name(f"{config.make}.toml"), args.nj, root)
-    folders = {f"speech {name}": [s.path] for name, s in config.speech.items()}
-    folders |= {f"augment {kind}": paths for kind, paths in config.augment.items()}
-    missing = [
-        f"speech {name}: there is no local/prepare_{name}.py yet, see docs/adding-a-corpus.md"
-        for name in config.speech
-        if importlib.util.find_spec(f"local.prepare_{name}") is None
-    ]
-    for what, paths in folders.items():
-        for path in paths:
-            try:
-                found = len(list_audio(root / path))
-                print(f"  {what:16} {found:8} audio files  {root / path}", file=sys.stderr)
-            except SvError as error:
-                missing.append(f"{what}: {error}")
+    counts: list[Count] = []
+    missing: list[str] = []
+    for name, speech in config.speech.items():
+        request = Request(
+            corpus=root / speech.path,
+            data=Path(),
+            lists=find_lists(root, speech, args.lists),
+            trials=config.trials,
+        )
+        try:
+            counts += _count(name, request)
+        except SvError as error:
+            missing.append(f"speech {name}: {error}")
+    counts += _count_sources(config, root, missing)
+    for count in counts:
+        _print_row(count)
+        if not count.complete:
+            missing.append(
+                f"{count.part}: {count.found} {count.what}, {count.published} were published"
+            )
+    if args.audio != "none":
+        missing += _look_at_audio(counts, decode=args.audio == "decode", nj=args.nj)
     for line in missing:
         print(f"local.check_corpora: {line}", file=sys.stderr)
-    if missing:
-        raise SvError(f"{len(missing)} entries of {args.config} cannot be used; see --corpora")
+    if missing and not args.allow_partial:
+        raise SvError(
+            f"{len(missing)} entries of {args.config} are missing or incomplete; see --corpora, "
+            "or give --allow-partial true to go on with what is there"
+        )
     return 0
+
+
+def _count(name: str, request: Request) -> Iterable[Count]:
+    program = load_program(name)
+    if hasattr(program, "check"):
+        return program.check(request)
+    paths = tuple(list_audio(request.corpus))
+    return [Count(f"speech {name}", "audio files", len(paths), None, paths)]
+
+
+def _count_sources(config: CorporaConfig, root: Path, missing: list[str]) -> Iterable[Count]:
+    for kind, entries in config.augment.items():
+        try:
+            yield from count_sources(root, kind, entries, published=not config.make)
+        except SvError as error:
+            missing.append(f"augment {kind}: {error}")
+
+
+def _print_row(count: Count) -> None:
+    published = "" if count.published is None else f"of {count.published}"
+    print(f"  {count.part:16} {count.found:8} {published:12} {count.what}", file=sys.stderr)
+
+
+def _look_at_audio(counts: list[Count], *, decode: bool, nj: int) -> list[str]:
+    """Print hours; give a line for each file that cannot be used, the first ten of a part."""
+    lines = []
+    for count in counts:
+        if not count.paths:
+            continue
+        audit = audit_audio(count.paths, decode=decode, nj=nj)
+        hours = f"{audit.seconds / 3600:.1f} h, {len(audit.short)} files under 1 s"
+        print(f"  {count.part:16} {hours}", file=sys.stderr)
+        for line in audit.short[:MAX_LISTED]:
+            print(f"    {line}", file=sys.stderr)
+        lines += [f"{count.part}: {message}" for message in audit.bad[:MAX_LISTED]]
+        if len(audit.bad) > MAX_LISTED:
+            lines.append(f"{count.part}: {len(audit.bad)} files cannot be used in all")
+    return lines
 
 
 def _make(name: str, config: Path, nj: int, root: Path) -> None:

@@ -7,31 +7,35 @@ import itertools
 import logging
 from pathlib import Path
 
-from sv.data.cuts import Utterance, list_audio, write_data_set
+from local.corpora import Request
+from local.remarks import Remark
+from sv.data.cuts import write_data_set
+from sv.data.recordings import Utterance, list_audio
 from sv.kaldi.trials import write_trials
 
 FOLDERS = {"an4_train": "an4_clstk", "an4_test": "an4test_clstk"}
 
 
-def prepare(corpus: Path, data: Path) -> None:
+def prepare(request: Request) -> list[Remark]:
     """Write the sets an4_train and an4_test and the trial list an4.
 
-    Args:
-        corpus: The unpacked database, the folder that holds ``wav``.
-        data: Where manifests, data directories and trials go.
+    The corpus is the unpacked database, the folder that holds ``wav``.
     """
     for name, folder in FOLDERS.items():
         utterances = [
-            Utterance(f"{path.parent.name}-{path.stem}", path.parent.name, path, gender(path))
-            for path in list_audio(corpus / "wav" / folder)
+            Utterance(f"{path.parent.name}-{path.stem}", path.parent.name, path, label(path))
+            for path in list_audio(request.corpus / "wav" / folder)
         ]
-        count = write_data_set(data, name, utterances)
-        speakers = {u.utterance_id: u.speaker_id for u in utterances}
-        logging.info("%s: %d utterances of %d speakers", name, count, len(set(speakers.values())))
+        kept = set(write_data_set(request.data, name, utterances, nj=request.nj))
+        speakers = {u.utterance_id: u.speaker_id for u in utterances if u.utterance_id in kept}
+        logging.info("%s: %d utterances of %d speakers", name, len(kept), len({*speakers.values()}))
     pairs = itertools.combinations(sorted(speakers), 2)
-    write_trials(data / "trials" / "an4", [(a, b, speakers[a] == speakers[b]) for a, b in pairs])
+    rows = [(a, b, speakers[a] == speakers[b]) for a, b in pairs]
+    write_trials(request.data / "trials" / "an4", rows)
+    return []
 
 
-def gender(path: Path) -> str | None:
+def label(path: Path) -> dict[str, str]:
     """AN4's speaker ids begin with f or m: fejs, mjgm."""
-    return path.parent.name[0] if path.parent.name[0] in "fm" else None
+    first = path.parent.name[0]
+    return {"gender": first} if first in "fm" else {}

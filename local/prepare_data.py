@@ -1,17 +1,17 @@
 """Stage 1: manifests, data directories and trial lists of every speech corpus of the recipe."""
 
-import importlib
-import importlib.util
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from local.corpora import find_root, read_corpora_config
-from sv.bin.cli import Parser, run
+from local.corpora import Request, find_lists, find_root, load_program, read_corpora_config
+from local.remarks import write_remarks
+from sv.bin.cli import Parser, positive_int, run, true_or_false
 from sv.errors import SvError, UsageError
 from sv.files import write_text
 from sv.kaldi.data_dir import find_problems, read_table
+from sv.kaldi.enrolment import read_models
 from sv.kaldi.trials import read_trials
 
 
@@ -20,20 +20,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("--config", type=Path, required=True, help="conf/corpora.toml")
     parser.add_argument("--corpora", default="", help="the folder that holds the corpora")
+    parser.add_argument("--lists", default="", help="folder of trial lists and speaker tables")
+    parser.add_argument("--nj", type=positive_int, default=1, help="processes that read files")
+    parser.add_argument(
+        "--allow-partial", type=true_or_false, default=False, help="go on without missing parts"
+    )
     parser.add_argument("data", type=Path, help="where manifests and data directories go")
     args = parser.parse_args(argv)
     config = read_corpora_config(args.config)
     root = find_root(config, args.corpora, args.config)
+    remarks = []
     for name, speech in config.speech.items():
-        module = f"local.prepare_{name}"
-        if importlib.util.find_spec(module) is None:
-            raise UsageError(f"{args.config}: [speech.{name}]: no local/prepare_{name}.py")
-        importlib.import_module(module).prepare(root / speech.path, args.data)
-    for data_set in {config.train, *config.trials.values()}:
+        try:
+            program = load_program(name)
+        except UsageError as error:
+            raise UsageError(f"{args.config}: [speech.{name}]: {error}") from error
+        request = Request(
+            corpus=root / speech.path,
+            data=args.data,
+            lists=find_lists(root, speech, args.lists),
+            trials=config.trials,
+            nj=args.nj,
+            max_unmatched=speech.max_unmatched,
+            allow_partial=args.allow_partial,
+        )
+        remarks += program.prepare(request)
+    for data_set in sorted({config.train, *config.trials.values()}):
         if problems := find_problems(args.data / data_set, require=["wav.scp"]):
             raise SvError("; ".join(problems))
     for name, data_set in config.trials.items():
         _check_trials(args.data / "trials" / name, args.data / data_set)
+    for remark in remarks:
+        logging.warning("%s: %s", remark.trials, remark.text)
+    write_remarks(args.data / "remarks.tsv", remarks)
     write_text(args.data / "train_set", f"{config.train}\n", keep_if_same=True)
     lines = [f"{name} {data_set}\n" for name, data_set in config.trials.items()]
     write_text(args.data / "test_trials", "".join(lines), keep_if_same=True)
@@ -41,8 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check_trials(path: Path, data_dir: Path) -> None:
+    """See that every utterance of a list, or of its enrolment models, is in the data set."""
     trials, utterances = read_trials(path), read_table(data_dir / "utt2spk")
-    if unknown := [u for u in trials.utterances if u not in utterances]:
+    models = read_models(path)
+    known = utterances.keys() | models.keys()
+    named = [*trials.utterances, *(u for model in models.values() for u in model)]
+    if unknown := sorted({u for u in named if u not in known}):
         raise SvError(f"{path}: {len(unknown)} utterances are not in {data_dir}: {unknown[0]}, ...")
     targets = int(trials.is_target.sum())
     logging.info("%s: %d trials, %d of them targets", path, len(trials.enrol), targets)

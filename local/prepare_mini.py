@@ -3,32 +3,35 @@
 import logging
 from pathlib import Path
 
-from sv.data.cuts import Utterance, list_audio, write_data_set
+from local.corpora import Request
+from local.remarks import Remark
+from sv.data.cuts import write_data_set
+from sv.data.recordings import Utterance, list_audio
 from sv.errors import SvError
 from sv.files import read_text
 from sv.kaldi.trials import write_trials
 
 
-def prepare(corpus: Path, data: Path) -> None:
+def prepare(request: Request) -> list[Remark]:
     """Write the sets mini_train and mini_test and the trial list mini.
 
-    Args:
-        corpus: What local/make_mini.py made.
-        data: Where manifests, data directories and trials go.
+    The corpus is what local/make_mini.py made.
     """
-    rows = [line.split("\t") for line in read_text(corpus / "speakers.tsv").splitlines()]
-    gender = {row[0]: row[1] for row in rows[1:]}
+    rows = [line.split("\t") for line in read_text(request.corpus / "speakers.tsv").splitlines()]
+    labels = {row[0]: {"gender": row[1]} for row in rows[1:]}
     for split in ("train", "test"):
-        folder = corpus / "wav" / split
+        folder = request.corpus / "wav" / split
         utterances = [
             Utterance(
-                utterance_id(path.relative_to(folder)), path.parts[-3], path, gender[path.parts[-3]]
+                utterance_id(path.relative_to(folder)), path.parts[-3], path, labels[path.parts[-3]]
             )
             for path in list_audio(folder)
         ]
-        count = write_data_set(data, f"mini_{split}", utterances)
-        logging.info("mini_%s: %d utterances", split, count)
-    write_trials(data / "trials" / "mini", read_voxceleb_trials(corpus / "trials.txt"))
+        kept = write_data_set(request.data, f"mini_{split}", utterances, nj=request.nj)
+        logging.info("mini_%s: %d utterances", split, len(kept))
+    trials = read_trial_list(request.corpus / "trials.txt")
+    write_trials(request.data / "trials" / "mini", trials)
+    return []
 
 
 def utterance_id(relative: Path) -> str:
@@ -36,7 +39,7 @@ def utterance_id(relative: Path) -> str:
     return "-".join(relative.with_suffix("").parts)
 
 
-def read_voxceleb_trials(path: Path) -> list[tuple[str, str, bool]]:
+def read_trial_list(path: Path) -> list[tuple[str, str, bool]]:
     """Read a list in VoxCeleb's form, ``1 <path> <path>``, 1 meaning the same speaker."""
     trials = []
     for number, line in enumerate(read_text(path).splitlines(), 1):

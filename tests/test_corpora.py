@@ -6,9 +6,11 @@ import pytest
 import soundfile
 from conftest import SHARED_DATA
 
+from local.corpora import Request
 from local.prepare_an4 import prepare
-from local.prepare_mini import read_voxceleb_trials
-from sv.data.cuts import load_samples, read_manifest, use_libsndfile
+from local.prepare_mini import read_trial_list
+from sv.data.cuts import load_samples, use_libsndfile
+from sv.data.manifests import read_manifest
 from sv.errors import SvError
 from sv.kaldi.data_dir import find_problems, read_table
 from sv.kaldi.trials import read_trials
@@ -19,7 +21,7 @@ needs_an4 = pytest.mark.skipif(not AN4.is_dir(), reason=f"no AN4 in {SHARED_DATA
 
 @needs_an4
 def test_an4_has_its_speakers_utterances_and_pairs(tmp_path):
-    prepare(AN4, tmp_path)
+    prepare(Request(AN4, tmp_path, AN4, {}))
     for name, speakers, utterances in (("an4_train", 74, 948), ("an4_test", 10, 130)):
         assert not find_problems(tmp_path / name, require=["wav.scp", "utt2dur"])
         assert len(read_table(tmp_path / name / "spk2utt")) == speakers
@@ -42,7 +44,7 @@ def test_an4_in_its_public_forms(tmp_path, ending, form):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 samples, rate = soundfile.read(path, dtype="int16")
                 soundfile.write(target, samples, rate, subtype="PCM_16", format=form)
-    prepare(corpus, tmp_path / "data")
+    prepare(Request(corpus, tmp_path / "data", corpus, {}))
     assert len(read_table(tmp_path / "data" / "an4_train" / "utt2spk")) == 6
     use_libsndfile()
     for cut in read_manifest(tmp_path / "data" / "an4_test" / "cuts.jsonl.gz"):
@@ -58,24 +60,15 @@ def test_bad_audio_files_are_counted_and_too_many_refused(tmp_path, caplog):
     victim = next(corpus.rglob("*.flac"))
     victim.write_bytes(b"")
     with pytest.raises(SvError, match=r"1 of \d+ audio files cannot be used; first: .*flac"):
-        prepare(corpus, tmp_path / "data")
+        prepare(Request(corpus, tmp_path / "data", corpus, {}))
     assert str(victim) in caplog.text
-
-
-def test_the_official_vox1_o_list():
-    path = SHARED_DATA / "voxceleb_lists" / "veri_test2.txt"
-    if not path.is_file():
-        pytest.skip(f"no {path}")
-    trials = read_voxceleb_trials(path)
-    assert len(trials) == 37611 and sum(target for _, _, target in trials) == 18802
-    assert all(len(name) == 7 + 1 + 11 + 1 + 5 for trial in trials for name in trial[:2])
 
 
 def test_a_malformed_list_names_its_line(tmp_path):
     path = tmp_path / "trials.txt"
     path.write_text("1 a/s/1.flac b/s/1.flac\n2 a/s/1.flac b/s/2.flac\n")
     with pytest.raises(SvError, match="line 2: expected '1|0 <path> <path>'"):
-        read_voxceleb_trials(path)
+        read_trial_list(path)
 
 
 def test_a_corpus_without_a_program_is_refused(tmp_path, run_cli):

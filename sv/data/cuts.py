@@ -1,197 +1,185 @@
-"""Lhotse manifests: recordings, supervisions and cuts of a data set, written and read in order.
+"""Data sets as Lhotse cuts and Kaldi tables: one utterance, one recording, one cut."""
 
-Manifests are JSON lines in C order of their ids, compressed without a time stamp: preparing the
-same corpus again gives the same bytes, and an unchanged manifest keeps its time, so that nothing
-made from it is made again.
-"""
-
-import gzip
-import itertools
-import json
+import contextlib
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import lhotse
 import numpy as np
-import soundfile
 from lhotse import MonoCut, Recording, SupervisionSegment
-from lhotse.audio import AudioSource
 from lhotse.cut import Cut
-from lhotse.serialization import deserialize_item
 
+from sv.data.chunks import map_chunks
+from sv.data.manifests import pack_items, write_manifest
+from sv.data.recordings import Utterance, build_recording
 from sv.errors import SvError
 from sv.files import replacing
 from sv.kaldi.data_dir import MAX_LISTED, write_data_dir
 
-SAMPLE_RATE_HZ = 16000  # of every corpus of the study
-AUDIO_SUFFIXES = (".flac", ".wav", ".sph", ".ogg")  # what libsndfile reads in process
+MIN_KEPT = 0.999  # share of the files that must be usable
+PROGRESS_S = 10.0
+MANIFESTS = ("recordings", "supervisions", "cuts")
 
 
 @dataclass(frozen=True)
-class Utterance:
-    """One utterance as a corpus describes it: who speaks in which file."""
+class _Described:
+    """What a chunk of utterances gave: packed manifests, table rows, and the files left out."""
 
-    utterance_id: str
-    speaker_id: str
-    path: Path
-    gender: str | None = None
-
-
-def list_audio(folder: Path) -> list[Path]:
-    """List the audio files below a folder, sorted by path.
-
-    Raises:
-        SvError: No such folder, or no audio file in it.
-    """
-    if not folder.is_dir():
-        raise SvError(f"no such folder {folder}")
-    found = [
-        Path(parent, name)
-        for parent, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if name.lower().endswith(AUDIO_SUFFIXES) and not name.startswith(".")
-    ]
-    if not found:
-        raise SvError(f"{folder}: no audio file ({', '.join(AUDIO_SUFFIXES)}) in it")
-    return sorted(found)
+    packed: tuple[bytes, ...]
+    rows: list[tuple[str, str, str]]  # utterance, file, seconds
+    bad: list[str]
 
 
-def build_recording(path: Path, recording_id: str) -> Recording:
-    """Describe an audio file, from its header.
-
-    Raises:
-        SvError: Not readable as audio, empty, or not 16 kHz.
-    """
-    try:
-        info = soundfile.info(str(path))
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise SvError(f"{path}: not readable as audio ({error})") from error
-    if info.frames < 1:
-        raise SvError(f"{path}: no samples in it")
-    if info.samplerate != SAMPLE_RATE_HZ:
-        raise SvError(f"{path}: {info.samplerate} Hz; resample it to {SAMPLE_RATE_HZ} Hz")
-    return Recording(
-        id=recording_id,
-        sources=[AudioSource("file", channels=list(range(info.channels)), source=str(path))],
-        sampling_rate=info.samplerate,
-        num_samples=info.frames,
-        duration=info.frames / info.samplerate,
-    )
-
-
-def build_recordings(paths: dict[str, Path], *, min_kept: float = 0.999) -> list[Recording]:
-    """Describe many files, in order of their ids; the bad ones are counted and said.
-
-    Args:
-        paths: Recording id to file.
-        min_kept: Share of the files that must be readable.
-
-    Raises:
-        SvError: Fewer than ``min_kept`` of the files could be read.
-    """
-
-    def build(item: tuple[str, Path]) -> Recording | SvError:
-        try:
-            return build_recording(item[1], item[0])
-        except SvError as error:
-            return error
-
-    # Opening files is waiting for the disk; threads wait together.
-    with ThreadPoolExecutor(8) as pool:
-        results = list(pool.map(build, sorted(paths.items())))
-    bad = [str(r) for r in results if isinstance(r, SvError)]
-    if bad:
-        logging.warning("left out %d of %d files:", len(bad), len(results))
-        for message in bad[:MAX_LISTED]:
-            logging.warning("  %s", message)
-    if len(results) - len(bad) < min_kept * len(results):
-        raise SvError(f"{len(bad)} of {len(results)} audio files cannot be used; first: {bad[0]}")
-    return [r for r in results if isinstance(r, Recording)]
-
-
-def write_manifest(path: Path, items: Iterable[Recording | SupervisionSegment | Cut]) -> int:
-    """Write a ``.jsonl.gz`` manifest in the given order; give the number of its items."""
-    count = 0
-    with replacing(path, keep_if_same=True) as file:
-        for item in items:
-            file.write(json.dumps(item.to_dict(), ensure_ascii=False) + "\n")
-            count += 1
-    return count
-
-
-def read_manifest(path: Path, *, job: int = 1, nj: int = 1) -> Iterator:
-    """Read the items of a manifest, or the share of one job among ``nj``.
-
-    Args:
-        path: A ``.jsonl.gz`` manifest.
-        job: 1-based number of the share: every nj-th item from there.
-        nj: Number of shares.
-
-    Raises:
-        SvError: No such file, or not a manifest.
-    """
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            # Lines of other jobs are skipped unparsed.
-            for line in itertools.islice(file, job - 1, None, nj):
-                yield deserialize_item(json.loads(line))
-    except (OSError, EOFError) as error:
-        raise SvError(f"cannot read {path}: {error}") from error
-    except ValueError as error:
-        raise SvError(f"{path}: not a manifest: {error}") from error
-
-
-def write_data_set(data: Path, name: str, utterances: Iterable[Utterance]) -> int:
+def write_data_set(
+    data: Path, name: str, utterances: Iterable[Utterance], *, nj: int = 1
+) -> list[str]:
     """Write a set's manifests (``data/manifests``) and Kaldi data directory (``data/<name>``).
 
+    Coded audio (AAC, MP3) is converted into ``data/audio/<name>`` on the way; what has been
+    converted before is not converted again. Files that cannot be used are counted and said.
+
+    Args:
+        data: Where everything goes.
+        name: Name of the set.
+        utterances: In any order.
+        nj: Processes that read (and convert) the files.
+
     Returns:
-        The number of utterances.
+        The ids of the utterances, sorted.
 
     Raises:
-        SvError: An id stands twice, too many unreadable files, or no utterance at all.
+        SvError: An id stands twice or has a space in it, more than one file in a thousand
+            cannot be used, or there is no utterance at all.
     """
-    by_id: dict[str, Utterance] = {}
-    for utterance in utterances:
-        if other := by_id.get(utterance.utterance_id):
-            raise SvError(
-                f"{name}: utterance id '{utterance.utterance_id}' stands twice: "
-                f"{other.path} and {utterance.path}"
-            )
-        by_id[utterance.utterance_id] = utterance
-    if not by_id:
-        raise SvError(f"{name}: no utterances")
-    recordings = build_recordings({key: u.path for key, u in by_id.items()})
-    cuts = [build_cut(recording, by_id[recording.id]) for recording in recordings]
+    wanted = _sort_utterances(name, utterances)
+    by_id = {utterance.utterance_id: utterance for utterance in wanted}
+    rows: list[tuple[str, str, str]] = []
+    bad: list[str] = []
     manifests = data / "manifests"
-    write_manifest(manifests / f"{name}_recordings.jsonl.gz", recordings)
-    write_manifest(
-        manifests / f"{name}_supervisions.jsonl.gz", (cut.supervisions[0] for cut in cuts)
-    )
+    with contextlib.ExitStack() as stack:
+        files = [
+            stack.enter_context(
+                replacing(
+                    manifests / f"{name}_{kind}.jsonl.gz", mode="wb", keep_if_same=True, packed=True
+                )
+            )
+            for kind in MANIFESTS
+        ]
+        chunks = map_chunks(
+            _describe_chunk, wanted, nj=nj, setup=_set_folder, setup_args=(data / "audio" / name,)
+        )
+        for part in _log_progress(chunks, name, len(wanted)):
+            for file, packed in zip(files, part.packed, strict=True):
+                file.write(packed)
+            rows += part.rows
+            bad += part.bad
+        refuse_losses(name, bad, len(wanted))
     write_data_dir(
         data / name,
-        {r.id: by_id[r.id].speaker_id for r in recordings},
-        wav_scp={r.id: r.sources[0].source for r in recordings},
-        utt2dur={r.id: f"{r.duration:.3f}" for r in recordings},
+        {key: by_id[key].speaker_id for key, _, _ in rows},
+        wav_scp={key: path for key, path, _ in rows},
+        utt2dur={key: seconds for key, _, seconds in rows},
+        **_collect_labels(by_id[key] for key, _, _ in rows),
     )
-    write_cuts(data, name, cuts)
-    return len(recordings)
+    link_cuts(data, name)
+    return [key for key, _, _ in rows]
+
+
+def _sort_utterances(name: str, utterances: Iterable[Utterance]) -> list[Utterance]:
+    ordered = sorted(utterances, key=lambda u: u.utterance_id)
+    if not ordered:
+        raise SvError(f"{name}: no utterances")
+    for before, now in zip(ordered, ordered[1:], strict=False):
+        if before.utterance_id == now.utterance_id:
+            raise SvError(
+                f"{name}: utterance id '{now.utterance_id}' stands twice: "
+                f"{before.path} and {now.path}"
+            )
+    if blank := next((u for u in ordered if len(u.utterance_id.split()) != 1), None):
+        raise SvError(
+            f"{name}: '{blank.utterance_id}' cannot be an utterance id: no blanks, as they part "
+            f"the columns of Kaldi's tables; rename {blank.path}"
+        )
+    return ordered
+
+
+_folder = Path()  # of each worker process: where converted audio goes
+
+
+def _set_folder(folder: Path) -> None:
+    global _folder  # noqa: PLW0603
+    _folder = folder
+
+
+def _describe_chunk(utterances: Sequence[Utterance]) -> _Described:
+    cuts: list[MonoCut] = []
+    bad: list[str] = []
+    for utterance in utterances:
+        converted = _folder / utterance.speaker_id / f"{utterance.utterance_id}.flac"
+        try:
+            recording = build_recording(utterance.path, utterance.utterance_id, converted=converted)
+        except SvError as error:
+            bad.append(str(error))
+        else:
+            cuts.append(build_cut(recording, utterance))
+    packed = (
+        pack_items(cut.recording for cut in cuts),
+        pack_items(cut.supervisions[0] for cut in cuts),
+        pack_items(cuts),
+    )
+    rows = [(cut.id, cut.recording.sources[0].source, f"{cut.duration:.3f}") for cut in cuts]
+    return _Described(packed, rows, bad)
+
+
+def _log_progress(chunks: Iterable[_Described], name: str, total: int) -> Iterator[_Described]:
+    done, last = 0, time.monotonic()
+    for chunk in chunks:
+        yield chunk
+        done += len(chunk.rows) + len(chunk.bad)
+        if time.monotonic() - last >= PROGRESS_S:
+            logging.info("%s: %d of %d files", name, done, total)
+            last = time.monotonic()
+
+
+def refuse_losses(name: str, bad: list[str], total: int) -> None:
+    """Say which files were left out; `SvError` if more than one in a thousand were."""
+    if bad:
+        logging.warning("%s: left out %d of %d files:", name, len(bad), total)
+        for message in bad[:MAX_LISTED]:
+            logging.warning("  %s", message)
+    if total - len(bad) < MIN_KEPT * total:
+        raise SvError(f"{name}: {len(bad)} of {total} audio files cannot be used; first: {bad[0]}")
+
+
+def _collect_labels(utterances: Iterable[Utterance]) -> dict[str, dict[str, str]]:
+    """Give a table utt2<label> for each label that some utterance has."""
+    tables: dict[str, dict[str, str]] = {}
+    for utterance in utterances:
+        for label, value in utterance.labels.items():
+            tables.setdefault(f"utt2{label}", {})[utterance.utterance_id] = value
+    return tables
 
 
 def write_cuts(data: Path, name: str, cuts: Iterable[Cut]) -> int:
     """Write ``manifests/<name>_cuts.jsonl.gz`` and link ``<name>/cuts.jsonl.gz`` to it."""
     count = write_manifest(data / "manifests" / f"{name}_cuts.jsonl.gz", cuts)
+    link_cuts(data, name)
+    return count
+
+
+def link_cuts(data: Path, name: str) -> None:
+    """Link ``<name>/cuts.jsonl.gz`` to ``manifests/<name>_cuts.jsonl.gz``."""
     link = data / name / "cuts.jsonl.gz"
     target = Path("..", "manifests", f"{name}_cuts.jsonl.gz")
     link.parent.mkdir(parents=True, exist_ok=True)
     if not (link.is_symlink() and Path(os.readlink(link)) == target):
         link.unlink(missing_ok=True)
         link.symlink_to(target)
-    return count
 
 
 def build_cut(recording: Recording, utterance: Utterance) -> MonoCut:
@@ -202,7 +190,8 @@ def build_cut(recording: Recording, utterance: Utterance) -> MonoCut:
         start=0.0,
         duration=recording.duration,
         speaker=utterance.speaker_id,
-        gender=utterance.gender,
+        gender=utterance.labels.get("gender"),
+        language=utterance.labels.get("language"),
     )
     return MonoCut(
         id=recording.id,

@@ -1,0 +1,79 @@
+"""What is mixed in: recordings of noise, music and voices, and room impulse responses."""
+
+from pathlib import Path
+
+from lhotse import Recording
+
+from local.counts import Count
+from sv.data.cuts import refuse_losses
+from sv.data.recordings import build_recording, list_audio
+from sv.errors import SvError
+from sv.files import read_text
+
+RIR_LIST = "rir_list"  # the name of RIRS_NOISES' tables of impulse responses
+
+
+def list_sources(root: Path, entries: list[str]) -> list[Recording]:
+    """Describe every audio file that the entries of [augment] mean, sorted by id.
+
+    Args:
+        root: Folder of the corpora; ids are paths below it.
+        entries: Folders, or RIRS_NOISES' ``rir_list`` tables. The folder of the real impulse
+            responses holds noises too, and no test of names tells the two apart: 107 of its 325
+            responses do not have "rir" in theirs. Its list does.
+
+    Raises:
+        SvError: A folder or a file is missing, or too many files cannot be used.
+    """
+    paths = [path for entry in entries for path in _find(root, root / entry)]
+    recordings, bad = [], []
+    for path in sorted(paths):
+        try:
+            recordings.append(build_recording(path, path.relative_to(root).as_posix()))
+        except SvError as error:
+            bad.append(str(error))
+    refuse_losses(", ".join(entries), bad, len(paths))
+    return recordings
+
+
+# www.openslr.org/17 and /28, counted in the archives by public toolkits, 2025.
+PUBLISHED = {
+    "musan/speech": 426,
+    "musan/music": 660,
+    "musan/noise": 930,
+    "RIRS_NOISES/simulated_rirs/smallroom": 20_000,
+    "RIRS_NOISES/simulated_rirs/mediumroom": 20_000,
+    "RIRS_NOISES/simulated_rirs/largeroom": 20_000,
+    "RIRS_NOISES/real_rirs_isotropic_noises/rir_list": 325,
+}
+
+
+def count_sources(root: Path, kind: str, entries: list[str], *, published: bool) -> list[Count]:
+    """Count the files of each entry, against the published number if that is what is there.
+
+    Errors as `list_sources`.
+    """
+    counts = []
+    for entry in entries:
+        paths = tuple(_find(root, root / entry))
+        what = f"audio files in {root / entry}"
+        number = PUBLISHED.get(entry) if published else None
+        counts.append(Count(f"augment {kind}", what, len(paths), number, paths))
+    return counts
+
+
+def _find(root: Path, entry: Path) -> list[Path]:
+    if entry.name != RIR_LIST:
+        return list_audio(entry)
+    # Kaldi's options, then the file as seen from the folder that holds RIRS_NOISES:
+    # --rir-id 00001 --room-id 001 RIRS_NOISES/real_rirs_isotropic_noises/RWCP_...wav
+    named = [line.split()[-1] for line in read_text(entry).splitlines() if line.strip()]
+    if not named:
+        raise SvError(f"{entry}: empty")
+    top = entry
+    while top.name != Path(named[0]).parts[0] and top != root:
+        top = top.parent
+    paths = [top.parent / name for name in named]
+    if missing := [path for path in paths if not path.is_file()]:
+        raise SvError(f"{entry}: {len(missing)} of {len(paths)} files missing: {missing[0]}, ...")
+    return paths

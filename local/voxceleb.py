@@ -1,0 +1,150 @@
+"""What VoxCeleb1 and VoxCeleb2 share: ids, trial lists, speaker tables, published counts.
+
+An audio file is ``<speaker>/<video>/<number>``; its utterance id joins the three with '-'. Video
+ids hold '-' and '_' themselves and may begin with them: ids are taken apart by their fixed
+widths (7, 11 and 5 characters), never at a separator.
+"""
+
+import csv
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sv.errors import SvError
+from sv.files import read_text
+
+AUDIO = re.compile(r"(id\d{5})/([\w-]{11})/(\d{5})\.(wav|flac|m4a)", re.ASCII)
+
+
+def utterance_id(relative: str) -> str | None:
+    """Give ``id10270-5r0dWxy17C8-00001`` for ``id10270/5r0dWxy17C8/00001.wav``, else None."""
+    match = AUDIO.fullmatch(relative)
+    return "-".join(match.group(1, 2, 3)) if match else None
+
+
+def find_utterances(roots: Iterable[Path]) -> tuple[dict[str, Path], list[Path]]:
+    """Find the audio files of several folders of speakers.
+
+    Returns:
+        Utterance id to file, and the audio files whose path is no VoxCeleb path.
+
+    Raises:
+        SvError: A folder cannot be read, or an utterance lies in two folders.
+    """
+    found: dict[str, Path] = {}
+    strays: list[Path] = []
+    for root in roots:
+        for path in _walk(root):
+            key = utterance_id(path[len(str(root)) + 1 :])
+            if key is None:
+                strays.append(Path(path))
+            elif key in found:
+                raise SvError(f"utterance {key} lies twice: {found[key]} and {path}")
+            else:
+                found[key] = Path(path)
+    return found, strays
+
+
+def _walk(root: Path) -> Iterable[str]:
+    def refuse(error: OSError) -> None:
+        raise SvError(f"cannot read folder {error.filename}: {error.strerror}") from error
+
+    for parent, _, names in os.walk(root, followlinks=True, onerror=refuse):
+        for name in names:
+            if name.lower().endswith((".wav", ".flac", ".m4a")) and not name.startswith("._"):
+                yield f"{parent}/{name}"
+
+
+def read_trial_list(path: Path) -> list[tuple[str, str, bool]]:
+    """Read a list in VoxCeleb's form, ``1 <path> <path>``, 1 meaning the same speaker.
+
+    Raises:
+        SvError: A line of another form, or a label that the speakers' ids contradict.
+    """
+    ids: dict[str, str | None] = {}
+    trials = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        words = line.split()
+        if not words:
+            continue
+        for word in words[1:]:
+            if word not in ids:
+                ids[word] = utterance_id(word)
+        keys = [ids[word] for word in words[1:]]
+        if len(keys) != 2 or None in keys or words[0] not in ("0", "1"):
+            raise SvError(
+                f"{path}: line {number}: expected '1|0 <speaker>/<video>/<number>.wav "
+                f"<speaker>/...', not {line!r}"
+            )
+        enrol, test = keys
+        target = words[0] == "1"
+        if target != (enrol[:7] == test[:7]):
+            raise SvError(f"{path}: line {number}: label {words[0]} contradicts the ids: {line!r}")
+        trials.append((enrol, test, target))
+    if not trials:
+        raise SvError(f"{path}: empty")
+    return trials
+
+
+@dataclass(frozen=True)
+class SpeakerRow:
+    """A speaker of vox1_meta.csv or vox2_meta.csv; ``part`` is dev or test."""
+
+    gender: str
+    nationality: str | None
+    part: str
+
+
+def read_meta(path: Path) -> dict[str, SpeakerRow]:
+    """Read vox1_meta.csv or vox2_meta.csv, in any of the spellings that go round.
+
+    Tabs or commas, a byte-order mark or none, blanks in the header's names.
+
+    Raises:
+        SvError: No column of ids, genders or parts.
+    """
+    lines = read_text(path).splitlines()
+    delimiter = "\t" if "\t" in lines[0] else ","
+    reader = csv.reader(lines, delimiter=delimiter)
+    header = [name.strip().lower() for name in next(reader)]
+
+    def find(word: str) -> int | None:
+        return next((i for i, name in enumerate(header) if word in name), None)
+
+    speaker, gender, nation, part = find("voxceleb"), find("gender"), find("nation"), find("set")
+    if speaker is None or gender is None or part is None:
+        raise SvError(f"{path}: expected columns 'VoxCeleb. ID', 'Gender', 'Set', not {header}")
+    rows = {}
+    for words in reader:
+        if len(words) < len(header):
+            continue
+        rows[words[speaker].strip()] = SpeakerRow(
+            gender=words[gender].strip(),
+            nationality=None if nation is None else words[nation].strip(),
+            part=words[part].strip(),
+        )
+    return rows
+
+
+def find_hard_speakers(meta: dict[str, SpeakerRow]) -> tuple[set[str], int]:
+    """Give the speakers that VoxCeleb1-H is drawn from, and the number of their groups.
+
+    They share nationality and gender with at least four others (Chung et al., "VoxCeleb2",
+    Interspeech 2018, section 4.1): 1,190 speakers in 18 groups.
+    """
+    groups = Counter((row.nationality, row.gender) for row in meta.values())
+    large = {group for group, count in groups.items() if count >= 5}
+    speakers = {key for key, row in meta.items() if (row.nationality, row.gender) in large}
+    return speakers, len(large)
+
+
+def find_file(name: str, folders: Iterable[Path]) -> Path | None:
+    """Give the first ``<folder>/name`` or ``<folder>/meta/name`` that is there."""
+    for folder in folders:
+        for path in (folder / name, folder / "meta" / name):
+            if path.is_file():
+                return path
+    return None

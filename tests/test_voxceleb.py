@@ -1,0 +1,217 @@
+"""VoxCeleb1 and 2 in their layouts, with their lists, whole and with parts missing."""
+
+import os
+import shutil
+
+import pytest
+from conftest import SHARED_DATA
+from corpora import run_here, write_audio, write_coded, write_config
+
+from local.voxceleb import find_hard_speakers, read_meta, read_trial_list, utterance_id
+from sv.errors import SvError
+from sv.kaldi.data_dir import find_problems, read_table
+from sv.kaldi.trials import read_trials
+
+LISTS = SHARED_DATA / "voxceleb_lists"
+needs_lists = pytest.mark.skipif(not LISTS.is_dir(), reason=f"no {LISTS}")
+# Video ids hold and begin with '-' and '_'.
+VIDEOS = ("-_a-b_c-d_1", "_-zXy_w-v12", "AAAAAAAAAAA")
+CONFIG = """
+train = "voxceleb2_dev"
+[trials]
+vox1_o = "voxceleb1"
+[speech.voxceleb2]
+path = "voxceleb2"
+[speech.voxceleb1]
+path = "voxceleb1"
+[augment]
+"""
+META1 = (
+    "VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet\n"
+    "id10270\tA\tm\tUK\ttest\nid10271\tB\tf\tNew Zealand\ttest\n"
+)
+META2 = "\ufeffVoxCeleb2 ID ,VGGFace2 ID ,Gender ,Set \nid00012 ,n1 ,m ,dev\nid00017 ,n2 ,f ,test\n"
+
+
+@pytest.fixture
+def corpora(tmp_path):
+    """A little VoxCeleb1 and VoxCeleb2; the trial list is not the published one."""
+    one, two = tmp_path / "voxceleb1", tmp_path / "voxceleb2"
+    for speaker in ("id10270", "id10271"):
+        for video in VIDEOS[:2]:
+            write_audio(one / "wav" / speaker / video / "00001.wav")
+    write_audio(one / "wav/id10270" / VIDEOS[2] / "00009.wav")  # in no list
+    (one / "vox1_meta.csv").write_text(META1)
+    a, b = (f"id10270/{video}/00001.wav" for video in VIDEOS[:2])
+    c = f"id10271/{VIDEOS[0]}/00001.wav"
+    (one / "veri_test2.txt").write_text(f"1 {a} {b}\n0 {a} {c}\n0 {b} {c}\n")
+    for number in range(1, 4):
+        write_coded(two / "dev/aac/id00012" / VIDEOS[0] / f"{number:05}.m4a", seed=number)
+    write_coded(two / "dev/aac/id00017" / VIDEOS[1] / "00001.m4a")  # a test speaker
+    write_coded(two / "aac/id00018" / VIDEOS[1] / "00001.m4a")  # the test part
+    (two / "vox2_meta.csv").write_text(META2)
+    write_config(tmp_path / "conf/corpora.toml", CONFIG)
+    return tmp_path
+
+
+def prepare(corpora, *options, check=True):
+    return run_here(
+        "local.prepare_data", "--config", corpora / "conf/corpora.toml", "--corpora", corpora,
+        *options, corpora / "data", check=check,
+    )  # fmt: skip
+
+
+def test_both_corpora_are_prepared(corpora):
+    done = prepare(corpora)
+    data = corpora / "data"
+    train = read_table(data / "voxceleb2_dev/utt2spk")
+    assert list(train) == [f"id00012-{VIDEOS[0]}-{n:05}" for n in range(1, 4)]
+    assert "dropped 1 of 4 utterances of test speakers (first: id00017" in done.stderr
+    assert all(
+        path.endswith(".flac") for path in read_table(data / "voxceleb2_dev/wav.scp").values()
+    )
+    test = read_table(data / "voxceleb1/utt2spk")
+    assert len(test) == 3 and f"id10270-{VIDEOS[2]}-00009" not in test
+    assert read_table(data / "voxceleb1/utt2nationality")[f"id10271-{VIDEOS[0]}-00001"] == (
+        "New_Zealand"
+    )
+    assert read_table(data / "voxceleb2_dev/utt2gender")[f"id00012-{VIDEOS[0]}-00001"] == "m"
+    for name in ("voxceleb1", "voxceleb2_dev"):
+        assert not find_problems(data / name, require=["wav.scp", "utt2dur"])
+    trials = read_trials(data / "trials/vox1_o")
+    assert len(trials.enrol) == 3 and trials.is_target.sum() == 1
+    remarks = (data / "remarks.tsv").read_text()
+    assert "*\ttrained on 3 utterances of 1 speakers; VoxCeleb2 dev has 1092009 of 5994" in remarks
+    assert "vox1_o\t" in remarks and "is not the published list (MD5 " in remarks
+    assert "has 3 trials, the published list 37611" in remarks
+
+
+def test_the_other_layouts(corpora):
+    """VoxCeleb1 in dev/wav and test/wav; VoxCeleb2 converted; its table with tabs."""
+    prepare(corpora)
+    names = ("voxceleb1/utt2spk", "voxceleb2_dev/utt2spk", "voxceleb2_dev/utt2gender")
+    before = [(corpora / "data" / name).read_text() for name in names]
+    one = corpora / "voxceleb1"
+    for speaker, part in (("id10270", "dev"), ("id10271", "test")):
+        shutil.move(one / "wav" / speaker, one / part / "wav" / speaker)
+    (one / "wav").rmdir()
+    shutil.rmtree(corpora / "voxceleb2/dev")
+    for number in range(1, 4):
+        write_audio(corpora / "voxceleb2/dev/wav/id00012" / VIDEOS[0] / f"{number:05}.wav")
+    (corpora / "voxceleb2/vox2_meta.csv").write_text(META2.replace(",", "\t").lstrip("\ufeff"))
+    shutil.rmtree(corpora / "data")
+    prepare(corpora)
+    assert [(corpora / "data" / name).read_text() for name in names] == before
+
+
+def test_a_missing_utterance_stops_unless_partial_is_allowed(corpora):
+    (corpora / "voxceleb1/wav/id10271" / VIDEOS[0] / "00001.wav").unlink()
+    done = prepare(corpora, check=False)
+    assert done.returncode == 1
+    assert "1 of 3 utterances of the lists are not below" in done.stderr
+    assert "give --allow-partial true" in done.stderr
+    prepare(corpora, "--allow-partial", "true")
+    assert len(read_trials(corpora / "data/trials/vox1_o").enrol) == 1
+    remarks = (corpora / "data/remarks.tsv").read_text()
+    assert "vox1_o\tpartial: 2 of 3 trials without audio" in remarks
+
+
+def test_lists_from_another_folder(corpora):
+    (corpora / "lists").mkdir()
+    shutil.move(corpora / "voxceleb1/veri_test2.txt", corpora / "lists")
+    done = prepare(corpora, check=False)
+    assert done.returncode == 1 and "no veri_test2.txt in" in done.stderr
+    prepare(corpora, "--lists", corpora / "lists")
+    assert len(read_trials(corpora / "data/trials/vox1_o").enrol) == 3
+
+
+def test_no_development_part(corpora):
+    """The test part alone is never taken for it."""
+    shutil.rmtree(corpora / "voxceleb2/dev")
+    done = prepare(corpora, check=False)
+    assert done.returncode == 1 and "voxceleb2/dev/aac" in done.stderr
+
+
+FORM = "expected '1|0 <speaker>"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("1 id10270/AAAAAAAAAAA/00001.wav", FORM),
+        (
+            "2 id10270/AAAAAAAAAAA/00001.wav id10270/AAAAAAAAAAA/00002.wav",
+            FORM,
+        ),
+        ("1 id10270/AAAAAAAAAAA/00001.wav id10271/AAAAAAAAAAA/00001.wav", "contradicts the ids"),
+        ("1 id1027/AAAAAAAAAAA/00001.wav id10271/AAAAAAAAAAA/00001.wav", FORM),
+    ],
+)
+def test_a_malformed_list_names_its_line(tmp_path, line, message):
+    path = tmp_path / "list.txt"
+    good = "0 id10270/AAAAAAAAAAA/00001.wav id10271/AAAAAAAAAAA/00001.wav"
+    path.write_text(f"{good}\n{line}\n")
+    with pytest.raises(SvError, match=f"line 2: .*{message.replace('|', '[|]')}"):
+        read_trial_list(path)
+
+
+def test_a_list_with_a_byte_order_mark_and_crlf(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_bytes(
+        b"\xef\xbb\xbf1 id10270/-_a-b_c-d_1/00001.wav id10270/AAAAAAAAAAA/00001.wav\r\n"
+    )
+    assert read_trial_list(path) == [
+        ("id10270--_a-b_c-d_1-00001", "id10270-AAAAAAAAAAA-00001", True)
+    ]
+
+
+@needs_lists
+def test_the_official_list_and_speakers():
+    trials = read_trial_list(LISTS / "veri_test2.txt")
+    assert len(trials) == 37611 and sum(target for _, _, target in trials) == 18802
+    assert all(len(name) == 7 + 1 + 11 + 1 + 5 for trial in trials for name in trial[:2])
+    meta = read_meta(LISTS / "vox1_meta.csv")
+    assert len(meta) == 1251
+    hard, groups = find_hard_speakers(meta)
+    assert (len(hard), groups) == (1190, 18)
+
+
+@needs_lists
+def test_the_official_list_on_a_tree_of_its_4708_utterances(tmp_path):
+    """Names, numbers and MD5 are the published ones; the audio is anything."""
+    source = write_audio(tmp_path / "x.flac")
+    rows = read_trial_list(LISTS / "veri_test2.txt")
+    names = {key for row in rows for key in row[:2]}
+    assert len(names) == 4708
+    for key in names:
+        path = tmp_path / "voxceleb1/wav" / key[:7] / key[8:19] / f"{key[20:]}.flac"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.link(source, path)
+    write_audio(tmp_path / "voxceleb2/dev/wav/id00012" / VIDEOS[0] / "00001.wav")
+    write_config(tmp_path / "conf/corpora.toml", CONFIG)
+    prepare(tmp_path, "--lists", LISTS)
+    trials = read_trials(tmp_path / "data/trials/vox1_o")
+    assert len(trials.enrol) == 37611 and trials.is_target.sum() == 18802
+    assert len(read_table(tmp_path / "data/voxceleb1/utt2spk")) == 4708
+    assert "vox1_o" not in (tmp_path / "data/remarks.tsv").read_text()
+    genders = read_table(tmp_path / "data/voxceleb1/utt2gender")
+    assert len(genders) == 4708
+
+
+def test_ids_have_fixed_widths():
+    assert utterance_id("id10270/-_a-b_c-d_1/00001.wav") == "id10270--_a-b_c-d_1-00001"
+    for wrong in ("id10270/short/00001.wav", "id1027/AAAAAAAAAAA/00001.wav", "a.wav"):
+        assert utterance_id(wrong) is None
+
+
+def test_check_corpora_counts_against_what_was_published(corpora):
+    argv = ["local.check_corpora", "--config", corpora / "conf/corpora.toml", "--corpora", corpora]
+    done = run_here(*argv, "--audio", "decode", check=False)
+    assert done.returncode == 1
+    assert "voxceleb1: 2 speakers, 1251 were published" in done.stderr
+    assert "voxceleb2_dev: 3 utterances, 1092009 were published" in done.stderr
+    assert "vox1_o: 3 trials, 37611 were published" in done.stderr
+    assert run_here(*argv, "--allow-partial", "true").returncode == 0
+    (corpora / "voxceleb1/wav/id10270" / VIDEOS[0] / "00001.wav").write_bytes(b"x")
+    done = run_here(*argv, "--audio", "header", check=False)
+    assert "00001.wav: not readable as audio" in done.stderr
