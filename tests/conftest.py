@@ -1,5 +1,6 @@
 """What all tests share: where the repository is, and how to call its programs."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -61,10 +62,17 @@ def tiny(tmp_path_factory):
     if "SV_TINY" in os.environ:  # a recipe from an earlier run, to work on one test
         root = Path(os.environ["SV_TINY"])
     else:
-        root = tmp_path_factory.mktemp("tiny")
-    recipe = TinyRecipe(root)
-    if not (root / "exp" / "results").is_dir():
-        recipe.output = recipe.run("--corpora", root / "corpora").stdout
+        base = tmp_path_factory.getbasetemp()
+        # Processes that share the tests (pytest-xdist) have folders of their own, side by side.
+        root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny"
+    output = root.with_name(f"{root.name}.output")
+    root.mkdir(exist_ok=True)
+    with open(root.with_name(f"{root.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the first one runs it, the others wait
+        recipe = TinyRecipe(root)
+        if not (root / "exp" / "results").is_dir():
+            output.write_text(recipe.run("--corpora", root / "corpora").stdout)
+        recipe.output = output.read_text() if output.exists() else ""
     return recipe
 
 
@@ -89,3 +97,11 @@ class TinyRecipe:
         if check and done.returncode != 0:
             pytest.fail(f"run.sh: status {done.returncode}\n{done.stdout}{done.stderr[-4000:]}")
         return done
+
+
+@pytest.fixture(scope="session")
+def small_egs(tmp_path_factory):
+    """Give a training set that a small network trains on in a second an epoch."""
+    from small_egs import SmallEgs  # noqa: PLC0415 - most tests need no torch
+
+    return SmallEgs(tmp_path_factory.mktemp("small_egs"))

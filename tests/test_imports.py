@@ -23,10 +23,12 @@ RULES = {
     "sv.kaldi": {"sv.kaldi", "numpy", "scipy", "kaldiio", "pyarrow"},
     "sv.score": {"sv.score", "sv.kaldi", "numpy", "scipy", "kaldiio", "pyarrow"},
     "sv.nnet": {"sv.nnet", "sv.model_name", "torch"},
-    "sv.data": {"sv.data", "sv.kaldi", "lhotse", "soundfile", "torch", "torchaudio", "numpy"},
+    "sv.data": {
+        "sv.data", "sv.kaldi", "lhotse", "soundfile", "soxr", "av", "torch", "torchaudio", "numpy",
+    },
     "sv.train": {
         "sv.train", "sv.nnet", "sv.data", "sv.kaldi", "sv.score.cosine", "sv.score.metrics",
-        "sv.model_name", "torch", "numpy", "kaldiio", "tomli_w",
+        "sv.model_name", "torch", "numpy", "kaldiio", "tomli_w", "onnxruntime",
     },
 }  # fmt: skip
 ONLY_IN = {"pyRAPL": "sv/energy/sensors/rapl.py", "pynvml": "sv/energy/sensors/nvml.py"}
