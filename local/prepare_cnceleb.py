@@ -11,6 +11,7 @@ from pathlib import Path
 from local.corpora import Request
 from local.counts import Count
 from local.remarks import Remark
+from local.scorable import keep_scorable
 from sv.data.cuts import write_data_set
 from sv.data.recordings import Utterance
 from sv.errors import SvError, UsageError
@@ -140,26 +141,16 @@ def _label(key: str) -> dict[str, str]:
 def _write_list(
     request: Request, name: str, lists: Lists, models: dict[str, tuple[str, ...]], kept: set[str]
 ) -> list[Remark]:
+    # A model without one of its files would be another model.
     whole = {model: words for model, words in models.items() if kept.issuperset(words)}
-    rows = [row for row in lists.trials if row[0] in whole and row[1] in kept]
-    lost = len(lists.trials) - len(rows)
-    if lost and not request.allow_partial:
-        raise SvError(
-            f"{name}: {lost} of {len(lists.trials)} trials name files that cannot be used, see "
-            "above; give --allow-partial true to go on without them"
-        )
-    if not rows:
-        raise SvError(f"{name}: none of its {len(lists.trials)} trials can be scored")
+    rows, remarks = keep_scorable(
+        name, lists.trials, kept - models.keys() | whole.keys(), allow_partial=request.allow_partial
+    )
     path = request.data / "trials" / name
     write_trials(path, rows)
     if name == AVERAGED:
         write_models(path, whole)
-    logging.info("%s: %d trials of %d models", name, len(rows), len(whole))
-    remarks = []
     if len(lists.trials) != TRIALS:
         text = f"its list has {len(lists.trials)} trials, that of CN-Celeb v2 {TRIALS}"
-        remarks.append(Remark(name, text))
-    if lost:
-        text = f"partial: {lost} of {len(lists.trials)} trials without audio"
-        remarks.append(Remark(name, text))
+        remarks = [Remark(name, text), *remarks]
     return remarks

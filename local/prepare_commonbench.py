@@ -18,6 +18,7 @@ from pathlib import Path
 from local.corpora import Request
 from local.counts import Count
 from local.remarks import Remark
+from local.scorable import Rows, keep_scorable
 from sv.data.cuts import write_data_set
 from sv.data.recordings import Utterance
 from sv.errors import SvError
@@ -30,7 +31,6 @@ CLIP = re.compile(r"common_voice_(?P<language>[A-Za-z-]+)_\d+")
 TABLES = ("validated.tsv", "invalidated.tsv", "other.tsv")
 LABELS = {"0": False, "1": True, "nontarget": False, "target": True}
 SPEAKER_CHARACTERS = 16  # of the 128 of a client_id: 64 bits tell a million speakers apart
-Rows = list[tuple[str, str, bool]]
 
 
 def check(request: Request) -> list[Count]:
@@ -75,19 +75,14 @@ def prepare(request: Request) -> list[Remark]:
             nj=request.nj,
         )
     )
-    usable = [
-        (ids[enrol], ids[test], target)
-        for enrol, test, target in rows
-        if ids.get(enrol) in kept and ids.get(test) in kept
-    ]
-    if not usable:
-        raise SvError(f"{path}: none of its {len(rows)} trials can be scored")
+    # How many may be missing was said above: max_unmatched.
+    named = [(ids.get(enrol, ""), ids.get(test, ""), target) for enrol, test, target in rows]
+    usable, lost = keep_scorable(TRIALS, named, kept, allow_partial=True)
     write_trials(request.data / "trials" / TRIALS, usable)
     source = _describe_list(path, len(rows))
     write_json(request.data / "trials" / f"{TRIALS}.source.json", source)
     remarks = [Remark(TRIALS, f"list of {source['modified']}, SHA-256 {source['sha256'][:16]}...")]
-    if lost := len(rows) - len(usable):
-        remarks.append(Remark(TRIALS, f"partial: {lost} of {len(rows)} trials without audio"))
+    remarks += lost
     if without:
         remarks.append(Remark(TRIALS, f"{len(without)} of {len(found)} clips of unknown speakers"))
     return remarks

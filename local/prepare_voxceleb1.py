@@ -12,6 +12,7 @@ from local.corpora import Request
 from local.counts import Count, count_speakers
 from local.fetch import compute_md5
 from local.remarks import Remark
+from local.scorable import Rows, keep_scorable
 from local.voxceleb import (
     SpeakerRow,
     find_file,
@@ -31,7 +32,6 @@ FOLDERS = ("wav", "dev/wav", "test/wav", "flac", "dev/flac", "test/flac")
 SPEAKERS, UTTERANCES = 1251, 153_516  # Nagrani et al., "VoxCeleb", 2017, table 2
 META = "vox1_meta.csv"
 HARD_SPEAKERS, HARD_GROUPS = 1190, 18
-Rows = list[tuple[str, str, bool]]
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,9 @@ def prepare(request: Request) -> list[Remark]:
         )
     )
     for name, rows in lists.items():
-        remarks += _write_list(name, rows, kept, request)
+        usable, lost = keep_scorable(name, rows, kept, allow_partial=request.allow_partial)
+        write_trials(request.data / "trials" / name, usable)
+        remarks += lost
     return remarks
 
 
@@ -164,18 +166,3 @@ def _label(utterance: str, meta: dict[str, SpeakerRow]) -> dict[str, str]:
     if row.nationality:
         labels["nationality"] = row.nationality.replace(" ", "_")  # one word a value
     return labels
-
-
-def _write_list(name: str, rows: Rows, kept: set[str], request: Request) -> list[Remark]:
-    usable = [row for row in rows if row[0] in kept and row[1] in kept]
-    lost = len(rows) - len(usable)
-    if lost and not request.allow_partial:
-        raise SvError(
-            f"{name}: {lost} of {len(rows)} trials name files that cannot be used, see above; "
-            "give --allow-partial true to go on without them"
-        )
-    if not usable:
-        raise SvError(f"{name}: none of its {len(rows)} trials can be scored")
-    write_trials(request.data / "trials" / name, usable)
-    logging.info("%s: %d trials", name, len(usable))
-    return [Remark(name, f"partial: {lost} of {len(rows)} trials without audio")] if lost else []

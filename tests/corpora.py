@@ -71,3 +71,12 @@ def run_here(module, *argv, check=True):
         logger.setLevel(level)
     assert status == 0 or not check, stderr.getvalue()
     return SimpleNamespace(returncode=status, stderr=stderr.getvalue())
+
+
+def prepare(corpora, *options, check=True):
+    """Run stage 1 on ``corpora``, with its conf/corpora.toml, into its data."""
+    config = corpora / "conf" / "corpora.toml"
+    return run_here(
+        "local.prepare_data", "--config", config, "--corpora", corpora, *options, corpora / "data",
+        check=check,
+    )  # fmt: skip

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from corpora import run_here, write_audio, write_config
+from corpora import prepare, write_audio, write_config
 
 from sv.kaldi.data_dir import read_table
 from sv.kaldi.enrolment import read_models
@@ -44,13 +44,6 @@ def corpora(tmp_path):
     (lists / "trials.lst").write_text("".join(trials))
     write_config(tmp_path / "conf/corpora.toml", CONFIG)
     return tmp_path
-
-
-def prepare(corpora, *options, check=True):
-    return run_here(
-        "local.prepare_data", "--config", corpora / "conf/corpora.toml", "--corpora", corpora,
-        *options, corpora / "data", check=check,
-    )  # fmt: skip
 
 
 def test_both_protocols(corpora):

@@ -4,7 +4,7 @@ import hashlib
 import json
 
 import pytest
-from corpora import run_here, write_coded, write_config
+from corpora import prepare, write_coded, write_config
 
 from local.prepare_commonbench import read_list
 from sv.errors import SvError
@@ -48,13 +48,6 @@ def corpora(tmp_path):
     (tmp_path / "list.txt").write_text("".join(lines))
     write_config(tmp_path / "conf/corpora.toml", CONFIG.format(more="max_unmatched = 0.3"))
     return tmp_path
-
-
-def prepare(corpora, check=True):
-    return run_here(
-        "local.prepare_data", "--config", corpora / "conf/corpora.toml", "--corpora", corpora,
-        corpora / "data", check=check,
-    )  # fmt: skip
 
 
 def test_the_list_is_matched_and_what_is_missing_is_said(corpora):

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from conftest import SHARED_DATA
-from corpora import run_here, write_audio, write_coded, write_config
+from corpora import prepare, run_here, write_audio, write_coded, write_config
 
 from local.voxceleb import find_hard_speakers, read_meta, read_trial_list, utterance_id
 from sv.errors import SvError
@@ -52,13 +52,6 @@ def corpora(tmp_path):
     (two / "vox2_meta.csv").write_text(META2)
     write_config(tmp_path / "conf/corpora.toml", CONFIG)
     return tmp_path
-
-
-def prepare(corpora, *options, check=True):
-    return run_here(
-        "local.prepare_data", "--config", corpora / "conf/corpora.toml", "--corpora", corpora,
-        *options, corpora / "data", check=check,
-    )  # fmt: skip
 
 
 def test_both_corpora_are_prepared(corpora):
