@@ -12,10 +12,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"  # real speech, where a checkout has it
 
-# Whoever starts the tests in the background has them, and all that they start, ignore Ctrl-C;
-# the programs respect that (nohup), and the tests of Ctrl-C would wait for ever.
+# Whoever starts the tests in the background or by nohup has them, and all that they start, ignore
+# a signal; the programs respect that, and the tests of these signals would wait for ever.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def environment(**extra: str) -> dict[str, str]:
