@@ -14,7 +14,7 @@ from sv.kaldi.archive import read_matrix
 
 # Frames of one batch, padding included; tests/bench/extraction.py compares sizes on a CPU. A card
 # wants more to be full, and 24000 are 1 GB a feature map at the study's width.
-BATCH_FRAMES = {"cpu": 6000, "cuda": 24000}
+BATCH_FRAMES = {"cpu": 1500, "cuda": 24000}
 # Longest utterance of a batch over the shortest: bounds the padding that is computed in vain.
 MAX_STRETCH = 1.1
 PROGRESS_S = 10.0
