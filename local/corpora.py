@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +104,3 @@ def load_program(name: str) -> Any:
     if importlib.util.find_spec(module) is None:
         raise UsageError(f"no local/prepare_{name}.py; see docs/adding-a-corpus.md")
     return importlib.import_module(module)
-
-
-Prepare = Callable[[Request], list[str]]

@@ -15,7 +15,7 @@ from lhotse import MonoCut, Recording, SupervisionSegment
 from lhotse.cut import Cut
 
 from sv.data.chunks import map_chunks
-from sv.data.manifests import pack_items, write_manifest
+from sv.data.manifests import pack_items
 from sv.data.recordings import Utterance, build_recording
 from sv.errors import SvError
 from sv.files import replacing
@@ -163,13 +163,6 @@ def _collect_labels(utterances: Iterable[Utterance]) -> dict[str, dict[str, str]
         for label, value in utterance.labels.items():
             tables.setdefault(f"utt2{label}", {})[utterance.utterance_id] = value
     return tables
-
-
-def write_cuts(data: Path, name: str, cuts: Iterable[Cut]) -> int:
-    """Write ``manifests/<name>_cuts.jsonl.gz`` and link ``<name>/cuts.jsonl.gz`` to it."""
-    count = write_manifest(data / "manifests" / f"{name}_cuts.jsonl.gz", cuts)
-    link_cuts(data, name)
-    return count
 
 
 def link_cuts(data: Path, name: str) -> None:
