@@ -7,8 +7,9 @@ from pathlib import Path
 
 import soundfile
 
-from sv.data.audio import CODED_SUFFIXES, SAMPLE_RATE_HZ, decode_audio, read_header_s
+from sv.data.audio import CODED_SUFFIXES, decode_audio, read_header_s
 from sv.data.chunks import map_chunks
+from sv.data.recordings import build_recording
 from sv.errors import SvError
 
 SHORT_S = 1.0
@@ -59,30 +60,18 @@ def _audit_chunk(paths: list[Path], *, decode: bool) -> Audit:
 def _read_header(path: Path) -> float:
     if path.suffix.lower() in CODED_SUFFIXES:
         return read_header_s(path)
-    try:
-        info = soundfile.info(str(path))
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise SvError(f"{path}: not readable as audio ({error})") from error
-    return _check(path, info.frames, info.samplerate)
+    return build_recording(path, path.stem).duration
 
 
 def _decode(path: Path) -> float:
     if path.suffix.lower() in CODED_SUFFIXES:
         samples, rate = decode_audio(path)
     else:
+        build_recording(path, path.stem)  # as stage 1 would refuse it
         try:
             samples, rate = soundfile.read(str(path), dtype="float32")
         except (soundfile.LibsndfileError, OSError) as error:
             raise SvError(f"{path}: not readable as audio ({error})") from error
-        _check(path, len(samples), rate)
     if not float(abs(samples).sum(dtype="f8")) > 0:  # NaN is not above 0 either
         raise SvError(f"{path}: silent, or NaN in it")
     return len(samples) / rate
-
-
-def _check(path: Path, frames: int, rate: int) -> float:
-    if frames < 1:
-        raise SvError(f"{path}: no samples in it")
-    if rate != SAMPLE_RATE_HZ:
-        raise SvError(f"{path}: {rate} Hz; resample it to {SAMPLE_RATE_HZ} Hz")
-    return frames / rate

@@ -79,7 +79,10 @@ def prepare(request: Request) -> list[Remark]:
     meta_path = find_file(META, [request.lists, request.corpus])
     meta = read_meta(meta_path) if meta_path else {}
     if not meta:
-        logging.warning("no %s: genders and nationalities are not known", META)
+        logging.warning(
+            "no %s: genders and nationalities are not known, nor is VoxCeleb1-H checked against them",
+            META,
+        )
     for name in _choose_lists(request):
         path = _find_list(name, request)
         lists[name] = read_trial_list(path)

@@ -6,13 +6,13 @@ widths (7, 11 and 5 characters), never at a separator.
 """
 
 import csv
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sv.data.recordings import walk_audio
 from sv.errors import SvError
 from sv.files import read_text
 
@@ -37,7 +37,7 @@ def find_utterances(roots: Iterable[Path]) -> tuple[dict[str, Path], list[Path]]
     found: dict[str, Path] = {}
     strays: list[Path] = []
     for root in roots:
-        for path in _walk(root):
+        for path in walk_audio(root):
             key = utterance_id(path[len(str(root)) + 1 :])
             if key is None:
                 strays.append(Path(path))
@@ -46,16 +46,6 @@ def find_utterances(roots: Iterable[Path]) -> tuple[dict[str, Path], list[Path]]
             else:
                 found[key] = Path(path)
     return found, strays
-
-
-def _walk(root: Path) -> Iterable[str]:
-    def refuse(error: OSError) -> None:
-        raise SvError(f"cannot read folder {error.filename}: {error.strerror}") from error
-
-    for parent, _, names in os.walk(root, followlinks=True, onerror=refuse):
-        for name in names:
-            if name.lower().endswith((".wav", ".flac", ".m4a")) and not name.startswith("._"):
-                yield f"{parent}/{name}"
 
 
 def read_trial_list(path: Path) -> list[tuple[str, str, bool]]:

@@ -1,7 +1,7 @@
 """Recordings of a corpus: which audio files there are, and what each holds."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from lhotse.audio import AudioSource
 
 from sv.data.audio import CODED_SUFFIXES, DIRECT_SUFFIXES, SAMPLE_RATE_HZ, convert_to_flac
 from sv.errors import SvError
+
+SUFFIXES = DIRECT_SUFFIXES + CODED_SUFFIXES
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +37,22 @@ def list_audio(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise SvError(f"no such folder {folder}")
-    endings = DIRECT_SUFFIXES + CODED_SUFFIXES
-    found = [
-        os.path.join(parent, name)
-        for parent, _, names in os.walk(folder, followlinks=True, onerror=_refuse)
-        for name in names
-        if name.lower().endswith(endings) and not name.startswith(".")
-    ]
+    found = sorted(walk_audio(folder))
     if not found:
-        raise SvError(f"{folder}: no audio file ({', '.join(endings)}) in it")
-    return [Path(path) for path in sorted(found)]
+        raise SvError(f"{folder}: no audio file ({', '.join(SUFFIXES)}) in it")
+    return [Path(path) for path in found]
+
+
+def walk_audio(folder: Path) -> Iterator[str]:
+    """Give the audio files below a folder as they come.
+
+    Raises:
+        SvError: A folder cannot be read.
+    """
+    for parent, _, names in os.walk(folder, followlinks=True, onerror=_refuse):
+        for name in names:
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                yield os.path.join(parent, name)
 
 
 def _refuse(error: OSError) -> None:

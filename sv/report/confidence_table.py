@@ -15,7 +15,7 @@ from sv.report.records import P_TARGET, Results, System, find_score
 _TITLES = {"eer_percent": "EER (%)", "min_dcf": "minDCF"}
 _DECIMALS = {"eer_percent": 2, "min_dcf": 3}
 _AVERAGE = "Average"
-_FEW_SPEAKERS = 25  # 0.94 of the true width in the simulation that sv.score.bootstrap tells of
+_FEW_SPEAKERS = 25  # with fewer, intervals held the truth too rarely (sv.score.bootstrap)
 
 
 def build_confidence_table(results: Results) -> Table:

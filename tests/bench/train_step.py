@@ -11,7 +11,7 @@ network; all take turns, a step each, and medians are compared. Target: 1.7 x pl
 
 Before that all but `INEXACT` must give the plain network's loss to 1e-4. Gradients differ by up to
 1e-2 where the order of summation does: a value rounded to the other side of 0 opens or closes a
-ReLU. The plain network's own gradient changes as much with 1e-6 of noise on its input.
+ReLU.
 """
 
 import argparse
