@@ -80,7 +80,7 @@ def prepare(request: Request) -> list[Remark]:
     meta = read_meta(meta_path) if meta_path else {}
     if not meta:
         logging.warning(
-            "no %s: genders and nationalities are not known, nor is VoxCeleb1-H checked against them",
+            "no %s: genders and nationalities are unknown, VoxCeleb1-H is unchecked",
             META,
         )
     for name in _choose_lists(request):
