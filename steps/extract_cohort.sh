@@ -9,7 +9,7 @@ set -euo pipefail
 cmd=utils/run.py  # how jobs are run
 config=           # scoring config, required (conf/score.toml)
 nj=1              # number of parallel jobs
-ngpu=0            # 0: CPU, 1: the first visible GPU, for every job
+ngpu=0            # 0: CPU, N: N jobs with a GPU each, whatever nj
 precision=fp32    # fp32|fp16|bf16: number format of the arithmetic
 # End configuration section.
 . utils/parse_options.sh

@@ -8,7 +8,7 @@ set -euo pipefail
 cmd=utils/run.py  # how jobs are run
 nj=1              # number of parallel jobs
 num_threads=1     # CPU threads of a job
-ngpu=0            # 0: CPU, 1: the first visible GPU, for every job
+ngpu=0            # 0: CPU, N: N jobs with a GPU each, whatever nj
 precision=fp32    # fp32|fp16|bf16: number format of the arithmetic
 untrained=false   # true|false: extract with the weights before training, for comparison
 # End configuration section.
@@ -25,13 +25,14 @@ done
 . steps/compute_environment.sh "$num_threads"
 read -ra cmd <<<"$cmd"
 total=$(wc -l <"$data_dir/feats.scp")
-jobs=$((nj < total ? nj : total))
 # Jobs that share a card only wait for each other, each with its own copy of the network.
-if [ "$ngpu" -gt 0 ]; then jobs=1; fi
+gpu=0
+if [ "$ngpu" -gt 0 ]; then nj=$ngpu gpu=1; fi
+jobs=$((nj < total ? nj : total))
 printf '%s: %s: %d utterances, %s, %d jobs, log is %s\n' \
   "$0" "$data_dir" "$total" "$precision" "$jobs" "$out/log/extract.*.log" >&2
-"${cmd[@]}" --num-threads "$num_threads" --gpu "$ngpu" JOB=1:$jobs "$out/log/extract.JOB.log" \
-  python3 -m sv.bin.extract --precision "$precision" --untrained "$untrained" --ngpu "$ngpu" \
+"${cmd[@]}" --num-threads "$num_threads" --gpu "$gpu" JOB=1:$jobs "$out/log/extract.JOB.log" \
+  python3 -m sv.bin.extract --precision "$precision" --untrained "$untrained" --ngpu "$gpu" \
   --num-threads "$num_threads" --job JOB --nj "$jobs" "$exp_dir/final.pt" \
   "$data_dir/feats.scp" "$data_dir/utt2num_frames" \
   "$out/xvector.JOB.ark" "$out/xvector.JOB.scp" "$out/info.JOB.json"

@@ -172,6 +172,9 @@ def test_marks_tell_the_meter_what_was_skipped_and_done(jobs, tmp_path):
         (["--num-threads", "x", "x.log", "true"], "argument --num-threads: invalid int value"),
         (["--num-threads", "0", "x.log", "true"], "must be at least 1"),
         (["--max-jobs-run", "-1", "x.log", "true"], "must be at least 1"),
+        (["--max-jobs-run", "0", "x.log", "true"], "must be at least 1"),
+        (["--nodes", "2", "x.log", "true"], "--nodes 2: this is one machine; take utils/slurm.py"),
+        (["--mem", "4 GB", "x.log", "true"], "--mem must be a number and K, M, G or T"),
     ],
 )
 def test_wrong_command_line_is_one_line_with_status_2(run_cli, tmp_path, argv, message):
@@ -204,6 +207,40 @@ def test_jobs_run_at_the_same_time_up_to_the_maximum(run_cli, tmp_path, max_jobs
         "sleep", "1",
     )  # fmt: skip
     assert (time.monotonic() - started < 1.9) == parallel
+
+
+@pytest.mark.parametrize(("gpus", "shares"), [(1, {"GPU-a", "1", "5"}), (2, {"GPU-a,1"})])
+def test_each_running_job_has_gpus_of_its_own(run_cli, tmp_path, gpus, shares):
+    taken = f"{tmp_path}/taken.$CUDA_VISIBLE_DEVICES"
+    script = f'mkdir "{taken}" && sleep 0.3 && rmdir "{taken}" && echo $CUDA_VISIBLE_DEVICES'
+    run_cli(
+        "utils/run.py", "--gpu", gpus, "--max-jobs-run", 4, "JOB=1:6", tmp_path / "x.JOB.log",
+        "sh", "-c", script, env={"CUDA_VISIBLE_DEVICES": "GPU-a, 1,5"},
+    )  # fmt: skip
+    logs = [path.read_text().splitlines() for path in tmp_path.glob("x.*.log")]
+    assert len(logs) == 6 and {lines[4] for lines in logs} == shares
+
+
+def test_a_job_without_gpus_sees_what_the_caller_sees(run_cli, tmp_path):
+    argv = [tmp_path / "x.log", "sh", "-c", "echo $CUDA_VISIBLE_DEVICES"]
+    run_cli("utils/run.py", *argv, env={"CUDA_VISIBLE_DEVICES": "3,4"})
+    assert "\n3,4\n" in (tmp_path / "x.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("visible", "seen"),
+    [
+        ("", "no GPUs are"), ("-1", "no GPUs are"), ("NoDevFiles", "no GPUs are"),
+        ("0", "1 GPU is"), ("0,-1,1", "1 GPU is"),
+    ],
+)  # fmt: skip
+def test_gpus_that_are_not_there_are_refused(run_cli, tmp_path, visible, seen):
+    env = {"CUDA_VISIBLE_DEVICES": visible}
+    argv = ["--gpu", "2", tmp_path / "x.log", "true"]
+    done = run_cli("utils/run.py", *argv, env=env, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"--gpu 2: {seen} visible here (CUDA_VISIBLE_DEVICES={visible}); 0 is" in done.stderr
+    assert not (tmp_path / "x.log").exists()
 
 
 def is_alive(pid):

@@ -1,0 +1,288 @@
+"""utils/slurm.py on a real Slurm: Kaldi's contract, requeues, losses, kills, several nodes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, call, environment
+from slurm_site import slurm  # noqa: F401 - the fixture
+
+CONFIG = "poll_s = 0.5\ngrace_s = 2\n"
+# Saves at SIGTERM and ends with 143, as training does; started again, it goes on from there.
+TRAINING = """\
+if [ -e {0}/saved.$SLURM_NODEID ]; then echo went on; exit 0; fi
+trap 'sleep 0.5; echo saved >{0}/saved.$SLURM_NODEID; exit 143' TERM
+echo started; touch {0}/began.$SLURM_NODEID; while :; do sleep 0.1; done
+"""
+
+
+class Cluster:
+    """Calls utils/slurm.py in a folder of its own."""
+
+    def __init__(self, site, folder: Path) -> None:
+        self.site, self.folder = site, folder
+        self.config = folder / "slurm.conf"
+        self.config.write_text(CONFIG)
+
+    def run(self, *words, status=0, program="utils/slurm.py", **extra):
+        """Run it to its end."""
+        argv = [program, *(["--config", self.config] if "slurm" in program else []), *words]
+        done = call(argv, timeout=90, **{**self.site.env, **extra})
+        assert done.returncode == status, done.stdout + done.stderr
+        assert done.stdout == ""
+        return done
+
+    def start(self, *words, **extra):
+        """Start it."""
+        argv = ["utils/slurm.py", "--config", str(self.config), *(str(word) for word in words)]
+        return subprocess.Popen(
+            argv, cwd=ROOT, env=environment(**{**self.site.env, **extra}), text=True,
+            stderr=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+
+    def wait_for(self, name: str) -> None:
+        """Wait until a file is there."""
+        until = time.monotonic() + 30
+        while not (self.folder / name).exists():
+            assert time.monotonic() < until, f"no {name}; {self.site.queue()}"
+            time.sleep(0.05)
+
+    def find_job(self) -> str:
+        """Give the number of the only job or array in the queue."""
+        return self.site.run("squeue", "-h", "-o", "%F").stdout.split()[0]
+
+
+@pytest.fixture
+def cluster(slurm, tmp_path):  # noqa: F811
+    yield Cluster(slurm, tmp_path)
+    slurm.run("scancel", "--user=root")
+    assert not list(tmp_path.glob(".*.slurm"))  # no traces
+
+
+def test_failed_jobs_are_counted_and_the_first_log_is_named(cluster, tmp_path):
+    script = 'echo "$0|$1|$SV_ODD"; case JOB in 2|4) echo boom JOB >&2; exit 4JOB; esac'
+    odd = "a 'b' \"c\" $HOME `x` \\ * é"
+    done = cluster.run(
+        "--num-threads", 2, "JOB=1:4", tmp_path / "new" / "x.JOB.log", "sh", "-c", script, odd,
+        "%A JOB", SV_ODD="it's 50 %, é", status=42,
+    )  # fmt: skip
+    assert done.stderr == (
+        f"utils/slurm.py: 2 of 4 jobs failed, first log is {tmp_path}/new/x.2.log: boom 2\n"
+    )
+    lines = (tmp_path / "new" / "x.3.log").read_text().splitlines()
+    assert lines[0].startswith("# sh -c 'echo ") and lines[1].startswith("# Running on ")
+    assert lines[2].startswith("# Started at ") and lines[3] == "#"
+    assert lines[4] == f"{odd}|%A 3|it's 50 %, é"
+    assert lines[5].startswith("# Accounting: time=") and lines[5].endswith(" threads=2")
+    assert lines[6].startswith("# Ended (code 0) at ")
+    assert "Ended (code 44)" in (tmp_path / "new" / "x.4.log").read_text()
+
+
+@pytest.mark.parametrize("first", ["utils/slurm.py", "utils/run.py"])
+def test_one_program_skips_what_the_other_has_finished(cluster, tmp_path, first):
+    second = "utils/run.py" if first == "utils/slurm.py" else "utils/slurm.py"
+    for number in (1, 2, 3):
+        (tmp_path / f"in.{number}").write_text(f"{number}\n")
+    script = f'cat "$1" >"$2" && echo JOB >>{tmp_path}/ran && [ JOB != 2 -o -e {tmp_path}/ok ]'
+    words = ["JOB=1:3", tmp_path / "x.JOB.log", "sh", "-c", script, "copy"]
+    words += [tmp_path / "in.JOB", tmp_path / "out.JOB"]
+    marks = tmp_path / "marks"
+    cluster.run(*words, program=first, status=1, SV_METER_MARKS=str(marks))
+    (tmp_path / "ok").touch()
+    (tmp_path / "ran").unlink()
+    done = cluster.run(*words, program=second, SV_METER_MARKS=str(marks))
+    assert done.stderr == f"  2 of 3 jobs finished before, log is {tmp_path}/x.1.log\n"
+    assert (tmp_path / "ran").read_text() == "2\n"
+    done = cluster.run(*words, program=first)
+    assert "3 of 3 jobs finished before" in done.stderr
+    found = [json.loads(line) for line in marks.read_text().splitlines()]
+    logs = [f"{tmp_path}/x.{number}.log" for number in (1, 3, 2)]
+    assert sorted(m["log"] for m in found if m["mark"] == "job") == sorted(logs)
+    assert [m["skipped"] for m in found if m["mark"] == "resumed"] == ["2 of 3 jobs"]
+
+
+def test_single_jobs_are_no_array(cluster, tmp_path):
+    script = 'echo "$SLURM_ARRAY_TASK_ID|$SLURM_CPUS_PER_TASK|JOB"'
+    # As within a job of Slurm, whose settings are not for this one.
+    outer = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_CPUS_PER_TASK": "9"}
+    for words, shown in (([], "JOB"), (["JOB=1:1"], "1")):
+        log = tmp_path / "x y.log"
+        cluster.run("--num-threads", 3, *words, log, "sh", "-c", script, **outer)
+        assert f"\n|3|{shown}\n" in log.read_text()
+    done = cluster.run(log, "nosuch-command", status=127)
+    assert f"failed, log is {log}: " in done.stderr and "nosuch-command" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_cancels_the_array(cluster, tmp_path, number):
+    process = cluster.start(
+        "--max-jobs-run",
+        1,
+        "JOB=1:3",
+        tmp_path / "x.JOB.log",
+        "sh",
+        "-c",
+        TRAINING.format(tmp_path),
+    )
+    cluster.wait_for("began.0")
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert stderr.splitlines()[-1] == f"utils/slurm.py: stopped by signal {int(number)}"
+    assert cluster.site.queue() == []
+    assert (tmp_path / "saved.0").exists() and not (tmp_path / "x.2.log").exists()
+    assert not list(tmp_path.glob(".x.*.done"))
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "message"),
+    [("scancel", 143, "cancelled"), ("kill -9", 1, "failed for Slurm without a status in ")],
+)
+def test_a_job_that_somebody_ends_has_failed_and_says_why(cluster, tmp_path, how, status, message):
+    script = f"[ JOB != 2 ] || {{ echo working; echo $PPID >{tmp_path}/began; exec sleep 60; }}"
+    process = cluster.start("JOB=1:3", tmp_path / "x.JOB.log", "sh", "-c", script)
+    cluster.wait_for("began")
+    number = cluster.find_job()
+    if how == "scancel":
+        cluster.site.run("scancel", f"{number}_2")
+    else:  # what stands between Slurm and the command
+        os.kill(int((tmp_path / "began").read_text()), signal.SIGKILL)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == status
+    log = tmp_path / "x.2.log"
+    assert f"1 of 3 jobs failed, first log is {log}: job {number}_2: {message}" in stderr
+    assert "\nworking\n" in log.read_text()
+    assert log.read_text().splitlines()[-1].startswith(f"# Ended (code {status})")
+
+
+@pytest.mark.parametrize(
+    ("how", "nodes"),
+    [("requeue", 1), ("time limit", 1), ("time limit", 2), ("preemption", 2)],
+)
+def test_a_requeued_job_is_still_running(cluster, tmp_path, how, nodes):
+    """SIGTERM reaches the command, which saves; its 143 is no result while Slurm has the job."""
+    if how == "preemption":  # with five seconds of grace
+        with open(cluster.config, "a") as file:
+            file.write('partition = "graceful"\n')
+    log = tmp_path / "x.log"
+    process = cluster.start("--nodes", nodes, log, "sh", "-c", TRAINING.format(tmp_path))
+    for node in range(nodes):
+        cluster.wait_for(f"began.{node}")
+    number = cluster.find_job()
+    if how == "requeue":
+        cluster.site.run("scontrol", "requeue", number)
+    elif how == "time limit":  # what --signal=B:USR1@180 does before the limit
+        cluster.site.run("scancel", "--batch", "--signal=USR1", number)
+    else:
+        urgent = ["--partition=high", "--exclusive", "--nodes=2", f"--output={tmp_path}/urgent"]
+        cluster.site.run("sbatch", *urgent, "--wrap", "true")
+    assert process.wait(60) == 0
+    assert "utils/slurm.py" not in process.stderr.read()
+    text = log.read_text()
+    assert "Ended (code 143)" in text and ", restart 1\n" in text and "\n# Ended (code 0)" in text
+    assert text.count("started\n") == text.count("went on\n") == nodes
+
+
+def test_squeue_may_be_lost(cluster, tmp_path):
+    """The controller is away at the submission and again when the jobs end."""
+    cluster.site.stop_controller()
+    script = f"touch {tmp_path}/began; sleep 2"
+    process = cluster.start("JOB=1:2", tmp_path / "x.JOB.log", "sh", "-c", script)
+    try:
+        assert process.stderr.readline().startswith("utils/slurm.py: cannot submit yet (")
+        cluster.site.start_controller()
+        cluster.wait_for("began")
+        cluster.site.stop_controller()
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert stderr.count("squeue does not answer") == 1
+    finally:
+        cluster.site.stop_controller()
+        cluster.site.start_controller()
+
+
+def test_what_a_killed_call_left_is_cancelled_by_the_next(cluster, tmp_path):
+    (tmp_path / "in").write_text("")
+    script = f"echo JOB >>{tmp_path}/ran; [ JOB = 1 -o -e {tmp_path}/quick ] || exec sleep 60"
+    words = ["JOB=1:2", tmp_path / "x.JOB.log", "sh", "-c", script, "x", tmp_path / "in"]
+    process = cluster.start(*words)
+    cluster.wait_for(".x.1.log.done")
+    cluster.wait_for("x.2.log")
+    second = cluster.run(*words, status=1)
+    assert f"another utils/slurm.py waits for these jobs (it has locked {tmp_path}" in second.stderr
+    process.kill()
+    process.communicate()
+    assert cluster.site.queue() == ["RUNNING"]
+    (tmp_path / "quick").touch()
+    done = cluster.run(*words)
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith(
+        "utils/slurm.py: an earlier call was killed: cancelling its jobs, x-"
+    )
+    assert lines[1].startswith("  1 of 2 jobs finished before")
+    assert sorted((tmp_path / "ran").read_text().split()) == ["1", "2", "2"]
+    assert cluster.site.queue() == []
+
+
+def test_the_command_runs_once_on_each_node(cluster, tmp_path):
+    script = 'echo "$SLURM_NODEID of $SLURM_JOB_NUM_NODES, $SLURM_CPUS_PER_TASK, $1"'
+    cluster.run(
+        "--nodes", 2, "--num-threads", 2, tmp_path / "x.log", "sh", "-c", script, "x", "a b"
+    )
+    lines = (tmp_path / "x.log").read_text().splitlines()
+    assert sorted(lines[4:6]) == ["0 of 2, 2, a b", "1 of 2, 2, a b"]
+
+
+def test_a_node_that_fails_ends_the_others(cluster, tmp_path):
+    script = "[ $SLURM_NODEID = 0 ] || { sleep 1; echo boom; exit 3; }; exec sleep 60"
+    done = cluster.run("--nodes", 2, tmp_path / "x.log", "sh", "-c", script, status=3)
+    assert done.stderr == f"utils/slurm.py: failed, log is {tmp_path}/x.log: boom\n"
+    assert "# Ended (code 3)" in (tmp_path / "x.log").read_text()
+
+
+def test_the_recipe_runs_through_slurm(cluster, tiny, tmp_path):
+    """Features of one set, then stages 5 to 7: their results are those of utils/run.py."""
+    data, exp, cmd = (
+        tmp_path / "data",
+        tmp_path / "exp",
+        f"utils/slurm.py --config {cluster.config}",
+    )
+    shutil.copytree(tiny.data, data, symlinks=True)
+    made = data / "mini_test"
+    frames = (made / "utt2num_frames").read_bytes()
+    for name in ("feats.scp", "utt2num_frames"):
+        (made / name).unlink()
+    shutil.rmtree(made / "fbank")
+    config = "tests/egs/tiny/conf/features.toml"
+    argv = ["utils/meter.sh", "--stage", 3, "--name", "fbank", "--dir", data / "energy", "--"]
+    argv += ["steps/make_fbank.sh", "--cmd", cmd, "--nj", 2, "--config", config, made]
+    done = call(argv, timeout=90, **cluster.site.env)
+    assert done.returncode == 0, done.stderr
+    assert (made / "utt2num_frames").read_bytes() == frames
+    argv = ["./run.sh", "--egs", "tests/egs/tiny", "--nj", 2, "--data", data, "--exp", exp]
+    argv += ["--stage", 5, "--stop-stage", 7, "--cmd", cmd]
+    done = call(argv, timeout=240, HOME=str(tmp_path), **cluster.site.env)
+    assert done.returncode == 0, done.stderr[-4000:]
+    model = exp / tiny.model
+    for name in ("mini_cosine.txt", "mini_as_norm.txt"):
+        ours, theirs = (
+            [line.split() for line in (folder / "scores" / name).read_text().splitlines()]
+            for folder in (model, tiny.exp / tiny.model)
+        )
+        assert [words[:2] for words in ours] == [words[:2] for words in theirs]
+        scores = [float(words[2]) for words in theirs]
+        assert [float(words[2]) for words in ours] == pytest.approx(scores, abs=1e-4)
+    log = (model / "log" / "train.log").read_text()
+    assert " of Slurm\n" in log and "# Ended (code 0)" in log
+    labels = {"03_fbank": {"mini_test.fbank.1", "mini_test.fbank.2"},
+              "05_train": {f"{tiny.model}.train.1"}}  # fmt: skip
+    for name, expected in labels.items():
+        folder = data if name == "03_fbank" else model
+        found = json.loads((folder / "energy" / f"{name}.json").read_text())
+        assert found["status"] == "complete"
+        assert expected <= {node["label"] for node in found["nodes"]}
