@@ -87,6 +87,27 @@ def test_a_job_beside_our_own_figures(ceems):
     assert "left out: 05_train.json, attempt 1: not in the time of the job" in done.stderr
 
 
+def test_the_meters_of_jobs_are_compared_each_by_its_own_time(ceems, energy):
+    """A stage waits longer than its jobs run: not its time but theirs lies in the job's."""
+    path = energy / "05_train.json"
+    sidecar = json.loads(path.read_text())
+    node = {"label": "t.1", "start": 1, "host": "a", "started_utc": START, "duration_s": 3500.0,
+            "energy_kwh": 1.0}  # fmt: skip
+    own = {**node, "label": None, "started_utc": "2026-11-18T02:00:00.000Z", "duration_s": 4e4}
+    other = {**node, "label": "u.1", "started_utc": "2026-11-18T02:00:00.000Z"}
+    missing = {**node, "label": "t.2", "host": None, "energy_kwh": None}
+    sidecar["attempts"] = [
+        {**sidecar["attempts"][1], **own, "boundary": ["cpu_package", "gpu_board"],
+         "nodes": [own, node, other, missing]}
+    ]  # fmt: skip
+    path.write_text(json.dumps(sidecar))
+    record, done, _ = ceems(lambda _: success(unit()))
+    assert done.returncode == 0, done.stderr
+    assert record["ours"]["attempts"] == ["05_train.json, attempt 2, t.1, start 1"]
+    assert record["ratio"] == {"cpu_kwh": None, "gpu_kwh": None, "energy_kwh": 0.5}
+    assert record["ratio_reason"] is None and len(record["ours"]["left_out"]) == 1
+
+
 def test_gzip_user_header_and_basic_auth_from_the_environment(ceems, energy):
     body = gzip.compress(json.dumps(success(unit())[1]).encode())
 

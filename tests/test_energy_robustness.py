@@ -215,7 +215,8 @@ def test_two_meters_on_one_machine(tmp_path):
         inner = Runner(other)
         inner.options[-1] = str(tmp_path)  # the same sysfs
         words = inner.words("sleep", "0.6")
-        hidden = ["env", "-u", "SV_METER_ACTIVE", *words]  # so that it does not know the outer one
+        # So that it does not know the outer one.
+        hidden = ["env", "-u", "SV_METER_ACTIVE", "-u", "SV_METER_NODES", *words]
         assert outer.run(*hidden)[0] == 0
     paths = [runner.folder / "05_train.json" for runner in (outer, inner)]
     assert all(path.exists() for path in paths)

@@ -1,6 +1,7 @@
 """Run a command and write what it used (energy, carbon, time) to a sidecar.
 
 Usage: python3 -m sv.bin.meter --stage N --name NAME --dir DIR [options] -- command [argument ...]
+       python3 -m sv.bin.meter --node LABEL -- command [argument ...]
        python3 -m sv.bin.meter --rebuild|--check|--calibrate|--watch|--trace ... (meter_tools.py)
 """
 
@@ -16,11 +17,12 @@ from sv.bin import cli
 from sv.config import read_config
 from sv.energy.command import end_with_parent
 from sv.energy.config import EnergyConfig
-from sv.energy.meter import Stage, exec_command, is_metered, run_metered
+from sv.energy.fleet.inner import run_inner
+from sv.energy.fleet.nodes import LABEL
+from sv.energy.meter import Stage, run_metered
 from sv.errors import UsageError
 
 TOOLS = {"--rebuild", "--check", "--calibrate", "--watch", "--trace"}
-FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 def parse_args(words: list[str], at: int):
@@ -33,16 +35,18 @@ def parse_args(words: list[str], at: int):
     parser.add_argument("--config", default="", help="energy.toml; empty: built-in values")
     parser.add_argument("--country", default="", help="ISO3 code, instead of the config's")
     parser.add_argument("--sysfs", type=Path, default=Path("/sys"), help="root of sysfs")
+    parser.add_argument("--node", default="", help="a process of the stage in $SV_METER_NODES")
     parser.add_argument("--end-with-parent", default=False, type=cli.true_or_false)
     args = parser.parse_args(words[:at])
     args.command = tuple(words[at + 1 :])
     if not args.command:
         raise UsageError("no command: write it after -- (see --help)")
-    if not re.fullmatch(r"\d{1,2}", args.stage, re.ASCII):
+    option, name = ("node", args.node) if args.node else ("name", args.name)
+    if not LABEL.fullmatch(name):
+        raise UsageError(f"--{option} must be letters, digits, '.', '_', '-', not '{name}'")
+    if not args.node and not re.fullmatch(r"\d{1,2}", args.stage, re.ASCII):
         raise UsageError(f"--stage must be a number from 0 to 99, not '{args.stage}'")
-    if not FILE_NAME.fullmatch(args.name):
-        raise UsageError(f"--name must be letters, digits, '.', '_', '-', not '{args.name}'")
-    if not args.dir:
+    if not args.node and not args.dir:
         raise UsageError("--dir is missing: the folder of the sidecar")
     return args
 
@@ -58,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return meter_tools.main(words)
     args = parse_args(words, at)
-    if is_metered(os.environ):
-        return exec_command(args.command, os.environ)
+    if (status := run_inner(args.node, args.name, args.command, os.environ)) is not None:
+        return status
     config = read_config(Path(args.config), EnergyConfig) if args.config else EnergyConfig()
     if args.country:
         if config.g_per_kwh is not None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sv.energy.attribution import attribute
 from sv.energy.baseline import compute_above_idle
-from sv.energy.carbon.factor import parse_factor
+from sv.energy.carbon.factor import CarbonFactor, parse_factor
 from sv.energy.carbon.intervals import apply_factors
 from sv.energy.carbon.utc import parse_utc
 from sv.energy.channel_figures import build_channel
@@ -126,11 +126,16 @@ def list_points(lines: AttemptLines, curve_j: array | None) -> list[tuple[float,
 
 
 def _build_carbon(lines: AttemptLines, curve_j: array | None) -> Fields:
+    factors = list_factors(lines)
+    return apply_factors(list_points(lines, curve_j), factors, lines.head["pue"]["value"])
+
+
+def list_factors(lines: AttemptLines) -> list[CarbonFactor]:
+    """Give the carbon factors of an attempt as they came."""
     records = [line["factor"] for line in lines.factors]
     if "carbon" in lines.head:  # a journal of before factors had lines of their own
         records.append(lines.head["carbon"])
-    factors = [parse_factor(record) for record in records]
-    return apply_factors(list_points(lines, curve_j), factors, lines.head["pue"]["value"])
+    return [parse_factor(record) for record in records]
 
 
 def _find_clock_step(lines: AttemptLines) -> float | None:

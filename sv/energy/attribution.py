@@ -24,6 +24,7 @@ from sv.energy.units import s_from_us
 Fields = dict[str, Any]
 BY_USE, BY_JOBS = 0.9, 0.1  # CEEMS, see above
 GPU = ("gpu_board", "gpu_module")
+TOO_FEW_LOOKS = "fewer than two looks at the use of the machine"
 
 
 def attribute(
@@ -44,14 +45,12 @@ def attribute(
     rule, jobs = config.get("attribution", "exclusive"), config.get("jobs_on_node", 1)
     roles = sort_channels(channels, {ch["id"] for ch in lines.head["channels"] if ch["in_total"]})
     node_j = _add([ch["id"] for ch in channels if ch["in_total"]], so_far)
-    cpu_time = next((ch["id"] for ch in channels if ch["method"] == "cpu_time_x_power"), None)
-    looks = [(i, {**use, "job_cpu_us": lines.get(cpu_time, i)}) for i, use in lines.usage.items()]
-    looks = [(i, use) for i, use in looks if None not in use.values()]
-    found = {"rule": rule, "inputs": _sum_inputs(looks, jobs), "reason": None}
+    looks = list_looks(lines)
+    found = {"rule": rule, "inputs": sum_inputs(looks, jobs), "reason": None}
     if rule == "exclusive" or not node_j:
         return node_j, node_j, found
     if len(looks) < 2:
-        return node_j, None, {**found, "reason": "fewer than two looks at the use of the machine"}
+        return node_j, None, {**found, "reason": TOO_FEW_LOOKS}
     ratios = []
     for (a, before), (b, now) in pairwise(looks):
         parts = {
@@ -68,6 +67,14 @@ def attribute(
             window += 1
         job_j.append(job_j[-1] + ratios[window] * (node_j[i] - node_j[i - 1]))
     return node_j, job_j, found
+
+
+def list_looks(lines: AttemptLines) -> list[tuple[int, Fields]]:
+    """Give what job and machine had used, by the sample at which it was read; none half read."""
+    specs = lines.head["channels"]
+    cpu_time = next((spec["id"] for spec in specs if spec["method"] == "cpu_time_x_power"), None)
+    looks = [(i, {**use, "job_cpu_us": lines.get(cpu_time, i)}) for i, use in lines.usage.items()]
+    return [(i, use) for i, use in looks if None not in use.values()]
 
 
 def sort_channels(channels: list[Fields], summable: set[str]) -> dict[str, list[str]]:
@@ -118,12 +125,16 @@ def share(rule: str, parts: Mapping[str, float], use: Mapping[str, float], jobs:
     own_j += parts["gpu_inside"]
     if rule == "cpu_share":
         return own_j + host_j * cpu
-    if parts["cpu"] > 0 and parts["dram"] > 0:
-        by_cpu = parts["cpu"] / (parts["cpu"] + parts["dram"])
-        used = by_cpu * cpu + (1 - by_cpu) * memory
-    else:
-        used = cpu
-    return own_j + host_j * (BY_USE * used + BY_JOBS / jobs)
+    return own_j + host_j * weigh_use(parts["cpu"], parts["dram"], use, jobs)
+
+
+def weigh_use(cpu_j: float, dram_j: float, use: Mapping[str, float], jobs: int) -> float:
+    """Give the part of a machine without its GPUs that CEEMS's rule gives to a job."""
+    used = use["cpu"]
+    if cpu_j > 0 and dram_j > 0:
+        by_cpu = cpu_j / (cpu_j + dram_j)
+        used = by_cpu * use["cpu"] + (1 - by_cpu) * use["memory"]
+    return BY_USE * used + BY_JOBS / jobs
 
 
 def compare_looks(before: Fields, now: Fields) -> dict[str, float]:
@@ -139,7 +150,8 @@ def compare_looks(before: Fields, now: Fields) -> dict[str, float]:
     }
 
 
-def _sum_inputs(looks: list[tuple[int, Fields]], jobs: int) -> Fields:
+def sum_inputs(looks: list[tuple[int, Fields]], jobs: int) -> Fields:
+    """Give the sidecar's ``attribution.inputs`` from the looks of an attempt."""
     if len(looks) < 2:
         return {"jobs_on_node": jobs}
     first, last = looks[0][1], looks[-1][1]

@@ -7,7 +7,7 @@ Source: CEEMS API server 0.10, GET /api/v1/units, 2026-11.
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,8 @@ def import_job(job: Job, sidecars: Sequence[Path], now_s: float) -> Fields:
 
     Args:
         job: The job.
-        sidecars: Ours; attempts that lie outside the job's time are left out, and counted.
+        sidecars: Ours; attempts that lie outside the job's time are left out, and counted. Of an
+            attempt with meters on other machines it is those that count, each by its own time.
         now_s: Unix time.
 
     Returns:
@@ -161,23 +162,19 @@ def _sum_ours(sidecars: Sequence[Path], spans: list[list[str | None]]) -> Fields
         sidecar = read_json(path)
         if not isinstance(sidecar, dict) or sidecar.get("schema") != SIDECAR_SCHEMA:
             raise SvError(f"{path}: not a sidecar of the meter ('{SIDECAR_SCHEMA}')")
-        for attempt in sidecar["attempts"]:
-            label = f"{path.name}, attempt {attempt['attempt']}"
-            why = _explain_outside(attempt, spans)
+        for label, part in (part for a in sidecar["attempts"] for part in _list_parts(a)):
+            why = _explain_outside(part, spans)
             if why is not None:
-                left_out.append(f"{label}: {why}")
+                left_out.append(f"{path.name}, {label}: {why}")
                 continue
-            used.append(label)
-            energies.append(attempt["energy_kwh"])
-            fractions.append((attempt["energy_kwh"], attempt["measured_fraction"]))
-            for channel in attempt["channels"]:
-                if channel["in_total"] and channel["energy_j"] is not None:
-                    boundary = channel["boundary"]
-                    kwh = kwh_from_j(channel["energy_j"])
-                    by_boundary[boundary] = by_boundary.get(boundary, 0.0) + kwh
+            used.append(f"{path.name}, {label}")
+            energies.append(part["energy_kwh"])
+            fractions.append((part["energy_kwh"], part["measured_fraction"]))
+            for boundary, kwh in part["by_boundary"]:
+                by_boundary[boundary] = by_boundary.get(boundary, 0.0) + kwh
     energy_kwh = _sum_known(energies)
     # What holds both, and a share of a machine, cannot be split into the two.
-    is_split = WHOLE.isdisjoint(by_boundary) and math.isclose(
+    is_split = _is_divided(by_boundary) and math.isclose(
         sum(by_boundary.values()), energy_kwh or 0.0, rel_tol=1e-6
     )
     rest = [kwh for boundary, kwh in by_boundary.items() if boundary != GPU]
@@ -191,6 +188,30 @@ def _sum_ours(sidecars: Sequence[Path], spans: list[list[str | None]]) -> Fields
         "attempts": used,
         "left_out": left_out,
     }
+
+
+def _list_parts(attempt: Fields) -> list[tuple[str, Fields]]:
+    """List what may lie in the job's time: an attempt, or each of its meters on other machines."""
+    label = f"attempt {attempt['attempt']}"
+    if "nodes" not in attempt:
+        by_boundary = [
+            (channel["boundary"], kwh_from_j(channel["energy_j"]))
+            for channel in attempt["channels"]
+            if channel["in_total"] and channel["energy_j"] is not None
+        ]
+        return [(label, {**attempt, "by_boundary": by_boundary})]
+    parts = []
+    for node in attempt["nodes"]:
+        if node["label"] is not None and node["host"] is not None:
+            whole = (" + ".join(attempt["boundary"]), node["energy_kwh"] or 0.0)
+            fraction = attempt["measured_fraction"]
+            part = {**node, "measured_fraction": fraction, "by_boundary": [whole]}
+            parts.append((f"{label}, {node['label']}, start {node['start']}", part))
+    return parts
+
+
+def _is_divided(by_boundary: Mapping[str, float]) -> bool:
+    return WHOLE.isdisjoint(by_boundary) and not any(" + " in key for key in by_boundary)
 
 
 def _explain_outside(attempt: Fields, spans: list[list[str | None]]) -> str | None:
@@ -230,7 +251,7 @@ def _explain_ratio(ours: Fields, imported: Fields) -> str | None:
     """Say where the ratio of the totals does not compare like with like."""
     if not ours["attempts"]:
         return "no attempt of ours lies in the time of the job"
-    if WHOLE.isdisjoint(ours["by_boundary_kwh"]):
+    if _is_divided(ours["by_boundary_kwh"]):
         if bool(imported["gpu_kwh"]) and GPU not in ours["by_boundary_kwh"]:
             return "CEEMS counts GPUs that our figure lacks"
         if GPU in ours["by_boundary_kwh"] and not imported["gpu_kwh"]:

@@ -40,9 +40,8 @@ def build_channel(spec: Record, lines: AttemptLines) -> tuple[Fields, array]:
     if spec["kind"] == "unavailable":
         return channel, array("d")
     slow_s = spec.get("update_period_s") or 0.0
-    every_s = max(lines.head["period_s"], slow_s)
     column = lines.raw[spec["id"]]
-    read = array("l", (i for i, value in enumerate(column) if value != MISSING))
+    read = _find_readings(spec, lines)
     due = len(lines.t_s)
     if slow_s > lines.head["period_s"]:
         due = min(due, int((end_s - start_s) / slow_s) + 1)
@@ -50,10 +49,8 @@ def build_channel(spec: Record, lines: AttemptLines) -> tuple[Fields, array]:
     if len(read) < NEEDED:
         reason = f"{len(read)} of {due} readings succeeded, two are needed"
         return {**channel, "kind": "unavailable", "in_total": False, "reason": reason}, array("d")
-    places = read
-    if spec["method"] == "power_integral":
-        places = _hold_ends(read, lines, HELD_PERIODS * every_s)
-    total = Accumulator(spec, every_s)
+    places = find_places(spec, lines)
+    total = Accumulator(spec, max(lines.head["period_s"], slow_s))
     so_far = array("d")
     for i in places:
         value = column[min(max(i, read[0]), read[-1])]
@@ -81,6 +78,20 @@ def build_channel(spec: Record, lines: AttemptLines) -> tuple[Fields, array]:
         "resets": total.resets,
     }
     return channel, interpolate(places, so_far, lines.awake_s)
+
+
+def find_places(spec: Record, lines: AttemptLines) -> array:
+    """Give the samples at which a channel's energy is known: all that lies between them is read."""
+    read = _find_readings(spec, lines)
+    if spec["method"] != "power_integral" or len(read) < NEEDED:
+        return read
+    every_s = max(lines.head["period_s"], spec.get("update_period_s") or 0.0)
+    return _hold_ends(read, lines, HELD_PERIODS * every_s)
+
+
+def _find_readings(spec: Record, lines: AttemptLines) -> array:
+    column = lines.raw[spec["id"]]
+    return array("l", (i for i, value in enumerate(column) if value != MISSING))
 
 
 def _hold_ends(places: array, lines: AttemptLines, held_s: float) -> array:

@@ -5,12 +5,13 @@ The JSON Schema (docs/energy-sidecar.schema.json) is checked by the program, sv.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from sv.energy.journal import SUFFIX, read_journal
-from sv.energy.sidecar import find_run, rebuild, sum_known
+from sv.energy.sidecar import find_run, read_nodes, rebuild, sum_known
 from sv.energy.total import MEASURED_KINDS
 from sv.energy.units import UNITS_PER_J, j_from_count, j_from_kwh, s_from_us
 from sv.errors import SvError
@@ -36,6 +37,9 @@ def check_sidecar(path: Path, sidecar: Fields) -> list[str]:
         for i, channel in enumerate(attempt["channels"]):
             wrong += _check_channel(channel, f"{where}.channels[{i}] ({channel['id']})")
         wrong += _check_sums(attempt, where)
+        if "nodes" in attempt:
+            nodes_kwh = sum_known(attempt["nodes"], "energy_kwh")
+            wrong += _compare(attempt["energy_kwh"], nodes_kwh, f"{where}.energy_kwh", "its nodes")
     wrong += _check_sums(sidecar, "")
     attempts = sidecar["attempts"]
     run = attempts[find_run(attempts) :]
@@ -50,7 +54,7 @@ def _check_journal(path: Path, sidecar: Fields) -> list[str]:
     if not journal.is_file():
         return [f"no journal {journal.name} beside it: nothing can be computed again"]
     try:
-        again = rebuild(read_journal(journal))
+        again = rebuild(read_journal(journal), read_nodes(journal))
     except SvError as error:
         return [f"{journal.name}: {error}"]
     found = find_differences(sidecar, again, "")
@@ -101,6 +105,8 @@ def _check_channel(channel: Fields, where: str) -> list[str]:
     raw, energy_j = channel["raw"], channel["energy_j"]
     if channel["kind"] == "unavailable":
         return [] if energy_j is None else [f"{where}: unavailable, but has an energy"]
+    if energy_j is not None and raw is None and "host" in channel:
+        return []  # joined from several meters: only their journals can be computed again
     if energy_j is None or raw is None:
         return [f"{where}: {channel['kind']}, but has no energy or no raw readings"]
     advance = raw["last"] - raw["first"] + raw["wraps"] * (raw["max_range"] or 0)
@@ -124,11 +130,12 @@ def _check_channel(channel: Fields, where: str) -> list[str]:
 def _check_sums(figures: Fields, where: str) -> list[str]:
     """Check an attempt's or a whole sidecar's total, its boundary and its carbon."""
     dot = f"{where}." if where else ""
-    total = {ch["id"]: ch for ch in figures["channels"] if ch["in_total"]}
+    total = {(ch.get("host"), ch["id"]): ch for ch in figures["channels"] if ch["in_total"]}
     wrong = []
-    for name, channel in total.items():
+    for (host, name), channel in total.items():
         # Only of one attempt: another one may have chosen another total.
-        inside = [outer for outer in channel["contained_in"] if outer in total] if where else []
+        outers = channel["contained_in"] if where else []
+        inside = [outer for outer in outers if (host, outer) in total]
         if inside:
             wrong.append(f"{dot}channels: {name} is summed, and so is {inside[0]}, which has it in")
     known_j = [ch["energy_j"] for ch in figures["channels"] if ch["in_total"]]
@@ -157,27 +164,59 @@ def check_overlaps(sidecars: Sequence[tuple[Path, Fields]]) -> list[tuple[Path, 
     a shared machine is meant to be counted beside the other parts.
     """
     spans = [
-        (path, attempt)
+        (path, span)
         for path, sidecar in sidecars
         for attempt in sidecar["attempts"]
-        if attempt["attribution"]["rule"] == "exclusive"
+        for span in _list_spans(attempt)
     ]
     wrong = []
     for (path, one), (other_path, other) in combinations(spans, 2):
-        if (one["host"], one["boot_id"]) != (other["host"], other["boot_id"]):
+        if one.machine != other.machine or (path == other_path and one.attempt == other.attempt):
             continue
-        start_s = max(one["boot_s"][0], other["boot_s"][0])
-        end_s = min(one["boot_s"][1], other["boot_s"][1])
-        both = sorted(_list_counted(one) & _list_counted(other))
+        start_s = max(one.boot_s[0], other.boot_s[0])
+        end_s = min(one.boot_s[1], other.boot_s[1])
+        both = sorted(one.counted & other.counted)
         if both and end_s > start_s:
             wrong.append(
                 (
                     other_path,
-                    f"attempts[{other['attempt'] - 1}]: {', '.join(both)} of {end_s - start_s:.1f} "
-                    f"s are also in {path}, attempts[{one['attempt'] - 1}]",
+                    f"{other.place}: {', '.join(both)} of {end_s - start_s:.1f} s are also in "
+                    f"{path}, {one.place}",
                 )
             )
     return wrong
+
+
+@dataclass(frozen=True)
+class Span:
+    """What a meter counted in whole: where it is said, of which machine, when, which channels."""
+
+    attempt: int
+    place: str
+    machine: tuple[str, str]
+    boot_s: tuple[float, float]
+    counted: set[str]
+
+
+def _list_spans(attempt: Fields) -> list[Span]:
+    place = f"attempts[{attempt['attempt'] - 1}]"
+    if "nodes" not in attempt:
+        if attempt["attribution"]["rule"] != "exclusive":
+            return []
+        machine = (attempt["host"], attempt["boot_id"])
+        counted = _list_counted(attempt)
+        return [Span(attempt["attempt"], place, machine, attempt["boot_s"], counted)]
+    return [
+        Span(
+            attempt["attempt"],
+            f"{place}.nodes[{i}]",
+            (node["host"], node["boot_id"]),
+            node["boot_s"],
+            set(node["channels"]),
+        )
+        for i, node in enumerate(attempt["nodes"])
+        if node["rule"] == "exclusive"
+    ]
 
 
 def _list_counted(attempt: Fields) -> set[str]:

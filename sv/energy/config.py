@@ -9,6 +9,7 @@ PROVIDERS = ("owid", "fixed", *NETWORK)
 _URL = re.compile(r"(https?)://([^/@?#\s]+)(/[^@?#\s]*)?")
 _OWN_MACHINE = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 ATTRIBUTIONS = ("exclusive", "cpu_share", "ceems")
+SUBMIT_ATTRIBUTIONS = ("cpu_share", "exclusive")
 NODE_POWER = (
     "auto", "none", "ipmi-dcmi", "ipmitool", "ipmi-device", "redfish", "cray", "hwmon",
 )  # fmt: skip
@@ -37,6 +38,9 @@ class EnergyConfig:
         attribution: Which part of a shared machine is the job's: exclusive (all), cpu_share or
             ceems (`sv.energy.attribution`).
         jobs_on_node: Jobs that share the machine, for ceems.
+        submit_attribution: The machine of a stage's own meter, once the stage has meters elsewhere:
+            cpu_share (it only waits: its part by processor time, GPU boards too) or exclusive (it
+            is reserved or works too: as ``attribution`` says).
         idle_baseline: A baseline.json of this machine (--calibrate), for energy above idle.
         cpu_power_w_per_core: Power of one busy core, for the estimate from CPU time, with its
             source; None: from the table of CPU models, else an assumption that is stated.
@@ -72,6 +76,7 @@ class EnergyConfig:
     period_s: float = 1.0
     attribution: str = "exclusive"
     jobs_on_node: int = 1
+    submit_attribution: str = "cpu_share"
     idle_baseline: str | None = None
     cpu_power_w_per_core: float | None = None
     cpu_power_source: str | None = None
@@ -96,6 +101,9 @@ class EnergyConfig:
             raise ValueError(f"period_s must be 0.05 to 30 seconds, not {self.period_s}")
         if self.attribution not in ATTRIBUTIONS:
             raise ValueError(f"attribution must be one of {', '.join(ATTRIBUTIONS)}")
+        if self.submit_attribution not in SUBMIT_ATTRIBUTIONS:
+            known = ", ".join(SUBMIT_ATTRIBUTIONS)
+            raise ValueError(f"submit_attribution must be one of {known}")
         if self.jobs_on_node < 1:
             raise ValueError(f"jobs_on_node must be at least 1, not {self.jobs_on_node}")
         _check_estimate(self)

@@ -18,8 +18,19 @@ def compute_crosschecks(channels: list[Fields]) -> list[Fields]:
 
     Returns:
         ``a``, ``b``, the ratio a / b, and for parts of a machine the rest of it, b - a, which is
-        shown and never summed.
+        shown and never summed; ``host`` where the channels have one.
     """
+    by_host: dict[str | None, list[Fields]] = {}
+    for channel in channels:
+        by_host.setdefault(channel.get("host"), []).append(channel)
+    return [
+        check if host is None else {**check, "host": host}
+        for host, of_host in by_host.items()
+        for check in _compare_channels(of_host)
+    ]
+
+
+def _compare_channels(channels: list[Fields]) -> list[Fields]:
     known = [ch for ch in channels if ch["energy_j"] is not None]
     measured = [ch for ch in known if ch["kind"] in MEASURED_KINDS]
     checks = []

@@ -13,9 +13,19 @@ def read_boot_id() -> str:
     return BOOT_ID.read_text(encoding="ascii").strip()
 
 
-def get_machine() -> str:
-    """Give what tells one machine since its boot from every other: ``host/boot-id``."""
-    return f"{os.uname().nodename}/{read_boot_id()}"
+def get_process() -> str:
+    """Give what tells this process from every other: ``host/boot-id/pid/start-ticks``."""
+    pid = os.getpid()
+    return f"{os.uname().nodename}/{read_boot_id()}/{pid}/{read_start_ticks(pid)}"
+
+
+def find_process(name: str) -> int | None:
+    """Give the id of a process that `get_process` named; None: not here, or it has ended."""
+    machine, _, process = name.rpartition("/")
+    machine, _, pid = machine.rpartition("/")
+    if machine != f"{os.uname().nodename}/{read_boot_id()}" or not pid.isdecimal():
+        return None
+    return int(pid) if str(read_start_ticks(int(pid))) == process else None
 
 
 def read_start_ticks(pid: int) -> int | None:

@@ -1,35 +1,44 @@
 """The live view of a running stage: a small file that the meter renames into place at each sample.
 
 The meter names the file in ``$SV_METER_LIVE``; a command that wants to know its own energy (a
-budget, a progress line) reads it with `read_live`.
+budget, a progress line) reads it with `read_live`, which adds up the files of a job's machines.
 """
 
 import json
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sv.energy.fleet.nodes import SIBLING, read_expected
 from sv.energy.host import read_boot_id, read_start_ticks
 
 VARIABLE = "SV_METER_LIVE"
 SCHEMA = "energy-live/1"
-PATTERN = ".[0-9][0-9]_*.live.json"
+SUFFIX = ".live.json"
+SILENT_S = 60.0  # a meter that has written nothing for so long has gone
+GONE_S = 3600.0  # a machine may be suspended, a disk away: longer than that nobody waits
 Fields = dict[str, Any]
 
 
 def read_live(path: str | os.PathLike[str] | None) -> Fields | None:
-    """Read a live file.
+    """Read how much energy the running attempt has used.
 
     Args:
         path: Value of ``$SV_METER_LIVE``; None or empty outside a meter.
 
     Returns:
         ``energy_kwh`` of this attempt so far (None: not known yet) and what else the meter
-        writes; None where there is no meter, or no readable file.
+        writes; on one machine of several the energy is the sum of all that run, or None with
+        ``energy_reason``. None where there is no meter, or no readable file.
     """
-    if not path:
-        return None
+    live = read_live_file(path) if path else None
+    return None if live is None else _add_nodes(live, Path(path or ""))
+
+
+def read_live_file(path: str | os.PathLike[str]) -> Fields | None:
+    """Read one meter's live file; None if there is none."""
     try:
         with open(path, encoding="utf-8") as file:
             live = json.load(file)
@@ -38,9 +47,61 @@ def read_live(path: str | os.PathLike[str] | None) -> Fields | None:
     return live if isinstance(live, dict) and live.get("schema") == SCHEMA else None
 
 
+def _add_nodes(live: Fields, path: Path) -> Fields:
+    """Add up the live files of a stage's meters; what one machine measured counts once."""
+    label = live.get("label")
+    root = path.with_name(f"{path.name.removesuffix(SUFFIX)[1:]}.nodes")
+    folder = path.parent if label else root / str(live.get("attempt"))
+    if not folder.is_dir():
+        return live
+    expected = [match for name in read_expected(folder) if (match := SIBLING.fullmatch(name))]
+    begun = {match["job"] for match in expected if match[0] == f"{match['job']}.node0"}
+    if label:
+        own = SIBLING.fullmatch(label)
+        jobs = {own["job"]} if own else set()
+    else:  # machine 0 of a job whose other machines have meters of their own
+        jobs = {match["job"] for match in expected} - begun
+        if not jobs:
+            return live
+    by_machine: dict[tuple[str, str], list[Fields]] = {}
+    unknown, labels = [], set()
+    files = sorted({*folder.glob(f".*{SUFFIX}"), path})
+    for file in files:
+        other = live if file == path else read_live_file(file)
+        if other is None:
+            continue
+        name = other["label"] or "the stage's own meter"
+        labels.add(name)
+        by_machine.setdefault((other["host"], other["boot_id"]), []).append(other)
+        if other["energy_kwh"] is None or _get_age(file) - _get_age(path) > SILENT_S:
+            unknown.append(f"{name} on {other['host']}")
+    unknown += [match[0] for match in expected if match["job"] in jobs and match[0] not in labels]
+    nodes = {"nodes": sorted(labels)}
+    if unknown:
+        reason = f"not known of {', '.join(unknown)}"
+        return {**live, **nodes, "energy_kwh": None, "energy_reason": reason}
+    measured_kwh = estimated_kwh = 0.0
+    for others in by_machine.values():
+        parts = [other["energy_kwh"] * (other["measured_fraction"] or 0.0) for other in others]
+        measured_kwh += max(parts)
+        estimated_kwh += sum(other["energy_kwh"] for other in others) - sum(parts)
+    energy_kwh = measured_kwh + estimated_kwh
+    fraction = measured_kwh / energy_kwh if energy_kwh else None
+    # A requeued job's earlier starts are of the same attempt of the stage.
+    energy_kwh += sum(o.get("before_kwh", 0.0) for others in by_machine.values() for o in others)
+    return {**live, **nodes, "energy_kwh": energy_kwh, "measured_fraction": fraction}
+
+
+def _get_age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0  # it was replaced or removed this moment
+
+
 def get_live_path(journal: Path) -> Path:
     """Give the live file of a stage, a hidden file beside its journal."""
-    return journal.with_name(f".{journal.name.split('.journal.')[0]}.live.json")
+    return journal.with_name(f".{journal.name.split('.journal.')[0]}{SUFFIX}")
 
 
 def write_live(path: Path, live: Fields) -> None:
@@ -66,16 +127,18 @@ def find_running(folder: Path) -> tuple[list[Fields], list[Path]]:
     Returns:
         Their live files' content, in order of their paths; and the files that a killed meter
         left behind. Of a meter on another machine nobody here knows whether it still runs: it
-        counts as running, and its ``elsewhere`` says so.
+        counts as running until it has said nothing for `GONE_S`; its ``elsewhere`` says so, and
+        its ``silent_s`` for how long.
     """
     running, stale = [], []
-    for path in sorted(folder.rglob(PATTERN)):
-        live = read_live(path)
+    for path in sorted(folder.rglob(f".*{SUFFIX}")):
+        live = read_live_file(path)
         if live is None:
             continue  # it ended this moment
-        elsewhere = live["host"] != os.uname().nodename
-        if elsewhere or _is_running(live):
-            running.append({**live, "path": str(path), "elsewhere": elsewhere})
+        elsewhere, silent_s = live["host"] != os.uname().nodename, _get_age(path)
+        if silent_s < GONE_S if elsewhere else _is_running(live):
+            facts = {"path": str(path), "elsewhere": elsewhere, "silent_s": silent_s}
+            running.append({**live, **facts})
         else:
             stale.append(path)
     return running, stale
@@ -88,23 +151,32 @@ def _is_running(live: Fields) -> bool:
 
 def format_live(live: Fields) -> str:
     """Format ``stage 5 train resnet18_d: 212 W, 0.0123 kWh (measured), 0.54 gCO2e, 1:02:03``."""
-    parts = [
-        _format(live["power_w"], "W"),
-        _format(live["energy_kwh"], "kWh"),
-        _format(live["co2_g"], "gCO2e"),
-    ]
-    fraction = live["measured_fraction"]
-    if fraction is not None:
-        share = {0.0: "estimated", 1.0: "measured"}.get(fraction, f"{fraction:.0%} measured")
-        parts[1] += f" ({share})"
-    minutes, seconds = divmod(int(live["elapsed_s"]), 60)
-    parts.append(f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}")
+    parts = [format_figures(live)]
     if live["attempt"] > 1 and live["run_energy_kwh"] is not None:
         parts.append(f"attempt {live['attempt']}, run {_format(live['run_energy_kwh'], 'kWh')}")
     if live.get("elsewhere"):
-        parts.append(f"on {live['host']}, which cannot be asked")
+        parts.append(
+            f"on {live['host']}, which cannot be asked; heard {live['silent_s']:.0f} s ago"
+        )
     owner = f" {live['model']}" if live["model"] else ""
-    return f"stage {live['stage']} {live['name']}{owner}: {', '.join(parts)}"
+    node = f", node {live['label']}" if live.get("label") else ""
+    return f"stage {live['stage']} {live['name']}{owner}{node}: {', '.join(parts)}"
+
+
+def format_figures(live: Fields) -> str:
+    """Format power, energy, emissions and time of a live file."""
+    parts = [
+        _format(live.get("power_w"), "W"),
+        _format(live.get("energy_kwh"), "kWh"),
+        _format(live.get("co2_g"), "gCO2e"),
+    ]
+    fraction = live.get("measured_fraction")
+    if fraction is not None:
+        share = {0.0: "estimated", 1.0: "measured"}.get(fraction, f"{fraction:.0%} measured")
+        parts[1] += f" ({share})"
+    minutes, seconds = divmod(int(live.get("elapsed_s", 0)), 60)
+    parts.append(f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}")
+    return ", ".join(parts)
 
 
 def _format(value: float | None, unit: str) -> str:

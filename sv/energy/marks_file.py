@@ -7,7 +7,7 @@ sample.
 import json
 from pathlib import Path
 
-from sv.energy.journal import Journal, Record
+from sv.energy.journal import Journal, Record, read_journal
 
 VARIABLE = "SV_METER_MARKS"
 
@@ -56,7 +56,11 @@ def fold_leftover(journal: Journal, attempt: int) -> None:
     path = get_marks_path(journal.path, attempt)
     if not path.exists():
         return
-    for mark in MarksFile(path).read_new(final=True):
+    heard = 0  # lines of the file that are in the journal
+    for record in read_journal(journal.path):
+        if record["line"] in ("head", "mark"):
+            heard = 0 if record["line"] == "head" else heard + 1
+    for mark in MarksFile(path).read_new(final=True)[heard:]:
         journal.append({"line": "mark", "t_s": None, "said": mark})
     journal.sync()
     path.unlink()

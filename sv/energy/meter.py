@@ -6,6 +6,7 @@ journal before it goes on. Whatever happens to the meter's own files, the comman
 and its exit status is the meter's.
 """
 
+import json
 import os
 import sys
 import time
@@ -19,10 +20,13 @@ from sv.energy.baseline import read_baseline
 from sv.energy.carbon.feed import FactorFeed
 from sv.energy.command import Command, StartError
 from sv.energy.config import EnergyConfig
-from sv.energy.host import get_machine, read_boot_id, read_git
-from sv.energy.journal import SCHEMA, SUFFIX, Journal, open_journal
+from sv.energy.fleet.nodes import SCHEMA as STAGE_SCHEMA
+from sv.energy.fleet.nodes import STAGE_VARIABLE, get_nodes_folder
+from sv.energy.fleet.nodes import VARIABLE as NODES_VARIABLE
+from sv.energy.host import get_process, read_boot_id, read_git
+from sv.energy.journal import SCHEMA, SUFFIX, Journal, open_journal, read_journal
 from sv.energy.live import VARIABLE as LIVE_VARIABLE
-from sv.energy.live import get_live_path, remove_live
+from sv.energy.live import format_figures, get_live_path, read_live_file, remove_live
 from sv.energy.marks_file import VARIABLE, MarksFile, fold_leftover, get_marks_path
 from sv.energy.recorder import Recorder, format_now, read_clocks
 from sv.energy.sensors.channel import Channel
@@ -30,8 +34,10 @@ from sv.energy.sensors.readers import open_readers
 from sv.energy.sidecar import (
     count_attempts,
     find_run,
+    fold_nodes,
     get_sidecar_path,
     is_stale,
+    rebuild,
     sum_known,
     write_sidecar,
 )
@@ -57,6 +63,8 @@ class Stage:
         argv: The command.
         config: Settings.
         sysfs: Root of sysfs.
+        label: Of a process of a stage that another meter began (sv/energy/fleet); None: this is
+            the stage's own meter.
     """
 
     stage: int
@@ -66,28 +74,12 @@ class Stage:
     argv: tuple[str, ...]
     config: EnergyConfig
     sysfs: Path
+    label: str | None = None
 
     @property
     def journal(self) -> Path:
         """The journal's file."""
-        return self.folder / f"{self.stage:02d}_{self.name}{SUFFIX}"
-
-
-def is_metered(environ: Mapping[str, str]) -> bool:
-    """Tell whether an outer meter on this machine already counts this process."""
-    return environ.get(ACTIVE) == get_machine()
-
-
-def exec_command(argv: tuple[str, ...], environ: Mapping[str, str]) -> int:
-    """Become the command (same process id); gives a status only if that fails."""
-    try:
-        os.execvpe(argv[0], argv, dict(environ))
-    except FileNotFoundError:
-        say(f"{argv[0]}: command not found")
-        return 127
-    except OSError as error:
-        say(f"{argv[0]}: {error.strerror}")
-        return 126
+        return self.folder / f"{self.label or f'{self.stage:02d}_{self.name}'}{SUFFIX}"
 
 
 def run_metered(stage: Stage, environ: Mapping[str, str]) -> int:
@@ -109,7 +101,7 @@ def run_metered(stage: Stage, environ: Mapping[str, str]) -> int:
     path = stage.config.idle_baseline
     baseline = None if path is None else read_baseline(Path(path))
     with open_journal(stage.journal) as journal:
-        attempts = _read_attempts(stage.journal, journal)
+        attempts = _read_attempts(stage, journal)
         git = read_git(CODE)
         readers = open_readers(stage.config, stage.sysfs, environ)
         channels = [channel for reader in readers for channel in reader.channels]
@@ -121,6 +113,7 @@ def run_metered(stage: Stage, environ: Mapping[str, str]) -> int:
             "stage": stage.stage,
             "name": stage.name,
             "model": stage.model,
+            **({} if stage.label is None else {"label": stage.label}),
             "argv": [os.fsencode(word).decode("utf-8", "replace") for word in stage.argv],
             "host": os.uname().nodename,
             "boot_id": read_boot_id(),
@@ -140,27 +133,54 @@ def run_metered(stage: Stage, environ: Mapping[str, str]) -> int:
         except OSError as error:
             raise SvError(f"cannot write in {stage.folder}: {error.strerror}") from error
         _tell_remedy(stage, channels)
-        live, earlier_kwh = get_live_path(stage.journal).absolute(), _sum_earlier(attempts)
+        live = get_live_path(stage.journal).absolute()
+        if stage.label is None:
+            earlier_kwh = _sum_earlier(attempts)
+        else:
+            earlier_kwh = sum_known(attempts, "energy_kwh")
+        nodes = get_nodes_folder(stage.journal, head["attempt"]).absolute()
         recorder = Recorder(
             journal, head, readers, marks=marks, feed=feed, live=live, earlier_kwh=earlier_kwh,
-            complain=say,
+            nodes=nodes, complain=say,
         )  # fmt: skip
-        extra = {ACTIVE: get_machine(), VARIABLE: str(marks.path), LIVE_VARIABLE: str(live)}
+        extra = {ACTIVE: get_process(), VARIABLE: str(marks.path), LIVE_VARIABLE: str(live)}
+        if stage.label is None:  # else the folder is the stage's already
+            extra |= {NODES_VARIABLE: str(nodes), STAGE_VARIABLE: _describe_stage(stage, head)}
         status = _run(stage.argv, {**environ, **extra}, recorder)
         with suppress(OSError):
             marks.path.unlink()
-        _report(stage)
+        if stage.label is None:
+            _report(stage, nodes if status == 0 else None)
+        else:
+            figures = format_figures(read_live_file(live) or {})
+            say(f"node {stage.label}: {figures}", program=f"# {PROGRAM}")  # not a job's last word
         remove_live(live)
     return status
 
 
-def _read_attempts(path: Path, journal: Journal) -> list[dict[str, Any]]:
+def _describe_stage(stage: Stage, head: Mapping[str, Any]) -> str:
+    """Give what the stage's other meters must know, one line of JSON."""
+    about = {key: head[key] for key in ("stage", "name", "model", "attempt")}
+    config = dict(head["config"])
+    if stage.config.idle_baseline is not None:
+        config["idle_baseline"] = str(Path(stage.config.idle_baseline).absolute())
+    about |= {"config": config, "sysfs": str(stage.sysfs.absolute())}
+    return json.dumps({"schema": STAGE_SCHEMA, **about})
+
+
+def _read_attempts(stage: Stage, journal: Journal) -> list[dict[str, Any]]:
     """Give the earlier attempts; if the last one's meter was killed, write its sidecar first."""
+    path = stage.journal
+    if stage.label is not None:  # it has no sidecar of its own
+        attempts = count_attempts(path)
+        fold_leftover(journal, attempts)
+        return rebuild(read_journal(path))["attempts"] if attempts else []
     if is_stale(path):
         attempts = count_attempts(path)
         if attempts == 0:
             return []
         fold_leftover(journal, attempts)
+        fold_nodes(path)
         return write_sidecar(path)["attempts"]
     try:
         return read_json(get_sidecar_path(path))["attempts"]
@@ -212,9 +232,19 @@ def _tell_remedy(stage: Stage, channels: list[Channel]) -> None:
         say(f"not measured: {remedies[0]}")
 
 
-def _report(stage: Stage) -> None:
-    """Write the sidecar and say so; a failure is told but does not change the exit status."""
+def _report(stage: Stage, awaited: Path | None) -> None:
+    """Write the sidecar and say so; a failure is told but does not change the exit status.
+
+    Args:
+        stage: What has ended.
+        awaited: Folder of the other meters whose ends should be there.
+    """
     try:
+        if awaited is not None and awaited.is_dir():
+            from sv.energy.fleet.journals import wait_for_ends  # noqa: PLC0415 - one machine has none
+
+            wait_for_ends(awaited)
+        fold_nodes(stage.journal)
         sidecar = write_sidecar(stage.journal)
     except SvError as error:
         say(f"no sidecar: {error}")
@@ -222,7 +252,7 @@ def _report(stage: Stage) -> None:
         say(format_summary(sidecar, get_sidecar_path(stage.journal)))
 
 
-def say(message: str) -> None:
+def say(message: str, *, program: str = PROGRAM) -> None:
     """Print one line on stderr, under the name by which a user knows the meter."""
     with suppress(OSError):  # stderr may be closed
-        print(f"{PROGRAM}: {message}", file=sys.stderr, flush=True)
+        print(f"{program}: {message}", file=sys.stderr, flush=True)

@@ -14,6 +14,14 @@ def find_descendants(root: int) -> list[int]:
         return _search_all(root)  # a kernel without CONFIG_PROC_CHILDREN
 
 
+def is_below(root: int) -> bool:
+    """Tell whether ``root`` is an ancestor of this process."""
+    pid = os.getpid()
+    while pid > 0 and pid != root:
+        pid = _read_parent(pid)
+    return pid == root
+
+
 def _ask_threads(root: int) -> list[int]:
     """Follow the lists of children: a machine of a thousand processes costs no more than one."""
     if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):

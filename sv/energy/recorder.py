@@ -22,7 +22,9 @@ from sv.energy.usage import read_usage
 
 LOOK_S = 10.0  # between two looks at what job and machine use, as attribution needs them
 FINISH_S = 5.0  # a carbon factor asked over the network is waited for so long at the end
-LIVE_KEYS = ("stage", "name", "model", "started_utc", "attempt", "host", "boot_id", "meter_pid")
+LIVE_KEYS = (
+    "stage", "name", "model", "label", "started_utc", "attempt", "host", "boot_id", "meter_pid",
+)  # fmt: skip
 
 
 class Recorder:
@@ -36,6 +38,7 @@ class Recorder:
         feed: Carbon factors.
         live: Path of the live file.
         earlier_kwh: Energy of the attempts that this one would go on from; None: not known.
+        nodes: Folder of the stage's other meters, there once it has any.
         complain: Told, once, that the journal cannot be written.
     """
 
@@ -49,6 +52,7 @@ class Recorder:
         feed: FactorFeed,
         live: Path,
         earlier_kwh: float | None,
+        nodes: Path,
         complain: Callable[[str], None],
     ) -> None:
         self._journal = journal
@@ -57,6 +61,7 @@ class Recorder:
         self._feed = feed
         self._live = live
         self._earlier_kwh = earlier_kwh
+        self._nodes = nodes
         self._complain = complain
         self._tracker = Tracker(head)
         self._order = list_readable(head["channels"])
@@ -65,8 +70,10 @@ class Recorder:
         self._period_s = head["period_s"]
         self._rule = head["config"]["attribution"]
         self._write_failed = self._resumed = False
-        self._last_s, self._look_s = -math.inf, -math.inf
-        self._about = {key: head[key] for key in LIVE_KEYS}
+        self._last_s, self._asked_s = -math.inf, -math.inf
+        self._about = {key: head.get(key) for key in LIVE_KEYS}
+        if self._about["label"] is not None:
+            self._about["before_kwh"] = earlier_kwh or 0.0
         self._about["meter_start_ticks"] = read_start_ticks(os.getpid())
 
     def start_threads(self) -> None:
@@ -90,7 +97,6 @@ class Recorder:
         if final or self._is_look_due(clocks["t_s"]):
             usage = dict(read_usage(os.getpid(), memory=self._rule == "ceems"))
             line["usage"] = usage
-            self._look_s = clocks["t_s"]
         self._append(line)
         self._tracker.add(clocks["t_s"], clocks["awake_s"], raw)
         if usage is not None:
@@ -105,9 +111,11 @@ class Recorder:
         write_live(self._live, self._summarise())
 
     def _is_look_due(self, t_s: float) -> bool:
-        if self._look_s == -math.inf:
-            return True
-        return self._rule != "exclusive" and t_s - self._look_s >= LOOK_S
+        if t_s - self._asked_s < LOOK_S:
+            return False
+        first, self._asked_s = self._asked_s == -math.inf, t_s
+        # A machine that waits for others is shared by what is looked at (sv/energy/fleet).
+        return first or self._rule != "exclusive" or self._nodes.is_dir()
 
     def _find_moment(self, said: Record) -> float:
         """Give when a mark was said on the meter's clock: after the sample before this one."""

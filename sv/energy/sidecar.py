@@ -1,12 +1,14 @@
-"""The sidecar of a stage: what it used, rebuilt from its journal by a pure function.
+"""The sidecar of a stage: what it used, rebuilt from its journals by a pure function.
 
-A sidecar holds nothing that the journal does not. An energy is of the machine alone; carbon and
-PUE have fields of their own. Unknown is null with a reason, never 0.
+A sidecar holds nothing that the journal, and those of the stage's other meters, do not. An energy
+is of the machines alone; carbon and PUE have fields of their own. Unknown is null with a reason,
+never 0.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from sv.energy.attempt import Fields, build_attempt
 from sv.energy.attribution import join_attributions
@@ -14,9 +16,10 @@ from sv.energy.baseline import sum_above_idle
 from sv.energy.carbon.intervals import join_carbon
 from sv.energy.crosscheck import compute_crosschecks
 from sv.energy.events import PHASE, sum_phases
+from sv.energy.fleet.nodes import get_nodes_root
 from sv.energy.journal import SUFFIX, BusyError, Record, open_journal, read_journal
 from sv.energy.marks_file import fold_leftover
-from sv.energy.samples import split_attempts
+from sv.energy.samples import AttemptLines, split_attempts
 from sv.energy.total import list_boundaries, sum_channels
 from sv.errors import SvError
 from sv.files import write_json
@@ -24,11 +27,12 @@ from sv.files import write_json
 SCHEMA = "energy-sidecar/1"
 
 
-def rebuild(records: Iterable[Record]) -> Fields:
+def rebuild(records: Iterable[Record], nodes: Mapping[int, Any] | None = None) -> Fields:
     """Rebuild a sidecar from the lines of its journal.
 
     Args:
         records: As `sv.energy.journal.read_journal` gives them.
+        nodes: Attempt -> the journals of its other meters, as `read_nodes` gives them.
 
     Returns:
         The sidecar. Its figures are of the run that made the result: the last attempt and those
@@ -40,13 +44,16 @@ def rebuild(records: Iterable[Record]) -> Fields:
     groups, torn = split_attempts(records)
     if not groups:
         raise SvError("no attempt in the journal")
-    attempts = [build_attempt(i, lines) for i, lines in enumerate(groups, start=1)]
+    nodes = nodes or {}
+    attempts = [
+        build_any_attempt(i, lines, nodes.get(i)) for i, lines in enumerate(groups, start=1)
+    ]
     run, last, head = attempts[find_run(attempts) :], attempts[-1], groups[-1].head
     channels = sum_channels(run)
     carbon = join_carbon([attempt["carbon"] for attempt in run])
     above_idle_kwh, above_idle_reason = sum_above_idle(run)
     uncertainties = dict.fromkeys(a["uncertainty_reason"] for a in run if a["uncertainty_reason"])
-    return {
+    sidecar = {
         "schema": SCHEMA,
         "stage": head["stage"],
         "name": head["name"],
@@ -75,8 +82,33 @@ def rebuild(records: Iterable[Record]) -> Fields:
         "crosschecks": compute_crosschecks(channels),
         "phases": sum_phases(run),
         "attempts": attempts,
-        "torn_lines": torn,
+        "torn_lines": torn + sum(journals.torn for journals in nodes.values()),
     }
+    if any("nodes" in attempt for attempt in run):
+        sidecar["nodes"] = [
+            {"attempt": attempt["attempt"], **entry}
+            for attempt in run
+            for entry in attempt.get("nodes", ())
+        ]
+    return sidecar
+
+
+def build_any_attempt(number: int, lines: AttemptLines, nodes: Any) -> Fields:
+    """Build an attempt of one machine, or with the journals of its other meters, of several."""
+    if nodes is None:
+        return build_attempt(number, lines)
+    from sv.energy.fleet.attempt import build_fleet_attempt  # noqa: PLC0415 - one machine needs none
+
+    return build_fleet_attempt(number, lines, nodes)
+
+
+def read_nodes(journal: Path) -> dict[int, Any]:
+    """Read the journals of a stage's other meters, by attempt; empty where there are none."""
+    if not get_nodes_root(journal).is_dir():
+        return {}
+    from sv.energy.fleet.journals import read_node_journals  # noqa: PLC0415 - as above
+
+    return read_node_journals(journal)
 
 
 def sum_known(attempts: list[Fields], key: str) -> float | None:
@@ -140,13 +172,13 @@ def write_sidecar(journal: Path) -> Fields:
     Raises:
         SvError: The journal cannot be read or has no attempt, or the sidecar not written.
     """
-    sidecar = rebuild(read_journal(journal))
+    sidecar = rebuild(read_journal(journal), read_nodes(journal))
     write_json(get_sidecar_path(journal), sidecar)
     return sidecar
 
 
 def rebuild_folder(folder: Path) -> list[str]:
-    """Rebuild every sidecar of a folder that is missing or older than its journal.
+    """Rebuild every sidecar of a folder that is missing or older than its journals.
 
     A journal whose meter is still running is left alone.
 
@@ -174,10 +206,23 @@ def _rebuild_stale(path: Path) -> str | None:
             if attempts == 0:
                 return f"{path}: no attempt in it, left alone"
             fold_leftover(journal, attempts)
+            running = fold_nodes(path)
             sidecar = write_sidecar(path)
     except BusyError:
         return f"{path}: its meter is still running, left alone"
-    return f"{get_sidecar_path(path)}: rebuilt, {sidecar['status']}"
+    rebuilt = f"{get_sidecar_path(path)}: rebuilt, {sidecar['status']}"
+    if running:
+        rebuilt += f"; still metering: {', '.join(running)}; rebuild again when they have ended"
+    return rebuilt
+
+
+def fold_nodes(path: Path) -> list[str]:
+    """Complete the journals of a stage's killed other meters; gives those that still run."""
+    if not get_nodes_root(path).is_dir():
+        return []
+    from sv.energy.fleet.journals import fold_node_leftovers  # noqa: PLC0415 - as above
+
+    return fold_node_leftovers(path)
 
 
 def count_attempts(journal: Path) -> int:
@@ -190,9 +235,15 @@ def count_attempts(journal: Path) -> int:
 
 
 def is_stale(journal: Path) -> bool:
-    """Tell whether a journal's sidecar is missing or older than the journal."""
+    """Tell whether a journal's sidecar is missing or older than it, or than a node's journal."""
     try:
         sidecar_ns = os.stat(get_sidecar_path(journal)).st_mtime_ns
     except FileNotFoundError:
         return True
-    return sidecar_ns < os.stat(journal).st_mtime_ns
+    if sidecar_ns < os.stat(journal).st_mtime_ns:
+        return True
+    if not get_nodes_root(journal).is_dir():
+        return False
+    from sv.energy.fleet.journals import find_newest_ns  # noqa: PLC0415 - as above
+
+    return sidecar_ns < find_newest_ns(journal)

@@ -70,20 +70,23 @@ def sum_energy(channels: list[Fields]) -> tuple[float | None, float | None, str 
 def sum_channels(attempts: list[Fields]) -> list[Fields]:
     """Add up the same channels of several attempts.
 
-    Channels are the same if they agree in id, kind and in_total; so the sum over those in the
+    Channels are the same if they agree in host, id, kind and in_total; so the sum over those in the
     total is the sum over the attempts. ``raw`` stays only where one attempt has the channel;
     else it is in attempts[].channels.
     """
-    groups: dict[tuple[str, str, bool], list[tuple[int, Fields]]] = {}
+    groups: dict[tuple[str | None, str, str, bool], list[tuple[int, Fields]]] = {}
     for attempt in attempts:
         for channel in attempt["channels"]:
-            key = (channel["id"], channel["kind"], channel["in_total"])
+            key = (channel.get("host"), channel["id"], channel["kind"], channel["in_total"])
             groups.setdefault(key, []).append((attempt["attempt"], channel))
-    return [_sum_group(group) for group in groups.values()]
+    return [
+        {**sum_group([ch for _, ch in group]), "attempts": [number for number, _ in group]}
+        for group in groups.values()
+    ]
 
 
-def _sum_group(group: list[tuple[int, Fields]]) -> Fields:
-    channels = [channel for _, channel in group]
+def sum_group(channels: list[Fields]) -> Fields:
+    """Add up what several attempts, or several meters, say of one channel."""
     known_j = [channel["energy_j"] for channel in channels if channel["energy_j"] is not None]
     reasons = dict.fromkeys(ch["reason"] for ch in channels if ch["reason"] is not None)
     alone = len(channels) == 1
@@ -100,7 +103,6 @@ def _sum_group(group: list[tuple[int, Fields]]) -> Fields:
             "max_gap_s": _find(max, channels, "max_gap_s"),
             "covered": _find(min, channels, "covered"),
         },
-        "attempts": [number for number, _ in group],
     }
 
 

@@ -56,10 +56,10 @@ def apply_factors(points: Points, factors: Sequence[CarbonFactor], pue: float) -
     return _summarise(list(by_part.values()), intervals, failures)
 
 
-def join_carbon(attempts: Sequence[Fields]) -> Fields:
-    """Join what `apply_factors` gave for the attempts of a run, in order.
+def join_carbon(attempts: Sequence[Fields], of: str = "attempts") -> Fields:
+    """Join what `apply_factors` gave for the attempts of a run, in order, or for machines.
 
-    An attempt without emissions is left out of the sum, and the reason says so.
+    One without emissions is left out of the sum, and the reason says so.
     """
     known = [carbon for carbon in attempts if carbon["co2_g"] is not None]
     failures = list(dict.fromkeys(why for carbon in attempts for why in carbon["fallback_from"]))
@@ -75,7 +75,7 @@ def join_carbon(attempts: Sequence[Fields]) -> Fields:
     intervals = [interval for carbon in known for interval in carbon["intervals"]]
     reason = None
     if len(known) < len(attempts):
-        reason = f"without {len(attempts) - len(known)} of {len(attempts)} attempts: not known"
+        reason = f"without {len(attempts) - len(known)} of {len(attempts)} {of}: not known"
     return _summarise(list(by_part.values()), intervals, failures, reason=reason)
 
 
