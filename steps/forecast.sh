@@ -11,8 +11,10 @@ model=            # model name, required
 config=           # training config, required (conf/train.toml)
 energy_config=    # settings of the meter (conf/energy.toml)
 country=          # ISO3 code of the grid, instead of the config's
-ngpu=0            # 0: CPU, 1: the first visible GPU
-num_threads=2     # CPU threads
+ngpu=0            # GPUs of the node, a process each; 0: CPU
+nnodes=1          # only 1: the stretch is metered on this node
+nproc=            # processes, for several without GPUs (a process a GPU, or one)
+num_threads=2     # CPU threads, shared by the processes
 num_steps=60      # steps of the stretch
 # End configuration section.
 . utils/parse_options.sh
@@ -20,6 +22,8 @@ num_steps=60      # steps of the stretch
 [ $# -eq 2 ] || usage
 [ -n "$model" ] || die "give --model"
 [ -s "$config" ] || die "no such file '$config'; give --config conf/train.toml"
+[ "$nnodes" -eq 1 ] || bad_option "--nnodes $nnodes: a forecast is made on one node; \
+give --nnodes 1, and take the hours of $nnodes nodes for 1/$nnodes of it at best"
 
 egs_dir=$1 exp_dir=$2 stretch=$2/forecast
 [ -s "$egs_dir/train.npz" ] || die "no such file $egs_dir/train.npz; run stage 4 first"
@@ -28,6 +32,6 @@ rm -rf "$stretch"  # an earlier stretch must not be resumed
 utils/meter.sh --stage 5 --name forecast --dir "$exp_dir/energy" --model "$model" \
   --config "$energy_config" --country "$country" --end-with-parent true -- \
   steps/train_xvector.sh --cmd "$cmd" --model "$model" --config "$config" --ngpu "$ngpu" \
-  --num-threads "$num_threads" --max-steps "$num_steps" "$egs_dir" "$stretch"
+  --nproc "$nproc" --num-threads "$num_threads" --max-steps "$num_steps" "$egs_dir" "$stretch"
 rm -rf "$stretch/checkpoints"
 python3 -m sv.bin.forecast "$exp_dir/energy/05_forecast.json" "$exp_dir/forecast.json"

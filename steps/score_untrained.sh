@@ -7,7 +7,7 @@ set -euo pipefail
 # Begin configuration section.
 cmd=utils/run.py  # how jobs are run
 nj=1              # number of parallel jobs
-ngpu=0            # 0: CPU, 1: the first visible GPU
+ngpu=0            # 0: CPU, N: N jobs with a GPU each, whatever nj
 # End configuration section.
 . utils/parse_options.sh
 . ./path.sh

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Trains an embedding network; run again, it goes on from the last checkpoint.
+# Trains an embedding network; run again, it goes on from the last checkpoint. Several processes
+# (--ngpu N, --nproc P, --nnodes M) have the batches and the learning curve of one.
 # Usage: steps/train_xvector.sh [options] <egs-dir> <exp-dir>
 #  e.g.: steps/train_xvector.sh --model resnet50_d_2882 --config egs/mini/conf/train.toml data/egs exp/M
 set -euo pipefail
@@ -8,8 +9,12 @@ set -euo pipefail
 cmd=utils/run.py  # how the job is run
 model=            # model name, required
 config=           # training config, required (conf/train.toml)
-ngpu=0            # 0: CPU, 1: the first visible GPU
-num_threads=2     # CPU threads
+ngpu=0            # GPUs of a node, a process each; 0: CPU
+nnodes=1          # nodes; Slurm starts them all, without Slurm start this on each one
+nproc=            # processes of a node, for several without GPUs (a process a GPU, or one)
+rdzv=             # without Slurm: host:port of the first node, where all meet
+node_rank=0       # without Slurm: number of this node, the first is 0
+num_threads=2     # CPU threads of a node, shared by its processes
 max_kwh=          # energy of this attempt at which to save a checkpoint and end (no limit)
 max_steps=        # end after so many steps, without a final model: to see what they cost (no limit)
 resume=true       # true|false: false moves an earlier run to <exp-dir>/.backup and begins again
@@ -19,12 +24,17 @@ resume=true       # true|false: false moves an earlier run to <exp-dir>/.backup 
 [ $# -eq 2 ] || usage
 [ -n "$model" ] || die "give --model"
 [ -s "$config" ] || die "no such file '$config'; give --config conf/train.toml"
+nproc=${nproc:-$((ngpu > 1 ? ngpu : 1))}
+[[ "$nproc" =~ ^[1-9][0-9]*$ ]] || bad_option "--nproc must be a whole number of at least 1"
+[[ "$nnodes" -ge 1 ]] || bad_option "--nnodes must be at least 1"
+[[ "$ngpu" -eq 0 || "$nproc" -eq "$ngpu" ]] ||
+  bad_option "--ngpu $ngpu has $ngpu processes a node; --nproc is for CPUs"
 
 egs_dir=$1 exp_dir=$2
 for f in "$egs_dir/train.npz" "$egs_dir/spk2int" "$egs_dir/valid/trials"; do
   [ -s "$f" ] || die "no such file $f; run stage 4 first"
 done
-if [ "$resume" = false ]; then
+if [ "$resume" = false ] && [ "$node_rank" -eq 0 ]; then
   # The energy folder stays: what was tried before has cost energy too.
   backup=$exp_dir/.backup/$(date -u +%Y%m%dT%H%M%SZ)
   for old in "$exp_dir"/{checkpoints,final.pt,model.json,config.toml,results.json,scores,log} \
@@ -41,9 +51,21 @@ limits=()
 if [ -n "$max_kwh" ]; then limits+=(--max-kwh "$max_kwh"); fi
 if [ -n "$max_steps" ]; then limits+=(--max-steps "$max_steps"); fi
 
-. steps/compute_environment.sh "$num_threads"
+threads=$((num_threads > nproc ? num_threads / nproc : 1))  # of a process
+log=$exp_dir/log/train.log
+if [ "$node_rank" -gt 0 ]; then log=$exp_dir/log/train.node$node_rank.log; fi
+train=(python3 -m sv.bin.train --ngpu "$ngpu")
+if [ $((nnodes * nproc)) -gt 1 ]; then
+  train=(python3 -m sv.bin.launch --nnodes "$nnodes" --nproc "$nproc" --ngpu "$ngpu")
+  if [ -n "$rdzv" ]; then train+=(--rdzv "$rdzv" --node-rank "$node_rank"); fi
+  train+=(--)
+fi
+
+. steps/compute_environment.sh "$threads"
 read -ra cmd <<<"$cmd"
-printf '%s: training %s, log is %s\n' "$0" "$model" "$exp_dir/log/train.log" >&2
-"${cmd[@]}" --num-threads "$num_threads" --gpu "$ngpu" "$exp_dir/log/train.log" \
-  python3 -m sv.bin.train --model "$model" --config "$config" --ngpu "$ngpu" \
-  --num-threads "$num_threads" "${limits[@]}" "$egs_dir" "$exp_dir"
+# With --rdzv the user starts the nodes, else the job does.
+if [ "$nnodes" -gt 1 ] && [ -z "$rdzv" ]; then cmd+=(--nodes "$nnodes"); fi
+printf '%s: training %s, log is %s\n' "$0" "$model" "$log" >&2
+"${cmd[@]}" --num-threads "$num_threads" --gpu "$ngpu" "$log" \
+  "${train[@]}" --model "$model" --config "$config" \
+  --num-threads "$threads" "${limits[@]}" "$egs_dir" "$exp_dir"

@@ -8,6 +8,7 @@ import torch
 
 from sv.train.config import read_train_config
 from sv.train.gauge import EnergyGauge
+from sv.train.group import Group
 from sv.train.stopping import Limits, Stop
 from sv.train.trainer import Trainer
 
@@ -50,6 +51,7 @@ def train(small_egs, exp, *, max_steps=None, max_kwh=None, live=None, **changes)
             mark=lambda mark, **fields: marks.append({"mark": mark, **fields}),
             gauge=gauge,
             limits=Limits(gauge, max_kwh=max_kwh, max_steps=max_steps),
+            group=Group(),
         ).run()
     finally:
         torch.set_num_threads(threads)

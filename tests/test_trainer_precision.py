@@ -9,6 +9,7 @@ from sv.nnet.architectures import build_embedding_network
 from sv.nnet.margin import MarginHead
 from sv.nnet.recompute import set_checkpointing
 from sv.train.config import read_train_config
+from sv.train.group import Group
 from sv.train.precision import set_precision
 from sv.train.step import Stepper
 
@@ -49,7 +50,7 @@ def build_stepper(small_egs, tmp_path, **changes):
     torch.manual_seed(1)
     net = build_embedding_network(MODEL, 21, config.embedding_dim, "asp")
     set_checkpointing(net, config.activation_checkpointing)
-    return Stepper(net, MarginHead(config.embedding_dim, 12, 30.0), config, CPU)
+    return Stepper(net, MarginHead(config.embedding_dim, 12, 30.0), config, CPU, Group())
 
 
 def get_gradients(stepper):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from sv.train.group import Group
 from sv.train.readout import Readout
 
 
@@ -38,7 +39,7 @@ def on_gpu(monkeypatch):
         return empty(*size, dtype=dtype)
 
     monkeypatch.setattr(torch, "empty", unpinned)
-    return Readout(torch.device("cuda"))
+    return Readout(torch.device("cuda"), Group())
 
 
 def hand_over(readout, step, *, waited_s, idle_ms, loss=1.0):
@@ -67,7 +68,7 @@ def test_a_gpu_is_asked_a_step_late(on_gpu):
 
 
 def test_a_cpu_is_asked_at_once():
-    readout = Readout(torch.device("cpu"))
+    readout = Readout(torch.device("cpu"), Group())
     readout.put(5, torch.tensor(2.0), torch.tensor(1), crops=4, waited_s=0.1, began=readout.begin())
     (result,) = readout.take()
     assert (result.step, result.loss, result.correct, result.wait_s) == (5, 2.0, 1, 0.1)

@@ -1,6 +1,7 @@
 """Train an embedding network on the training set of stage 4; resumes by itself."""
 
 import functools
+import logging
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from sv.energy.marks import write_mark
 from sv.model_name import check_model_name
 from sv.train.config import read_train_config
 from sv.train.gauge import EnergyGauge
+from sv.train.group import build_group, find_local_rank, tell_launcher
 from sv.train.memory import explain_out_of_memory
 from sv.train.stopping import Limits
 from sv.train.trainer import Trainer
@@ -26,8 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("--model", required=True, help="name, e.g. resnet50_d_2882")
     parser.add_argument("--config", type=Path, required=True, help="conf/train.toml")
-    parser.add_argument("--ngpu", type=int, default=0, help="0: CPU, 1: the first visible GPU")
-    parser.add_argument("--num-threads", type=positive_int, default=1, help="CPU threads")
+    parser.add_argument("--ngpu", type=int, default=0, help="GPUs of this machine, 0: CPU")
+    parser.add_argument("--num-threads", type=positive_int, default=1, help="of this process")
     parser.add_argument("--max-kwh", type=positive_float, help="end at this energy of the attempt")
     parser.add_argument("--max-steps", type=positive_int, help="end after so many more steps")
     parser.add_argument("egs_dir", type=Path, help="training set, e.g. data/egs")
@@ -36,28 +38,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_model_name(args.model)
     config = read_train_config(args.config)
     torch.set_num_threads(args.num_threads)
-    live = os.environ.get("SV_METER_LIVE")
+    device = choose_device(args.ngpu, *find_local_rank(os.environ))
+    group = build_group(os.environ, device)
+    told = os.environ if group.is_first else {}  # the others neither ask the meter nor tell it
+    if not group.is_first:
+        logging.disable(logging.INFO)
+    live, marks = told.get("SV_METER_LIVE"), told.get("SV_METER_MARKS")
     gauge = EnergyGauge(functools.partial(read_live, live) if live else None)
-    limits = Limits(gauge, max_kwh=args.max_kwh, max_steps=args.max_steps)
+    max_kwh = args.max_kwh if group.is_first else None
+    limits = Limits(gauge, max_kwh=max_kwh, max_steps=args.max_steps)
     for number in (signal.SIGTERM, signal.SIGINT):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup's wish
             signal.signal(number, limits.request_stop)
-    with explain_out_of_memory(config):
+    with explain_out_of_memory(config), group.joined():
         stop = Trainer(
             args.model,
             config,
             args.egs_dir,
             args.exp_dir,
-            device=choose_device(args.ngpu),
-            mark=functools.partial(write_mark, os.environ.get("SV_METER_MARKS")),
+            device=device,
+            mark=functools.partial(write_mark, marks),
             gauge=gauge,
             limits=limits,
+            group=group,
         ).run()
     if stop is None:
         return 0
-    print(f"sv.bin.train: {stop.reason}", file=sys.stderr)
+    if group.is_first:
+        print(f"sv.bin.train: {stop.reason}", file=sys.stderr)
     return stop.status
 
 
 if __name__ == "__main__":
-    sys.exit(run("sv.bin.train", main))
+    sys.exit(run("sv.bin.train", tell_launcher(main)))

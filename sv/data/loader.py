@@ -2,7 +2,8 @@
 
 No state is carried from batch to batch: the batch of step s is the same whether the epoch was
 begun or resumed there, and whoever else is running. So a resumed training sees the data that the
-uninterrupted one would have seen.
+uninterrupted one would have seen. Of several processes each draws the whole batch and reads its
+own crops of it.
 """
 
 import queue
@@ -41,10 +42,29 @@ class SpecAugmentConfig:
 
 @dataclass(frozen=True)
 class Batch:
-    """Crops (B, frames, features) float32 and their speakers (B,) int64."""
+    """Crops (B, frames, features) float32 and their speakers (B,) int64.
+
+    Of a process among several: its own crops, and B is how many these are.
+    """
 
     crops: np.ndarray
     speakers: np.ndarray
+
+
+def find_rows(batch_size: int, micro_batch_size: int, rank: int, processes: int) -> np.ndarray:
+    """Find the rows of a batch that a process computes: its share of every micro-batch.
+
+    Args:
+        batch_size: Crops of a batch, over all processes.
+        micro_batch_size: Crops at once, over all processes; divides the batch.
+        rank: Number of the process, from 0.
+        processes: How many there are; divides the micro-batch.
+
+    Returns:
+        Rising row numbers, (batch_size / processes,) int64.
+    """
+    rows = np.arange(batch_size).reshape(-1, processes, micro_batch_size // processes)
+    return rows[:, rank].ravel()
 
 
 def count_steps(utterances: int, batch_size: int) -> int:
@@ -58,30 +78,39 @@ def read_batch(
     seed: tuple[int, int, int],
     frames: int,
     specaugment: SpecAugmentConfig | None,
+    *,
+    rows: np.ndarray | None = None,
 ) -> Batch:
-    """Read one batch: of each utterance a random copy and a random crop.
+    """Read one batch, or part of it: of each utterance a random copy and a random crop.
 
     Args:
         reader: The training set.
         order: Utterances of the batch, (B,) indices.
-        seed: Of everything that is drawn here.
+        seed: Of everything that is drawn here, for the whole batch.
         frames: Frames a crop.
         specaugment: Masks, or None.
+        rows: Rows of the batch to read, as `find_rows` gives them; None: all.
     """
     index = reader.index
     rng = np.random.default_rng(seed)
     kinds = rng.integers(len(index.kinds), size=len(order))
     room = np.maximum(index.rows[0, order] - frames + 1, 1)
     starts = (rng.random(len(order)) * room).astype(np.int64)
-    crops = np.empty((len(order), frames, index.columns), dtype=np.float32)
-    reader.read(kinds, order, starts, crops)
+    if rows is None:
+        rows = np.arange(len(order))
+    crops = np.empty((len(rows), frames, index.columns), dtype=np.float32)
+    reader.read(kinds[rows], order[rows], starts[rows], crops)
     if specaugment is not None:
-        _mask(crops, specaugment, rng)
-    return Batch(crops, index.speaker[order].astype(np.int64))
+        places = np.full(len(order), -1)  # in `crops`; -1: another process's
+        places[rows] = np.arange(len(rows))
+        _mask(crops, places, specaugment, rng)
+    return Batch(crops, index.speaker[order[rows]].astype(np.int64))
 
 
-def _mask(crops: np.ndarray, config: SpecAugmentConfig, rng: np.random.Generator) -> None:
-    chosen = np.flatnonzero(rng.random(len(crops)) < config.probability)
+def _mask(
+    crops: np.ndarray, places: np.ndarray, config: SpecAugmentConfig, rng: np.random.Generator
+) -> None:
+    chosen = np.flatnonzero(rng.random(len(places)) < config.probability)
     for axis, masks, width in (
         (1, config.time_masks, config.time_width),
         (2, config.frequency_masks, config.frequency_width),
@@ -91,7 +120,10 @@ def _mask(crops: np.ndarray, config: SpecAugmentConfig, rng: np.random.Generator
         starts = rng.integers(size - widths + 1)
         stops = starts + widths
         for row_starts, row_stops in zip(starts.tolist(), stops.tolist(), strict=True):
-            for crop, start, stop in zip(chosen.tolist(), row_starts, row_stops, strict=True):
+            masks_of = zip(places[chosen].tolist(), row_starts, row_stops, strict=True)
+            for crop, start, stop in masks_of:
+                if crop < 0:
+                    continue
                 if axis == 1:
                     crops[crop, start:stop] = 0
                 else:
@@ -107,8 +139,11 @@ def iterate_batches(
     frames: int,
     specaugment: SpecAugmentConfig | None,
     first_step: int = 0,
+    rows: np.ndarray | None = None,
 ) -> Iterator[Batch]:
     """Yield the batches of an epoch from ``first_step`` on, read ahead by a thread.
+
+    With ``rows``, of each batch only these.
 
     A thread and not worker processes: reading a crop is a system call and a copy, and handing a
     batch from process to process costs more than that.
@@ -134,7 +169,8 @@ def iterate_batches(
         try:
             for step in range(first_step, steps):
                 part = order[step * batch_size : (step + 1) * batch_size]
-                if not put(read_batch(reader, part, (seed, epoch, step), frames, specaugment)):
+                drawn = (seed, epoch, step)
+                if not put(read_batch(reader, part, drawn, frames, specaugment, rows=rows)):
                     return
         except BaseException as error:  # noqa: BLE001 - raised again by the consumer
             put(error)

@@ -30,6 +30,7 @@ class Record:
         gauge: Tells the energy.
         mark: Called with a mark's name and fields.
         max_steps: Of a bounded run, else None.
+        writes: Whether it writes files; of several processes one does.
     """
 
     def __init__(
@@ -41,8 +42,9 @@ class Record:
         gauge: EnergyGauge,
         mark: Callable[..., None],
         max_steps: int | None,
+        writes: bool,
     ) -> None:
-        self.exp_dir, self.plan, self.device = exp_dir, plan, device
+        self.exp_dir, self.plan, self.device, self._writes = exp_dir, plan, device, writes
         self._gauge, self._mark = gauge, mark
         self._steps_per_stretch = None if max_steps is None else max(1, max_steps // STRETCHES)
         self._events: Events | None = None
@@ -62,7 +64,8 @@ class Record:
             crops_per_step=plan.config.optimizer.batch_size,
             fine_tuning_steps=sum(phase.steps for phase in phases[1:]),
         )
-        self._events = Events(self.exp_dir / "log" / "tensorboard", step)
+        if self._writes:
+            self._events = Events(self.exp_dir / "log" / "tensorboard", step)
         if history and history[-1]["epoch"] * plan.steps_per_epoch == step:
             # Void with what came after the checkpoint, or never written; not computed again.
             self._write_epoch_events(step, history[-1])
@@ -170,7 +173,8 @@ class Record:
             row["epoch"], self.plan.num_epochs, tally.describe(), row["valid_eer_percent"],
             row["learning_rate"], row["margin"], row.get("gpu_memory_mb", row["memory_mb"]),
         )  # fmt: skip
-        write_epoch_table(self.exp_dir / "log" / "epochs.tsv", history)
+        if self._writes:
+            write_epoch_table(self.exp_dir / "log" / "epochs.tsv", history)
         self._write_epoch_events(step, row)
         self.flush()
         self._mark("epoch", epoch=row["epoch"], valid_eer_percent=row["valid_eer_percent"])

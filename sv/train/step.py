@@ -1,14 +1,29 @@
 """One optimisation step: gradients accumulated from micro-batches, then the update."""
 
+import contextlib
+
 import torch
 from torch import Tensor, nn
 
 from sv.train.config import OptimizerConfig, TrainConfig
+from sv.train.group import Group
 from sv.train.precision import autocast, set_precision
 
 # Half precision's gradients vanish below a scale of about 1; far below it every step was skipped
 # because its gradients were not finite, and no smaller scale will help.
 MIN_SCALE = 2.0**-10
+
+
+class Joint(nn.Module):
+    """Network and head as one model, whose gradients several processes exchange."""
+
+    def __init__(self, net: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.net, self.head = net, head
+
+    def forward(self, crops: Tensor, speakers: Tensor, margin: float) -> tuple[Tensor, Tensor]:
+        """Compute the loss and the number of right answers, as `sv.nnet.margin.MarginHead`."""
+        return self.head(self.net(crops), speakers, margin)
 
 
 class Stepper:
@@ -19,42 +34,52 @@ class Stepper:
         head: Training head, on ``device``.
         config: Resolved conf/train.toml.
         device: Where to compute.
+        group: The processes that train it together.
 
     Raises:
         UsageError: The device does not have the config's precision.
     """
 
     def __init__(
-        self, net: nn.Module, head: nn.Module, config: TrainConfig, device: torch.device
+        self,
+        net: nn.Module,
+        head: nn.Module,
+        config: TrainConfig,
+        device: torch.device,
+        group: Group,
     ) -> None:
         set_precision(config.precision, device)
         self.net, self.head, self.device, self.precision = net, head, device, config.precision
+        self.group, self.model = group, group.prepare(Joint(net, head))
         self.optimizer = build_optimizer(net, head, config.optimizer)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
 
     def compute_gradients(
         self, crops: Tensor, speakers: Tensor, *, margin: float, micro_batch_size: int
     ) -> tuple[Tensor, Tensor]:
-        """Compute the gradients of a batch.
+        """Compute the gradients of a batch; every process must come here.
 
         Args:
-            crops: (B, frames, features) float32 on the device.
+            crops: (B, frames, features) float32 on the device, those of this process.
             speakers: (B,) int64 on the device.
             margin: Of this step.
-            micro_batch_size: Crops at once; divides B.
+            micro_batch_size: Crops of this process at once; divides B.
 
         Returns:
-            Mean loss and number of right answers, scalars on the device: reading them here would
-            make the device wait for the host.
+            Mean loss and number of right answers of this process's crops, scalars on the device:
+            reading them here would make the device wait for the host.
         """
         self.optimizer.zero_grad()
         parts = len(speakers) // micro_batch_size
         loss_sum = torch.zeros((), dtype=torch.double, device=self.device)
         correct_sum = torch.zeros((), dtype=torch.int64, device=self.device)
+        more = parts
         for x, y in zip(crops.chunk(parts), speakers.chunk(parts), strict=True):
-            with autocast(self.precision, self.device):
-                loss, correct = self.head(self.net(x), y, margin)
-            self.scaler.scale(loss / parts).backward()
+            more -= 1
+            with self.group.accumulate(self.model) if more else contextlib.nullcontext():
+                with autocast(self.precision, self.device):
+                    loss, correct = self.model(x, y, margin)
+                self.scaler.scale(loss / parts).backward()
             loss_sum += loss.detach() / parts
             correct_sum += correct
         return loss_sum, correct_sum

@@ -9,11 +9,13 @@ from sv.train.average import BEST, choose_final
 from sv.train.checkpoint import (
     epoch_checkpoint,
     find_latest,
+    load_checkpoint,
     remove_old_checkpoints,
     save_checkpoint,
 )
 from sv.train.config import format_resolved
 from sv.train.egs import Egs
+from sv.train.group import Group
 from sv.train.network import describe_network
 from sv.train.plan import Plan
 from sv.train.progress import describe_model
@@ -31,13 +33,15 @@ class Store:
         model: Name of the model.
         plan: What is done at each step.
         egs: The training set.
+        group: The processes of this training; the first one writes, all read the same.
 
     Attributes:
         last_saved: The newest checkpoint of this training, None before the first.
     """
 
-    def __init__(self, exp_dir: Path, *, model: str, plan: Plan, egs: Egs) -> None:
+    def __init__(self, exp_dir: Path, *, model: str, plan: Plan, egs: Egs, group: Group) -> None:
         self.exp_dir, self._model, self._plan, self._egs = exp_dir, model, plan, egs
+        self._group = group
         self._checkpoints = exp_dir / "checkpoints"
         self.last_saved: Path | None = None
 
@@ -47,17 +51,20 @@ class Store:
         Raises:
             SvError: It is of another training, or not readable.
         """
-        found = find_latest(self._checkpoints)
-        if found is None:
+        # The first process chooses: the folder of another machine may not yet show the newest.
+        found = find_latest(self._checkpoints) if self._group.is_first else None
+        path = self._group.share(found and found[0])
+        if path is None:
             return None
-        self.last_saved, state = found
-        check_same_training(*found, model=self._model, plan=self._plan, egs=self._egs)
+        self.last_saved, state = found or (path, load_checkpoint(path))
+        check_same_training(path, state, model=self._model, plan=self._plan, egs=self._egs)
         return state
 
     def write_config(self) -> None:
         """Write the resolved config."""
-        text = format_resolved(self._plan.config)
-        write_text(self.exp_dir / "config.toml", text, keep_if_same=True)
+        if self._group.is_first:
+            text = format_resolved(self._plan.config)
+            write_text(self.exp_dir / "config.toml", text, keep_if_same=True)
 
     def save_last(self, state: dict[str, Any]) -> None:
         """Save a state within an epoch."""
@@ -69,6 +76,8 @@ class Store:
             # Before the epoch's own checkpoint: killed in between, the epoch is finished again.
             self._save(BEST, state)
         self._save(epoch_checkpoint(self._checkpoints, epoch).name, state)
+        if not self._group.is_first:
+            return
         (self._checkpoints / LAST).unlink(missing_ok=True)
         config = self._plan.config
         # The state before fine-tuning stays: it is the result of the training proper.
@@ -78,12 +87,13 @@ class Store:
     def _save(self, name: str, state: dict[str, Any]) -> None:
         more = {"config": asdict(self._plan.config), "set_sha256": self._egs.sha256}
         path = self._checkpoints / name
-        save_checkpoint(path, {**self._describe_network(), **more, **state})
+        if self._group.is_first:
+            save_checkpoint(path, {**self._describe_network(), **more, **state})
         self.last_saved = path
 
     def is_finished(self) -> bool:
         """Whether the final files are there."""
-        return all((self.exp_dir / name).exists() for name in FINAL)
+        return self._group.share(all((self.exp_dir / name).exists() for name in FINAL))
 
     def save_final(self, step: int, history: list[dict[str, float]]) -> None:
         """Write final.pt and model.json from the checkpoints.
@@ -91,6 +101,8 @@ class Store:
         Raises:
             SvError: A checkpoint that ``final_weights`` asks for is not there.
         """
+        if not self._group.is_first:
+            return
         chosen = choose_final(self._checkpoints, self._plan.config, history)
         save_checkpoint(self.exp_dir / FINAL[0], {**self._describe_network(), "net": chosen.net})
         info = describe_model(

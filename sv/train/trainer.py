@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from sv.data.crops import CropReader
-from sv.data.loader import iterate_batches
+from sv.data.loader import find_rows, iterate_batches
 from sv.errors import SvError
 from sv.nnet.recompute import set_checkpointing
 from sv.train.config import TrainConfig
 from sv.train.egs import load_egs
 from sv.train.feed import iterate_on_device
 from sv.train.gauge import EnergyGauge
+from sv.train.group import Group
 from sv.train.network import build_head, build_network
 from sv.train.plan import build_plan
 from sv.train.progress import Tally
@@ -44,6 +45,7 @@ class Trainer:
             validation, checkpoint, epoch.
         gauge: Tells the energy of the running attempt.
         limits: What ends the run before the last epoch.
+        group: The processes that train together; all of them call the same methods.
     """
 
     def __init__(
@@ -57,19 +59,29 @@ class Trainer:
         mark: Callable[..., None],
         gauge: EnergyGauge,
         limits: Limits,
+        group: Group,
     ) -> None:
         self.config, self.device, self.mark, self.limits = config, device, mark, limits
+        self.group = group
         self.egs = load_egs(egs_dir, config.optimizer.batch_size)
         self.plan = build_plan(config, self.egs.steps_per_epoch)
+        for phase in self.plan.phases:
+            group.check_micro_batch(phase.micro_batch_size)
         self.net = build_network(name, config, self.egs.index.columns).to(device)
         set_checkpointing(self.net, config.activation_checkpointing)
         head = build_head(config, self.egs.speakers).to(device)
-        self.stepper = Stepper(self.net, head, config, device)
-        self.store = Store(exp_dir, model=name, plan=self.plan, egs=self.egs)
-        self.validation = Validation(egs_dir / "valid", device)
-        self.readout = Readout(device)
+        self.stepper = Stepper(self.net, head, config, device, group)
+        self.store = Store(exp_dir, model=name, plan=self.plan, egs=self.egs, group=group)
+        self.validation = Validation(egs_dir / "valid", device, group)
+        self.readout = Readout(device, group)
         self.record = Record(
-            exp_dir, self.plan, device=device, gauge=gauge, mark=mark, max_steps=limits.max_steps
+            exp_dir,
+            self.plan,
+            device=device,
+            gauge=gauge,
+            mark=mark,
+            max_steps=limits.max_steps,
+            writes=group.is_first,
         )
         self.step = 0  # steps done, over all epochs
         self.first_step = 0  # of this run
@@ -94,6 +106,7 @@ class Trainer:
         self.store.write_config()
         try:
             self.limits.require_energy()
+            self._agree_on_signals()
             self.record.open(self.step, self.history)
             self._train()
         except TrainingStopped as stopped:
@@ -135,16 +148,17 @@ class Trainer:
 
     def _train_epoch(self, reader: CropReader) -> None:
         """Do what is left of the current epoch."""
-        phase = self.plan.find_phase(self.step)
+        phase, batch_size = self.plan.find_phase(self.step), self.config.optimizer.batch_size
         self.record.mark_phase(self.step)
         batches = iterate_batches(
             reader,
             seed=self.config.seed,
             epoch=self.step // self.plan.steps_per_epoch,
-            batch_size=self.config.optimizer.batch_size,
+            batch_size=batch_size,
             frames=phase.crop_frames,
             specaugment=phase.specaugment,
             first_step=self.step % self.plan.steps_per_epoch,
+            rows=find_rows(batch_size, phase.micro_batch_size, self.group.rank, self.group.size),
         )
         self.net.train()
         self.record.begin_epoch(self.tally)
@@ -165,7 +179,8 @@ class Trainer:
                     self.record.log_progress(self.step, self.tally, self.history)
                 self.record.mark_stretch(self.tally)
                 if self.step < self.plan.num_steps:
-                    self.limits.check(self.step - self.first_step)
+                    known = self.step - 1 - self.readout.lag
+                    self.limits.check(self.step - self.first_step, known)
         self._settle(everything=True)
         self.tally.train_s += time.monotonic() - before  # what a GPU had left to do
         self._pause()
@@ -183,10 +198,16 @@ class Trainer:
             crops,
             speakers,
             margin=self.plan.margin(self.step),
-            micro_batch_size=self.plan.find_phase(self.step).micro_batch_size,
+            micro_batch_size=self.plan.find_phase(self.step).micro_batch_size // self.group.size,
         )
         self.readout.put(
-            self.step, loss, correct, crops=len(speakers), waited_s=waited_s, began=began
+            self.step,
+            loss,
+            correct,
+            crops=len(speakers) * self.group.size,
+            waited_s=waited_s,
+            began=began,
+            stop=self.limits.look(),
         )
         # On a CPU this is the loss of this step, before it moves the weights; on a GPU that of the
         # step before, and then what it has spoilt is never saved.
@@ -207,6 +228,7 @@ class Trainer:
         self.tally.correct += result.correct
         self.tally.loss += result.loss
         self.tally.wait_s += result.wait_s
+        self.limits.note(result.step, result.stop)
 
     def _check_weights(self) -> None:
         if not self.stepper.is_finite():
@@ -233,10 +255,16 @@ class Trainer:
     def _validate(self) -> tuple[float, float]:
         """EER in percent of the held-out trials, and the seconds that it took."""
         started = time.monotonic()
-        eer = self.validation.compute_eer_percent(self.net, self.limits.check_signal)
+        eer = self.validation.compute_eer_percent(
+            self.net, lambda: self.limits.signal_status > 0, self._agree_on_signals
+        )
         valid_s = time.monotonic() - started
         self.mark("validation", seconds=valid_s)
         return eer, valid_s
+
+    def _agree_on_signals(self) -> None:
+        if status := self.group.agree(self.limits.signal_status):
+            raise TrainingStopped(self.limits.explain(status))
 
     def _save(self) -> None:
         self._settle(everything=True)
