@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from sv.errors import SvError
-from sv.report.companions import companion_notes
+from sv.report.tables.companions import companion_notes
 
 
 @pytest.fixture

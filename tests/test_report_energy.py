@@ -1,11 +1,6 @@
 """What Table 3 says of an energy's quality: uncertainty, energy above idle, a job's part."""
 
-import csv
-import subprocess
-import sys
-
-from conftest import ROOT, environment
-from test_report import GPU, MEASURED, build_tree, write_sidecar
+from report_tree import GPU, MEASURED, build_tree, read_csv, write_all_tables, write_sidecar
 
 NODE = {**MEASURED, "id": "ipmi.node", "boundary": "node", "source": "ipmitool"}
 NO_BOARD = {**GPU, "kind": "unavailable", "in_total": False, "reason": "no driver"}
@@ -19,18 +14,14 @@ def test_table_3_shows_uncertainty_and_energy_above_idle(tmp_path):
         attribution={"rule": "cpu_share", "inputs": {}, "reason": None}, uncertainty_kwh=2.5,
         energy_above_idle_kwh=-0.25, boundary=["node"],
     )  # fmt: skip
-    subprocess.run(
-        [sys.executable, "-m", "sv.bin.make_results", data, exp],
-        cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
-    with open(exp / "results" / "table3.csv", newline="") as file:
-        rows = {(row["name"], row["system"]): row for row in csv.DictReader(file)}
+    tables = write_all_tables(data, exp)
+    rows = {(row["name"], row["system"]): row for row in read_csv(tables / "table3.csv")}
     train = rows["train", "resnet50_d"]
     assert float(train["uncertainty_kwh"]) == 2.5
     assert float(train["energy_above_idle_kwh"]) == -0.25
     assert (train["attribution"], train["boundary"]) == ("cpu_share", "node")
     assert float(train["energy_node_kwh"]) == 80.0
-    text = (exp / "results" / "table3.md").read_text()
+    text = (tables / "table3.md").read_text()
     assert "± (kWh, k = 2)" in text and "Above idle (kWh)" in text
     # Rows that cover something else are named below the table, and the job's part is called so.
     assert "Energy covers different parts between rows, which must not be compared" in text

@@ -21,16 +21,14 @@ from sv.report.fields import (
     take_whole,
 )
 from sv.report.records import (
-    Carbon,
-    Channel,
     Extraction,
     Results,
-    StageEnergy,
     System,
     find_score,
     system_order,
 )
 from sv.report.score_files import read_scores
+from sv.report.stage_energy import Carbon, Channel, Node, StageEnergy
 
 _SIDECAR = re.compile(r"(?P<stage>\d\d)_(?P<name>.+)\.json")
 _STATUS = ("complete", "failed", "interrupted")
@@ -185,6 +183,8 @@ def _read_sidecar(path: Path) -> StageEnergy:
         uncertainty_reason=take_text(record, "uncertainty_reason"),
         energy_above_idle_kwh=_take_signed(record, "energy_above_idle_kwh", path),
         above_idle_reason=take_text(record, "above_idle_reason"),
+        co2_all_g=take_number(record, "co2_all_g", path),
+        nodes=tuple(_build_node(item, path) for item in take_part(record, "nodes", list, path)),
     )
 
 
@@ -207,7 +207,15 @@ def _build_channel(record: Any, path: Path) -> Channel:
         source=str(source or ""),
         energy_j=take_number(record, "energy_j", path),
         in_total=bool(record.get("in_total")),
+        host=take_text(record, "host"),
     )
+
+
+def _build_node(record: Any, path: Path) -> Node:
+    if not isinstance(record, dict):
+        raise SvError(f"{path}: a node is not an object")
+    texts = {key: take_text(record, key) for key in ("host", "label", "status", "reason")}
+    return Node(**texts, energy_kwh=take_number(record, "energy_kwh", path))
 
 
 def _read_extraction(path: Path) -> Extraction:

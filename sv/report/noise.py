@@ -6,14 +6,16 @@ mean over lists are taken replicate by replicate.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
-from sv.report.records import P_TARGET, Results, Score, System, find_score
+from sv.report.records import P_TARGET, Score, System, find_score
 
 _PERCENTILES = (2.5, 97.5)  # 95 %, as stage 7
 _MAX_UNDEFINED = 0.01  # of the replicates, as stage 7
 MEASURES = ("eer_percent", "min_dcf")
+K = TypeVar("K")
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,11 @@ class Measured:
         return float(low), float(high)
 
 
-def find_measured(system: System, lists: tuple[str, ...], measure: str) -> Measured | None:
+def find_measured(
+    system: System, lists: tuple[str, ...], measure: str, precision: str = "fp32"
+) -> Measured | None:
     """Give a measure (of `MEASURES`) of a system, the mean over ``lists``; None if one lacks it."""
-    found = [_measured(find_score(system, name), measure) for name in lists]
+    found = [_measured(find_score(system, name, precision), measure) for name in lists]
     known = [item for item in found if item is not None]
     if not known or len(known) < len(found) or len({len(m.replicates) for m in known}) > 1:
         return None
@@ -85,14 +89,12 @@ def find_best(measured: Mapping[str, Measured]) -> str | None:
     return min(measured, key=lambda name: measured[name].value, default=None)
 
 
-def find_ties(results: Results, lists: tuple[str, ...], measure: str) -> set[str]:
-    """Give the systems that are not the best on ``lists``, but within noise of it."""
-    found = {s.name: find_measured(s, lists, measure) for s in results.systems}
-    measured = {name: item for name, item in found.items() if item is not None}
-    best = find_best(measured)
-    if best is None:
+def find_ties(measured: Mapping[K, Measured], best: K) -> set[K]:
+    """Give those that are not ``best``, but within noise of it; none without its replicates."""
+    if best not in measured:
         return set()
-    return {name for name, item in measured.items() if name != best and _tied(item, measured[best])}
+    found = measured.items()
+    return {key for key, item in found if key != best and _tied(item, measured[best])}
 
 
 def _tied(item: Measured, best: Measured) -> bool:

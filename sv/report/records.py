@@ -4,83 +4,19 @@ Frozen records and the few look-ups that the tables and figures share. A figure 
 is None, and whoever shows it says why; nothing here turns it into 0.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sv.errors import UsageError
 from sv.model_name import ModelName, parse_model_name
+from sv.report.stage_energy import StageEnergy
 
 P_TARGET = "0.01"  # minDCF of the tables: the study, section 5.1
 TRAIN_STAGE, EXTRACT_STAGE, RESULTS_STAGE = 5, 6, 8
 PRECISIONS = ("fp32", "fp16", "bf16")
 FAMILIES = {"depth": "Depth scaling", "stage": "Stage-distribution scaling"}
 FAMILIES |= {"width": "Width scaling", "other": "Other"}
-
-
-@dataclass(frozen=True)
-class Channel:
-    """One source of energy in a sidecar; ``kind`` says whether it was measured."""
-
-    id: str
-    boundary: str
-    kind: str
-    method: str
-    source: str
-    energy_j: float | None
-    in_total: bool
-    reason: str
-
-
-@dataclass(frozen=True)
-class Carbon:
-    """The grid factor behind a CO2 figure, and where it came from."""
-
-    provider: str
-    zone: str
-    year: str
-    vintage: str
-    scope: str
-    basis: str
-    g_per_kwh: float | None
-    source: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class StageEnergy:
-    """One sidecar. ``energy_kwh`` is of the run that made the result, ``_all_`` of all tried.
-
-    ``reason`` is why the energy is not known, or why it is not of the whole run.
-    ``energy_node_kwh`` is of the machine, of which ``energy_kwh`` is the job's part by the rule
-    ``attribution``. ``uncertainty_kwh`` is with k = 2.
-    """
-
-    path: Path
-    stage: int
-    name: str
-    model: str | None
-    status: str
-    exit_code: int | None
-    host: str
-    started_utc: str
-    duration_s: float | None
-    energy_kwh: float | None
-    energy_all_kwh: float | None
-    measured_fraction: float | None
-    co2_g: float | None
-    carbon: Carbon
-    pue_value: float | None
-    pue_source: str
-    channels: tuple[Channel, ...]
-    attempts: int
-    reason: str
-    energy_node_kwh: float | None = None
-    attribution: str = "exclusive"
-    uncertainty_kwh: float | None = None
-    uncertainty_reason: str = ""
-    energy_above_idle_kwh: float | None = None
-    above_idle_reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,7 +59,7 @@ class Score:
     """The metrics of one trial list, one backend, one precision.
 
     Intervals are (low, high), by target prior those of minDCF; an interval that is not known is
-    None, or absent from the dict.
+    None, or absent from the dict. ``backend_parameters`` are the backend's resolved settings.
     """
 
     path: Path
@@ -143,6 +79,7 @@ class Score:
     det: Det | None
     bootstrap: Bootstrap | None
     histogram: Histogram | None
+    backend_parameters: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ def _read_score(path: Path) -> Score:
         det=_read_det(det) if det.is_file() else None,
         bootstrap=_read_bootstrap(boot, record["eer_percent"]) if boot.is_file() else None,
         histogram=_read_histogram(histogram) if histogram.is_file() else None,
+        backend_parameters=take_part(record, "backend_parameters", dict, path),
     )
 
 

@@ -1,0 +1,157 @@
+"""Whether systems may stand in one table: trained, and scored, by the same settings.
+
+Compared between systems are
+- every key of the resolved training config, exp/<model>/config.toml (precision too), but for
+  `HOW_KEYS` and keys that others switch off (`_drop_idle`); micro_batch_size counts, because batch
+  normalisation takes its statistics from a micro-batch;
+- the front end in final.pt, and of model.json what the training set decides: speakers, features a
+  frame, crops trained;
+- of each trial list and backend the resolved settings of the backend, the numbers of trials, and
+  the digest of the list where stage 7 left one (.boot.json).
+
+A system without config.toml was not trained, and what a system lacks is compared with nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sv.errors import SvError
+from sv.files import read_toml
+from sv.report.front_end import read_front_end
+from sv.report.records import Results, System
+from sv.report.tables.cells import Note
+from sv.report.tables.evidence import list_some
+
+# Of config.toml: when something is saved or kept and how the same is computed, not what.
+HOW_KEYS = ("activation_checkpointing", "checkpoint_minutes", "keep_checkpoints")
+_OF_NETWORK = ("input_dim", "speakers", "crops_trained")
+_NOT_SET = "not set"
+_MAX_KEYS = 5
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A setting in which systems differ: each value with the systems that have it."""
+
+    key: str
+    values: dict[str, tuple[str, ...]]
+
+    def describe(self) -> str:
+        """Say it in words: ``num_epochs is 42 (a, b) and 2 (c)``."""
+        parts = [f"{value} ({list_some(list(names))})" for value, names in self.values.items()]
+        return f"{self.key} is {' and '.join(parts)}"
+
+
+def find_differences(results: Results) -> list[Difference]:
+    """List the settings in which the systems differ, those of training first.
+
+    Raises:
+        SvError: A config.toml or final.pt cannot be read.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    for settings in (_list_trainings(results.systems), _list_scorings(results.systems)):
+        for key, value, name in settings:
+            names = found.setdefault(key, {}).setdefault(value, [])
+            if name not in names:
+                names.append(name)
+    return [
+        Difference(key, {value: tuple(names) for value, names in values.items()})
+        for key, values in found.items()
+        if len(values) > 1
+    ]
+
+
+def refuse_mixed(differences: list[Difference]) -> None:
+    """Refuse to put systems of different settings into one table.
+
+    Raises:
+        SvError: There are differences.
+    """
+    if differences:
+        more = [difference.key for difference in differences[1:]]
+        listed = ", ".join(more[:_MAX_KEYS])
+        listed += f" and {len(more) - _MAX_KEYS} more" if len(more) > _MAX_KEYS else ""
+        others = f"; {listed} differ too" if len(more) > 1 else f"; {listed} differs too"
+        raise SvError(
+            f"systems of different settings would stand in one table: {differences[0].describe()}"
+            f"{others if more else ''}; run steps/make_results.sh with --models of alike ones, or "
+            "with --allow-mixed true"
+        )
+
+
+def mixing_notes(differences: list[Difference]) -> tuple[Note, ...]:
+    """Say below a table in which settings its systems differ."""
+    return tuple(
+        Note(f"Mixed, and so not comparable: {difference.describe()}.")
+        for difference in differences
+    )
+
+
+def _list_trainings(systems: tuple[System, ...]) -> Iterator[tuple[str, str, str]]:
+    """Give (key, value, system) of every setting of training."""
+    configs = {}
+    for system in systems:
+        path = system.directory / "config.toml"
+        if path.is_file():
+            configs[system.name] = _flatten(_drop_idle(read_toml(path)))
+    for key in sorted({key for config in configs.values() for key in config}):
+        for name, config in configs.items():
+            yield key, config.get(key, _NOT_SET), name
+    for system in systems:
+        path = system.directory / "final.pt"
+        front_end = read_front_end(path) if path.is_file() else None
+        for key, value in sorted((front_end or {}).items()):
+            yield f"front end {key}", _format(value), system.name
+        for key in _OF_NETWORK:
+            if system.network and system.network.get(key) is not None:
+                yield f"{key} of model.json", _format(system.network[key]), system.name
+
+
+def _drop_idle(config: dict[str, Any]) -> dict[str, Any]:
+    """Drop the keys that another key says are not used; see sv.train.config."""
+    idle = set(HOW_KEYS)
+    if config.get("final_weights") != "average":
+        idle.add("average_epochs")
+    kept = {key: value for key, value in config.items() if key not in idle}
+    tuning, margin = kept.get("fine_tuning"), kept.get("margin")
+    if isinstance(tuning, dict) and tuning.get("num_epochs") == 0:
+        kept["fine_tuning"] = {"num_epochs": 0}
+    if isinstance(margin, dict) and margin.get("head") != "sub_centre_aam":
+        kept["margin"] = {key: value for key, value in margin.items() if key != "sub_centres"}
+    return kept
+
+
+def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = _format(value)
+    return flat
+
+
+def _format(value: object) -> str:
+    """Give a value as text: 5 and 5.0 are the same setting."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, list):
+        return f"[{', '.join(map(_format, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _list_scorings(systems: tuple[System, ...]) -> Iterator[tuple[str, str, str]]:
+    """Give (key, value, system) of every setting of scoring, of all precisions alike."""
+    scores = [(s.name, score) for s in systems for score in s.scores if not score.untrained]
+    parameters: dict[tuple[str, str], dict[str, None]] = {}
+    for _, score in scores:
+        known = parameters.setdefault((score.trials_name, score.backend), {})
+        known |= dict.fromkeys(score.backend_parameters)
+    for name, score in scores:
+        of = f"of {score.trials_name} ({score.backend})"
+        for key in parameters[score.trials_name, score.backend]:
+            yield f"{key} {of}", _format(score.backend_parameters.get(key, _NOT_SET)), name
+        yield f"number of trials {of}", f"{score.targets} + {score.nontargets}", name
+        if score.bootstrap is not None:
+            yield f"digest of the list {of}", score.bootstrap.draws[0][:12], name

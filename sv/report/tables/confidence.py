@@ -1,0 +1,170 @@
+"""Table 4: how sure EER and minDCF are, and which systems the best one really beats."""
+
+from sv.report.noise import (
+    MEASURES,
+    Measured,
+    compute_p_value,
+    find_best,
+    find_measured,
+    subtract,
+)
+from sv.report.records import P_TARGET, Results, System, find_score
+from sv.report.tables.cells import UNKNOWN, Cell, Column, Note, Row, Table, text_cell, unknown_cell
+from sv.report.tables.provenance import absent_file
+
+_TITLES = {"eer_percent": "EER (%)", "min_dcf": "minDCF"}
+_DECIMALS = {"eer_percent": 2, "min_dcf": 3}
+_AVERAGE = "Average"
+_FEW_SPEAKERS = 25  # with fewer, intervals held the truth too rarely (sv.score.bootstrap)
+
+
+def build_confidence_table(results: Results) -> Table:
+    """Build Table 4: a row for each trial list (and their average) and system scored on it."""
+    columns = [Column("system", "System", numeric=False), Column("trial_list", "", csv_only=True)]
+    for key, title in _TITLES.items():
+        columns += [
+            Column(key, "", title),
+            Column(f"{key}_interval", "95 %", title),
+            Column(f"{key}_above_best", "above best", title, marked=True),
+            Column(f"{key}_above_best_interval", "above best, 95 %", title),
+            Column(f"{key}_p", "p", title),
+        ]
+        bounds = ("low", "high", "above_best_low", "above_best_high")
+        columns += [Column(f"{key}_{bound}", "", csv_only=True) for bound in bounds]
+    columns += [Column(key, "", csv_only=True) for key in ("speakers", "replicates", "seed")]
+    groups = {name: (name,) for name in results.scored}
+    if len(results.scored) > 1:
+        groups = {_AVERAGE: results.scored, **groups}
+    rows = []
+    for title, lists in groups.items():
+        best = {key: _find_best(results, lists, key) for key in MEASURES}
+        for system in results.systems:
+            if all(find_score(system, name) for name in lists):
+                rows.append(_build_row(system, title, lists, best))
+    caption = "How sure the measures are: 95 % intervals, and differences from the best system"
+    return Table("table4", caption, tuple(columns), tuple(rows), tuple(_notes(results)))
+
+
+def _find_best(results: Results, lists: tuple[str, ...], key: str) -> tuple[str, Measured] | None:
+    found = {s.name: find_measured(s, lists, key) for s in results.systems}
+    measured = {name: item for name, item in found.items() if item is not None}
+    name = find_best(measured)
+    return None if name is None else (name, measured[name])
+
+
+def _build_row(
+    system: System,
+    title: str,
+    lists: tuple[str, ...],
+    best: dict[str, tuple[str, Measured] | None],
+) -> Row:
+    cells = {"system": text_cell(system.name), "trial_list": text_cell(title)}
+    cells |= dict.fromkeys(("speakers", "replicates", "seed"), Cell(UNKNOWN, None))
+    for key in MEASURES:
+        measured = find_measured(system, lists, key)
+        if measured is None:
+            reason = _why_unknown(system, lists)
+            scores = [find_score(system, name) for name in lists]
+            known = [
+                score.eer_percent if key == "eer_percent" else score.min_dcf.get(P_TARGET)
+                for score in scores if score
+            ]  # fmt: skip
+            values = [value for value in known if value is not None]
+            cells |= _cells(key, sum(values) / len(values) if values else None, None, reason)
+            cells |= _cells(f"{key}_above_best", None, None, reason, key=key)
+            cells[f"{key}_p"] = unknown_cell(reason)
+            continue
+        few = f"the {measured.speakers} speakers are too few: replicates lack a kind of trials"
+        cells |= _cells(key, measured.value, measured.interval, few)
+        cells["speakers"] = Cell(f"{measured.speakers}", measured.speakers)
+        cells["replicates"] = Cell(f"{len(measured.replicates)}", len(measured.replicates))
+        cells["seed"] = Cell(f"{measured.draws[0][1]}", measured.draws[0][1])
+        cells |= _difference_cells(system.name, key, measured, best[key], few)
+    return Row(f"{system.name} {title}", cells, title)
+
+
+def _difference_cells(
+    name: str, key: str, measured: Measured, best: tuple[str, Measured] | None, few: str
+) -> dict[str, Cell]:
+    above = f"{key}_above_best"
+    assert best is not None  # this system at least
+    if best[0] == name:
+        cells = {f"{above}_{end}": Cell(UNKNOWN, None) for end in ("low", "high")}
+        cells |= {name: Cell("", "") for name in (f"{above}_interval", f"{key}_p")}
+        return {**cells, above: Cell("best", 0.0)}
+    difference = subtract(measured, best[1])
+    if difference is None:
+        reason = f"not the same trials, seed or number of replicates as {best[0]}"
+        return {**_cells(above, None, None, reason, key=key), f"{key}_p": unknown_cell(reason)}
+    cells = _cells(above, difference.value, difference.interval, few, key=key)
+    if difference.interval is None:
+        return {**cells, f"{key}_p": unknown_cell(few)}
+    p_value = compute_p_value(difference)
+    low, high = difference.interval
+    mark = ("within_noise",) if low <= 0 <= high else ()
+    cells[above] = Cell(cells[above].text, difference.value, mark)
+    return {**cells, f"{key}_p": Cell(f"{p_value:.3f}", p_value)}
+
+
+def _cells(
+    name: str,
+    value: float | None,
+    interval: tuple[float, float] | None,
+    reason: str,
+    *,
+    key: str = "",
+) -> dict[str, Cell]:
+    """Give a value, its interval as text, and its bounds for the CSV file."""
+    digits = _DECIMALS[key or name]
+    cells = {name: unknown_cell(reason) if value is None else Cell(f"{value:.{digits}f}", value)}
+    if interval is None:
+        bounds = {f"{name}_{end}": Cell(UNKNOWN, None) for end in ("low", "high")}
+        return {**cells, **bounds, f"{name}_interval": unknown_cell(reason)}
+    for end, bound in zip(("low", "high"), interval, strict=True):
+        cells[f"{name}_{end}"] = Cell(f"{bound:.{digits}f}", bound)
+    texts = [cells[f"{name}_{end}"].text for end in ("low", "high")]
+    cells[f"{name}_interval"] = text_cell(" to ".join(texts))
+    return cells
+
+
+def _why_unknown(system: System, lists: tuple[str, ...]) -> str:
+    for name in lists:
+        score = find_score(system, name)
+        if score and score.bootstrap is None:
+            file = f"scores/{score.path.stem}.boot.json"
+            if (system.directory / file).is_file():
+                return f"{file} is of other scores: score again"
+            return absent_file(system, file)
+    return "the lists differ in the number of replicates"
+
+
+def _notes(results: Results) -> list[Note]:
+    found = [
+        score.bootstrap
+        for system in results.systems
+        for name in results.scored
+        if (score := find_score(system, name)) and score.bootstrap
+    ]
+    if not found:
+        return []
+    counts = sorted({len(boot.eer_percent) for boot in found})
+    speakers = sorted({boot.speakers for boot in found})
+    few = Note(f"{speakers[0]} speakers are few: the true intervals are wider.")
+    return [
+        Note(
+            f"Intervals: percentiles of {_range(counts)} bootstrap replicates that resample the "
+            f"speakers ({_range(speakers)} in a list), both sides of a trial at once."
+        ),
+        Note(
+            "Differences are paired: each replicate draws the same speakers for every system. "
+            "p: twice the share of replicates on the rarer side of 0, not corrected for "
+            "choosing the best of several systems."
+        ),
+        Note("the interval of the difference from the best contains 0", "within_noise"),
+        *([few] if speakers[0] < _FEW_SPEAKERS else []),
+        Note("Nothing here says how much another training of the same network would differ."),
+    ]
+
+
+def _range(counts: list[int]) -> str:
+    return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"

@@ -1,0 +1,324 @@
+"""Advice: what is said where the data carry it, and that nothing is said where they do not."""
+
+import json
+
+import numpy as np
+import pytest
+from report_tree import (
+    ESTIMATED,
+    GPU,
+    MEASURED,
+    write,
+    write_extraction,
+    write_model,
+    write_scores,
+    write_sidecar,
+)
+from study_exp import build_study
+
+from sv.report.advice.advice import build_advice, format_advice
+from sv.report.collect import collect_results
+
+COUNT = 1000
+RAMP = np.linspace(-1, 1, COUNT)  # replicates whose percentiles are known: +-0.95 at 95 %
+# Name: kWh, EER. All four on the front, 34 the knee.
+FOUR = {
+    "resnet18_d": (10.0, 5.0), "resnet34_d": (20.0, 3.0), "resnet50_d": (60.0, 2.6),
+    "resnet101_d": (200.0, 2.4),
+}  # fmt: skip
+
+
+def add_scores(exp, name, eer, noise, *, trials="list", speakers=40, seed=0, precision="fp32"):
+    """Write an EER whose replicates are ``eer + noise``."""
+    suffix = "" if precision == "fp32" else f"_{precision}"
+    write_scores(
+        exp, name, trials, "set", eer, det=False, suffix=suffix, precision=precision,
+    )  # fmt: skip
+    replicates = (eer + np.broadcast_to(noise, COUNT)).tolist()
+    record = {
+        "trials_digest": trials, "speakers": speakers, "seed": seed, "replicates": COUNT,
+        "of_eer_percent": eer, "eer_percent": replicates, "min_dcf": {}, "det": {},
+    }  # fmt: skip
+    write(exp / name / "scores" / f"{trials}_cosine{suffix}.boot.json", record)
+
+
+def add_system(exp, name, kwh, eer, noise=0.0, *, speakers=40, seed=0, **sidecar):
+    write_model(exp, name, 1_000_000)
+    write_sidecar(exp / name / "energy" / "05_train.json", kwh, MEASURED, GPU, **sidecar)
+    add_scores(exp, name, eer, noise, speakers=speakers, seed=seed)
+
+
+def build(root, systems=FOUR, noise=(), **more):
+    """Write a tree; ``noise`` has the replicates of some systems about their EER."""
+    data, exp = root / "data", root / "exp"
+    write(data / "test_trials", "list set\n")
+    for name, (kwh, eer) in systems.items():
+        add_system(exp, name, kwh, eer, dict(noise).get(name, 0.0), **more)
+    return data, exp
+
+
+def advise(tree):
+    return build_advice(collect_results(*tree))
+
+
+def edit(path, **changes):
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, **changes}))
+
+
+def one(lines, *words):
+    """Give the one line that has all the words."""
+    found = [line for line in lines if all(word in line for word in words)]
+    assert len(found) == 1, (words, lines)
+    return found[0]
+
+
+def test_advice_of_the_whole_study(tmp_path):
+    advice = advise(build_study(tmp_path))
+    assert advice.front == (
+        "resnet50_w0.25", "resnet50_w0.5", "resnet50_d_2282", "resnet50_d_2822",
+        "resnet50_d_2662", "resnet101_d", "resnet200_d", "resnet419_d",
+    )  # fmt: skip
+    assert advice.knee == "resnet50_d_2822"
+    shares = dict(advice.on_front)
+    assert len(shares) == 15
+    assert all(0 <= share <= 1 for share in shares.values())
+    assert shares["resnet50_w0.25"] == 1  # the least energy of all
+    assert all(price.dearer in advice.front for price in advice.prices)
+    text = format_advice(advice)
+    assert text.startswith("# Advice from these results\n\n- 15 systems are weighed")
+    assert "\n\n## No advice\n\n- " in text
+    assert text.count("\n- ") == len(advice.lines) + len(advice.withheld)
+    one(advice.withheld, "fp16 for commonbench", "no replicates of the EER in both precisions")
+
+
+def test_front_knee_and_prices(tmp_path):
+    advice = advise(build(tmp_path, noise={"resnet50_d": 0.1 * RAMP}))
+    assert (advice.front, advice.knee) == (tuple(FOUR), "resnet34_d")
+    first, second = advice.prices  # from the knee upwards
+    assert (first.cheaper, first.dearer) == ("resnet34_d", "resnet50_d")
+    assert (first.more_kwh, first.gain) == (pytest.approx(40), pytest.approx(0.4))
+    assert first.gain_interval == pytest.approx((0.4 - 0.095, 0.4 + 0.095))
+    assert first.kwh_per_tenth == pytest.approx(0.1 * 40 / 0.4)
+    assert first.interval == pytest.approx((0.1 * 40 / 0.495, 0.1 * 40 / 0.305))
+    assert (second.cheaper, second.dearer) == ("resnet50_d", "resnet101_d")
+    line = one(advice.lines, "From resnet34_d to resnet50_d")
+    assert "0.1 points cost 10.00 kWh (95 %: 8.081 to 13.11)" in line
+
+
+def test_a_gain_within_noise_has_no_price_and_small_steps_add_up(tmp_path):
+    # 34 to 50: 0.4 +- 0.57; 34 to 101: 0.6 without noise.
+    advice = advise(build(tmp_path, noise={"resnet50_d": 0.6 * RAMP}))
+    first, second = advice.prices
+    assert (first.kwh_per_tenth, first.interval) == (None, None)
+    assert first.reason == "the gain is within noise"
+    assert (second.cheaper, second.dearer) == ("resnet34_d", "resnet101_d")
+    assert second.kwh_per_tenth == pytest.approx(0.1 * 180 / 0.6)
+    assert "there is no price" in one(advice.lines, "From resnet34_d to resnet50_d")
+
+
+def test_uncertain_energies_widen_the_price(tmp_path):
+    data, exp = build(tmp_path)
+    sharp = advise((data, exp)).prices[0]
+    assert sharp.interval == pytest.approx((sharp.kwh_per_tenth, sharp.kwh_per_tenth))
+    for name, (kwh, _) in FOUR.items():
+        edit(exp / name / "energy" / "05_train.json", uncertainty_kwh=0.1 * kwh)
+    advice = advise((data, exp))
+    low, high = advice.prices[0].interval
+    # 40 kWh +- hypot(2, 6) at k = 2, for a gain of 0.4.
+    assert low == pytest.approx(0.1 * (40 - 6.3 * 0.98) / 0.4, rel=0.05)
+    assert high == pytest.approx(0.1 * (40 + 6.3 * 0.98) / 0.4, rel=0.05)
+    assert "their uncertainties are in all shares and prices" in advice.lines[0]
+    edit(exp / "resnet50_d" / "energy" / "05_train.json", uncertainty_kwh=60.0)
+    advice = advise((data, exp))
+    assert advice.prices[0].kwh_per_tenth is None
+    assert "do not differ beyond their uncertainties" in advice.prices[0].reason
+
+
+def test_share_of_the_replicates_on_the_front(tmp_path):
+    # Dearer than 34 and as good on average: better in half of the replicates.
+    systems = {**FOUR, "resnet34_w0.5": (25.0, 3.0005)}
+    advice = advise(build(tmp_path, systems, noise={"resnet34_w0.5": 0.5 * RAMP}))
+    assert "resnet34_w0.5" not in advice.front
+    assert dict(advice.on_front)["resnet34_w0.5"] == pytest.approx(0.5, abs=0.01)
+    # 50 is beaten by it where it goes below 2.6: in a tenth.
+    assert dict(advice.on_front)["resnet50_d"] == pytest.approx(0.9, abs=0.01)
+    front = one(advice.lines, "On the Pareto front")
+    assert "Off the front, but on it in some replicates: resnet34_w0.5 (50 %)" in front
+
+
+def test_the_least_energy_within_noise_of_the_best(tmp_path):
+    advice = advise(build(tmp_path, noise={"resnet50_d": 0.3 * RAMP}))
+    line = one(advice.lines, "The lowest EER has resnet101_d")
+    assert "within noise of it: resnet50_d; the least energy" in line
+    assert "resnet50_d (60.00 kWh, 2.60 %), 0.30 times" in line
+    line = one(advise(build(tmp_path / "sharp")).lines, "The lowest EER")
+    assert "no system of less energy is within noise" in line
+
+
+def test_more_energy_is_never_preferred(tmp_path):
+    systems = {"resnet18_d": (10.0, 5.0), "resnet34_d": (20.0, 2.39), "resnet101_d": (200.0, 2.4)}
+    advice = advise(build(tmp_path, systems, noise={"resnet101_d": 0.3 * RAMP}))
+    line = one(advice.lines, "The lowest EER has resnet34_d")
+    assert "no system of less energy is within noise of it" in line
+
+
+def test_no_knee_is_said_and_prices_start_at_the_least_energy(tmp_path):
+    straight = {"resnet18_d": (10.0, 5.0), "resnet34_d": (100.0, 4.0), "resnet50_d": (1000.0, 3.0)}
+    advice = advise(build(tmp_path, straight))
+    assert advice.knee is None
+    one(advice.withheld, "No advice on a knee", "log10(kWh)")
+    assert [price.cheaper for price in advice.prices] == ["resnet18_d", "resnet34_d"]
+
+
+# What cannot carry advice
+
+
+def assert_nothing_on_training(advice):
+    assert (advice.front, advice.knee, advice.prices) == ((), None, ())
+    assert not [line for line in advice.lines if "front" in line or "EER" in line]
+
+
+def test_two_systems_are_too_few(tmp_path):
+    systems = {name: FOUR[name] for name in ("resnet18_d", "resnet34_d")}
+    advice = advise(build(tmp_path, systems))
+    assert_nothing_on_training(advice)
+    one(advice.withheld, "2 of 2 systems have an EER with replicates", "3 are needed")
+    assert "- No advice on training" in format_advice(advice)
+
+
+def test_few_speakers(tmp_path):
+    assert_nothing_on_training(few := advise(build(tmp_path, speakers=24)))
+    one(few.withheld, "24 speakers in a test list are too few")
+    assert advise(build(tmp_path / "enough", speakers=25)).knee
+
+
+def test_energies_of_different_parts(tmp_path):
+    data, exp = build(tmp_path)
+    write_sidecar(exp / "resnet50_d" / "energy" / "05_train.json", 60.0, MEASURED)
+    advice = advise((data, exp))
+    assert_nothing_on_training(advice)
+    line = one(advice.withheld, "cover different parts of the machines")
+    assert "cpu_package + gpu_board" in line
+
+
+def test_a_mix_of_measured_and_estimated(tmp_path):
+    data, exp = build(tmp_path)
+    path = exp / "resnet50_d" / "energy" / "05_train.json"
+    write_sidecar(path, 60.0, ESTIMATED, GPU, fraction=0.5)
+    advice = advise((data, exp))
+    assert_nothing_on_training(advice)
+    one(advice.withheld, "measured in some runs and estimated in others")
+
+
+def test_estimates_alike_are_weighed_and_called_so(tmp_path):
+    data, exp = build(tmp_path)
+    for name, (kwh, _) in FOUR.items():
+        path = exp / name / "energy" / "05_train.json"
+        write_sidecar(path, kwh, ESTIMATED, fraction=0.0)
+    advice = advise((data, exp))
+    assert advice.knee == "resnet34_d"
+    assert "energy that of training, estimated" in advice.lines[0]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda d: edit(d / "energy" / "05_train.json", status="interrupted"), "is interrupted"),
+        (lambda d: edit(d / "energy" / "05_train.json", energy_kwh=None), "no energy in 05_train"),
+        (lambda d: edit(d / "energy" / "05_train.json", reason="a gap"), "(a gap)"),
+        (lambda d: (d / "energy" / "05_train.json").unlink(), "no energy of its training"),
+        (lambda d: (d / "scores" / "list_cosine.boot.json").unlink(), "no replicates"),
+        (lambda d: (d / "scores" / "list_cosine.json").unlink(), "not scored on list"),
+        (lambda d: edit(d / "scores" / "list_cosine.boot.json", seed=7), "not the same trials"),
+    ],
+)
+def test_a_system_that_cannot_be_weighed_is_named_and_the_rest_weighed(tmp_path, spoil, reason):
+    data, exp = build(tmp_path)
+    spoil(exp / "resnet101_d")
+    advice = advise((data, exp))
+    assert advice.front == ("resnet18_d", "resnet34_d", "resnet50_d")
+    assert reason in one(advice.withheld, "resnet101_d is not weighed")
+    assert "3 systems are weighed" in advice.lines[0]
+
+
+# Structure
+
+
+def test_groups_are_compared_where_there_are_two(tmp_path):
+    systems = {
+        **FOUR,
+        "resnet50_w2": (150.0, 2.7), "resnet50_w0.5": (30.0, 3.1), "resnet34_w0.5": (15.0, 4.0),
+        "resnet50_d_8222": (70.0, 2.8), "resnet50_d_2822": (50.0, 2.5),
+    }  # fmt: skip
+    advice = advise(build(tmp_path, systems, noise={"resnet50_d": 0.3 * RAMP}))
+    depth = one(advice.lines, "By depth")
+    assert "resnet18_d to resnet34_d: EER -2.00 points, beyond noise, for 2.00 times" in depth
+    assert "resnet50_d to resnet101_d: EER -0.20 points, within noise, for 3.33 times" in depth
+    width = one(advice.lines, "By width")  # of one depth, with its full width between
+    assert "resnet50_w0.5 to resnet50_d:" in width
+    assert "resnet50_d to resnet50_w2: EER +0.10 points, within noise" in width
+    assert "resnet34" not in width
+    stage = one(advice.lines, "By stage distribution")
+    assert "resnet50_d_2822 has the lowest EER (2.50 %), resnet50_d within noise" in stage
+    assert "beyond noise worse: resnet50_d_8222" in stage
+
+
+def test_groups_of_one_are_withheld(tmp_path):
+    advice = advise(build(tmp_path, {**FOUR, "resnet50_w2": (150.0, 2.7)}))
+    one(advice.withheld, "No advice on width: 1 system that")
+    one(advice.withheld, "No advice on stage distribution: 0 systems")
+    one(advice.lines, "By depth")
+
+
+# Precision
+
+
+def add_extractions(exp, name, *, kwh=(10.0, 7.0), change=0.0, noise=0.0, **sidecar):
+    for precision, energy, shift in zip(("fp32", "fp16"), kwh, (0, change), strict=True):
+        suffix = "" if precision == "fp32" else f"_{precision}"
+        path = exp / name / "energy" / f"06_extract_set{suffix}.json"
+        write_sidecar(path, energy, MEASURED, **sidecar)
+        write_extraction(exp, name, "set", precision)
+        if precision != "fp32":
+            add_scores(exp, name, FOUR[name][1] + shift, noise, precision=precision)
+
+
+def test_a_lower_precision_that_saves_energy(tmp_path):
+    data, exp = build(tmp_path)
+    add_extractions(exp, "resnet18_d", noise=0.01 * RAMP, change=0.002)
+    add_extractions(exp, "resnet34_d", kwh=(10.0, 6.0), noise=0.01 * RAMP)
+    line = one(advise((data, exp)).lines, "fp16 for set, against fp32")
+    assert "30 to 40 % less energy (2 systems, one run each)" in line
+    assert "EER +0.000 to +0.002 points, within noise for all: it is to be preferred" in line
+
+
+def test_a_lower_precision_that_costs_accuracy_or_saves_nothing_sure(tmp_path):
+    data, exp = build(tmp_path)
+    add_extractions(exp, "resnet18_d", change=0.05, noise=0.01 * RAMP, uncertainty_kwh=0.5)
+    add_extractions(exp, "resnet34_d", kwh=(10.0, 9.9), uncertainty_kwh=0.5)
+    add_extractions(exp, "resnet50_d", uncertainty_kwh=0.5)
+    line = one(advise((data, exp)).lines, "fp16 for set, against fp32")
+    # 0.99 hypot(0.05, 0.5 / 9.9) = 7 % of the energy in fp32.
+    assert "(3 systems, one run each, uncertainty of the share up to 7 %)" in line
+    assert "beyond noise for resnet18_d +0.050 (+0.040 to +0.059)" in line  # 0.05 +- 0.0095
+    assert "no saving beyond its uncertainty for resnet34_d" in line
+    assert line.endswith("; to be preferred for resnet50_d.")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda d: (d / "scores" / "list_cosine_fp16.boot.json").unlink(), "no replicates"),
+        (lambda d: (d / "scores" / "list_cosine_fp16.json").unlink(), "no list is scored in both"),
+        (lambda d: edit(d / "energy" / "06_extract_set_fp16.json", status="failed"), "is failed"),
+        (lambda d: edit(d / "scores" / "list_cosine_fp16.boot.json", seed=3), "not the same"),
+    ],
+)
+def test_no_advice_on_precision_without_the_data(tmp_path, spoil, reason):
+    data, exp = build(tmp_path)
+    add_extractions(exp, "resnet18_d")
+    spoil(exp / "resnet18_d")
+    advice = advise((data, exp))
+    assert not [line for line in advice.lines if "fp16" in line]
+    assert reason in one(advice.withheld, "No advice on fp16 for set", "resnet18_d")

@@ -1,0 +1,160 @@
+"""Systems of different settings are refused, or named: by the real program, on real configs."""
+
+import ast
+import json
+import pickle
+import shutil
+import zipfile
+
+import pytest
+from conftest import ROOT
+from report_tree import write
+from study_exp import build_study
+
+from sv.errors import SvError
+from sv.report.collect import collect_results
+from sv.report.front_end import read_front_end
+from sv.report.mixing import HOW_KEYS, find_differences
+
+A, B, C = SYSTEMS = ("resnet200_d", "resnet50_d", "resnet18_d")
+CONFIG = """
+num_epochs = {epochs}
+precision = "{precision}"
+checkpoint_minutes = {minutes}
+final_weights = "last"
+average_epochs = {minutes}
+[margin]
+scale = 30.0
+head = "aam"
+sub_centres = {minutes}
+[fine_tuning]
+num_epochs = 0
+crop_frames = {minutes}
+"""
+
+
+def write_config(exp, name, *, epochs=42, precision="fp32", minutes=15):
+    text = CONFIG.format(epochs=epochs, precision=precision, minutes=minutes)
+    write(exp / name / "config.toml", text)
+
+
+def write_front_end(exp, name, **features):
+    """Write what torch.save writes, but for the weights."""
+    with zipfile.ZipFile(exp / name / "final.pt", "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({"model": name, "features": features}))
+
+
+@pytest.fixture
+def study(tmp_path):
+    data, exp = build_study(tmp_path, SYSTEMS, statistics=False)
+    for name in SYSTEMS:
+        write_config(exp, name)
+    return data, exp
+
+
+def differences(data, exp):
+    return {found.key: found.values for found in find_differences(collect_results(data, exp))}
+
+
+def test_alike_systems_are_not_refused(study):
+    data, exp = study
+    # How something is computed or kept; what another key switches off; 42 and 42.0.
+    write_config(exp, B, epochs="42.0", minutes=3)
+    (exp / C / "config.toml").unlink()  # not trained
+    write_front_end(exp, A, num_mel_bins=80)
+    assert differences(data, exp) == {}
+
+
+def test_the_program_refuses_or_names_what_differs(study, run_cli):
+    data, exp = study
+    write_config(exp, C, epochs=2, precision="bf16")
+    done = run_cli("steps/make_results.sh", data, exp, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "sv.bin.make_results: systems of different settings would stand in one table: num_epochs "
+        "is 42 (resnet200_d, resnet50_d) and 2 (resnet18_d); precision differs too; run "
+        "steps/make_results.sh with --models of alike ones, or with --allow-mixed true"
+    )
+    assert not list((exp / "results").glob("table*"))
+    assert find_differences(collect_results(data, exp, [A, B])) == []
+    run_cli("steps/make_results.sh", "--allow-mixed", "true", data, exp)
+    for name in ("table1", "table2", "table3", "table4"):
+        text = (exp / "results" / f"{name}.md").read_text()
+        for key, low, high in (("num_epochs", "42", "2"), ("precision", "fp32", "bf16")):
+            note = f"{key} is {low} (resnet200_d, resnet50_d) and {high} (resnet18_d)."
+            assert f"- Mixed, and so not comparable: {note}" in text
+    advice = (exp / "results" / "advice.md").read_text()
+    assert "No advice on systems of different settings: num_epochs is 42" in advice
+
+
+def test_every_kind_of_setting_is_compared(study):
+    data, exp = study
+    write_front_end(exp, A, num_mel_bins=80)
+    write_front_end(exp, B, num_mel_bins=40)
+    model = exp / C / "model.json"
+    write(model, {**json.loads(model.read_text()), "speakers": 100})
+    write(
+        exp / A / "model.json", {**json.loads((exp / A / "model.json").read_text()), "speakers": 99}
+    )
+    path = exp / B / "scores" / "vox1_o_cosine.json"
+    write(path, {**json.loads(path.read_text()), "backend_parameters": {"top_n": 300}})
+    path = exp / C / "scores" / "cnceleb_cosine.json"
+    write(path, {**json.loads(path.read_text()), "targets": 999, "trials": 2999})
+    boot = {"seed": 0, "speakers": 9, "replicates": 1, "eer_percent": [None], "min_dcf": {}}
+    for name, digest in ((A, "a" * 64), (B, "b" * 64)):
+        path = exp / name / "scores" / "vox1_h_cosine"
+        eer_percent = json.loads(path.with_suffix(".json").read_text())["eer_percent"]
+        record = {**boot, "trials_digest": digest, "of_eer_percent": eer_percent}
+        write(path.with_suffix(".boot.json"), record)
+    assert differences(data, exp) == {
+        "front end num_mel_bins": {"80": (A,), "40": (B,)},
+        "speakers of model.json": {"99": (A,), "100": (C,)},
+        "top_n of vox1_o (cosine)": {"not set": (A, C), "300": (B,)},
+        "number of trials of cnceleb (cosine)": {"1000 + 2000": (A, B), "999 + 2000": (C,)},
+        "digest of the list of vox1_h (cosine)": {"a" * 12: (A,), "b" * 12: (B,)},
+    }
+
+
+def test_a_real_training_is_read_without_torch(tiny, tmp_path):
+    final = tiny.exp / tiny.model / "final.pt"
+    features = json.loads((tiny.data / "egs" / "egs.json").read_text())["features"]
+    assert read_front_end(final) == features
+    exp = tmp_path / "exp"
+    other = tiny.model.replace("0625", "125")
+    for name in (tiny.model, other):
+        shutil.copytree(tiny.exp / tiny.model, exp / name)
+    assert differences(tiny.data, exp) == {}
+    config = exp / other / "config.toml"
+    config.write_text(config.read_text().replace("peak_lr = 0.05", "peak_lr = 0.1"))
+    assert differences(tiny.data, exp) == {
+        "optimizer.peak_lr": {"0.05": (tiny.model,), "0.1": (other,)}
+    }
+    with zipfile.ZipFile(tmp_path / "torn.pt", "w") as archive:
+        archive.writestr("archive/data.pkl", b"}u.")
+    for broken in (final.read_bytes()[:1000], (tmp_path / "torn.pt").read_bytes(), b""):
+        (exp / other / "final.pt").write_bytes(broken)
+        with pytest.raises(SvError, match=r"final\.pt: cannot be read \(.+\): train again"):
+            differences(tiny.data, exp)
+
+
+def test_nothing_that_a_pickle_names_is_run(tmp_path):
+    class Harmful:
+        def __reduce__(self):
+            return (exec, (f"open({str(tmp_path / 'harm')!r}, 'w')",))
+
+    with zipfile.ZipFile(tmp_path / "final.pt", "w") as archive:
+        state = {"features": {"num_mel_bins": 80}, "net": Harmful()}
+        archive.writestr("archive/data.pkl", pickle.dumps(state))
+    assert read_front_end(tmp_path / "final.pt") == {"num_mel_bins": 80}
+    assert not (tmp_path / "harm").exists()
+
+
+def test_the_keys_that_do_not_count_are_those_of_the_training():
+    """A resumed training may change them; so may a system of the same table."""
+    tree = ast.parse((ROOT / "sv/train/config.py").read_text())
+    values = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "NOT_COMPARED"
+    ]
+    assert set(values[0]) == set(HOW_KEYS)

@@ -1,0 +1,240 @@
+"""Tables 1 to 4 on the tree of report_tree.py, and their four formats."""
+
+import csv
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from report_tree import build_tree, read_csv, read_markdown, write, write_all_tables
+
+from sv.report.tables.cells import MARKS
+
+TEX_SIGNS = {r"$^\dagger$": "†", r"$^\ddagger$": "‡", r"$^\S$": "§", r"$^\P$": "¶"}
+TEX_SIGNS |= {r"$^\approx$": "≈", r"\_": "_", "$-$": "-"}
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """The folder of the tables, for all tests that only read."""
+    return write_all_tables(*build_tree(tmp_path_factory.mktemp("tables")))
+
+
+def test_training_table(tables):
+    text = (tables / "table1.md").read_text()
+    rows = {row["System"]: row for row in read_markdown(tables / "table1.md")}
+    # The study's order: depth (deep first), stage variants, width variants.
+    assert list(rows) == ["resnet50_d", "resnet34_d", "resnet50_d_2822", "resnet18_w0.125"]
+    best = rows["resnet50_d"]
+    assert (best["Params (M) net"], best["Params (M) with head"]) == ("15", "17")
+    assert (best["Average EER (%)"], best["Energy (kWh)"], best["CO2 (kg)"]) == (
+        "**0.94**",
+        "51.69",
+        "2.284",
+    )
+    assert (best["vox1_e EER (%)"], best["vox1_e minDCF"]) == ("**1.00**", "**0.083**")
+    assert rows["resnet18_w0.125"]["Energy (kWh)"] == "0.00123†§"
+    assert rows["resnet50_d_2822"]["Energy (kWh)"] == "52.06‡"
+    # Not scored on a list that others have: no average. Nobody has cnceleb: it spoils no average.
+    assert rows["resnet50_d_2822"]["Average EER (%)"] == "-"
+    assert best["cnceleb EER (%)"] == "-"
+    assert rows["resnet34_d"]["Energy (kWh)"] == "-"
+    for line in (
+        "- † estimated from CPU time x power, 6.25 W a core (cpu_package), not measured",
+        "- ‡ partly estimated from CPU time x power, 6.25 W a core (cpu_package), 25.0 %, "
+        "the rest measured",
+        "- § incomplete: the stage is interrupted",
+        "- untrained network: resnet18_w0.125 EER 47.1 % (vox1_o)",
+        "- Averages are over vox1_o, vox1_e.",
+        "- No system has been scored on cnceleb.",
+        "- PUE: 1 (none: the machines alone), in CO2 and not in energy.",
+        "- Average EER (%), Average minDCF: not scored on vox1_e (fp32): resnet50_d_2822",
+        "- vox1_e EER (%), vox1_e minDCF: no scores/vox1_e_cosine.json: "
+        "resnet34_d, resnet50_d_2822",
+        "- Energy (kWh), CO2 (kg): 05_train.json has no energy (no channel has an energy): "
+        "resnet34_d",
+        "- Params (M) net, Params (M) with head: no model.json: resnet34_d",
+    ):
+        assert line in text.splitlines(), f"{line}\n{text}"
+    assert "CO2 factors differ between rows, which must not be compared: 44.18 g/kWh" in text
+    assert "owid, zone FRA, 2024, vintage 2025-07, lifecycle scope, production" in text
+    assert "Energy covers different parts between rows, which must not be compared: " in text
+
+
+def test_inference_table(tables):
+    shown = read_markdown(tables / "table2.md")
+    keys = [(r["system"], r["test_set"], r["precision"]) for r in read_csv(tables / "table2.csv")]
+    names = ["resnet50_d", "resnet34_d", "resnet50_d_2822", "resnet18_w0.125"]
+    # One system was extracted in fp16: the others have a row that says why they were not.
+    sections = [("voxceleb1", "fp32"), ("voxceleb1", "fp16"), ("cnceleb", "fp32")]
+    assert keys == [(name, *section) for section in sections for name in names]
+    assert [row["System"] for row in shown] == names * 3
+    first, _, _, estimated, half = shown[:5]
+    assert (first["EER (%)"], first["Wall time"]) == ("**0.940**", "01:23:20")
+    assert first["J per utterance"] == "2799"  # 3.11 kWh / 4000
+    assert first["Real-time factor"] == "1.250"  # 5000 s / 4000 s
+    assert (estimated["J per utterance"], estimated["Precision"]) == ("4.995†", "FP32")
+    assert (half["Energy (kWh)"], half["Precision"]) == ("2.300", "FP16")
+    assert half["EER (%)"] == "-"  # fp16 was scored on one of two lists
+    text = (tables / "table2.md").read_text()
+    assert text.index("**voxceleb1**") < text.index("**cnceleb**")
+    assert "06_extract_voxceleb1.journal.jsonl has no sidecar yet" in text
+    assert "no energy/06_extract_voxceleb1_fp16.json: resnet34_d voxceleb1 fp16" in text
+    assert "EER and minDCF of voxceleb1: means of vox1_o, vox1_e." in text
+    assert "- Real-time factor: that wall time / duration of the speech" in text
+    assert "untrained" not in text
+
+
+def test_stage_table_and_its_totals(tables):
+    rows = read_csv(tables / "table3.csv")
+    assert (rows[0]["name"], rows[0]["system"], rows[0]["energy_all_kwh"]) == (
+        "fbank", "shared", "1.0",
+    )  # fmt: skip
+    by_key = {(row["system"], row["name"]): row for row in rows}
+    mixed = by_key["resnet50_d_2822", "train"]
+    assert (mixed["measured_percent"], mixed["estimated_percent"]) == ("75.0", "25.0")
+    assert by_key["resnet34_d", "train"]["status"] == "failed"
+    total = by_key["resnet50_d", "total"]
+    assert float(total["energy_kwh"]) == pytest.approx(51.69 + 3.11 + 2.3)
+    assert float(total["energy_all_kwh"]) == pytest.approx(2 * (51.69 + 3.11 + 2.3))
+    assert float(total["co2_all_kg"]) == pytest.approx(2 * 57.1 * 0.044179)
+    assert (total["attempts"], float(total["duration_s"])) == ("3", 15000.0)
+    # A single stage is its own total; one that did not complete is said to be in the sum.
+    assert ("shared", "total") not in by_key and ("resnet50_d_2822", "total") not in by_key
+    part = by_key["resnet18_w0.125", "total"]
+    assert part["energy_kwh_marks"] == "estimated incomplete"
+    # What covers different parts is summed apart, and what is not known is named.
+    whole = {name: row for (system, name), row in by_key.items() if system == "all"}
+    assert set(whole) == {"total of cpu_package", "total of cpu_package + gpu_board"}
+    cpu, both = whole.values()
+    assert float(cpu["energy_kwh"]) == pytest.approx(0.5 + 0.0012345 + 0.000111 + 0.0001)
+    assert float(both["energy_kwh"]) == pytest.approx(57.1 + 52.06)
+    assert float(both["estimated_percent"]) == pytest.approx(25 * 52.06 / (57.1 + 52.06))
+    assert both["energy_kwh_marks"] == "partly_estimated incomplete"
+    assert (cpu["boundary"], both["boundary"]) == ("cpu_package", "cpu_package gpu_board")
+    text = (tables / "table3.md").read_text()
+    assert "without 05_train resnet34_d, whose energy is not known" in text
+    order = ["Shared stages", "resnet50_d", "resnet18_w0.125", "Results", "Everything"]
+    places = [text.index(f"**{section}**") for section in order]
+    assert places == sorted(places)
+    assert "journals without a sidecar" in text
+    assert "resnet34_d/energy/06_extract_voxceleb1.journal.jsonl" in text
+
+
+def test_confidence_table(tables):
+    text = (tables / "table4.md").read_text()
+    assert text.index("**Average**") < text.index("**vox1_o**") < text.index("**vox1_e**")
+    table = read_csv(tables / "table4.csv")
+    rows = {(row["trial_list"], row["system"]): row for row in table}
+    lists = {"Average": 2, "vox1_o": 3, "vox1_e": 2}
+    assert {key: sum(name == key for name, _ in rows) for key in lists} == lists
+    tied, best = rows["vox1_o", "resnet50_d"], rows["vox1_o", "resnet50_d_2822"]
+    assert (best["eer_percent"], best["eer_percent_above_best"]) == ("0.83", "0.0")
+    # Both are uncertain by far more than they differ; their own noise decides.
+    assert float(best["eer_percent_high"]) - float(best["eer_percent_low"]) > 1
+    assert float(tied["eer_percent_above_best"]) == pytest.approx(0.05)
+    width = float(tied["eer_percent_above_best_high"]) - float(tied["eer_percent_above_best_low"])
+    assert width == pytest.approx(2 * 1.96 * 0.05 * 2**0.5, rel=0.15)
+    assert tied["eer_percent_above_best_marks"] == "within_noise"
+    assert float(tied["eer_percent_p"]) > 0.2
+    worse = rows["vox1_o", "resnet18_w0.125"]
+    assert worse["eer_percent_above_best_marks"] == ""
+    assert float(worse["eer_percent_p"]) == pytest.approx(2 / 1001)
+    # Other draws: no pairs, so nothing is said of the difference, and nothing of the average.
+    other = rows["vox1_e", "resnet18_w0.125"]
+    assert other["eer_percent_above_best"] == other["eer_percent_p"] == ""
+    assert "not the same trials, seed or number of replicates as resnet50_d" in other["missing"]
+    assert float(other["eer_percent_high"]) == pytest.approx(11.6, abs=0.1)
+    average = rows["Average", "resnet50_d"]
+    assert float(average["eer_percent"]) == pytest.approx(0.94)
+    # Speakers of both lists move it together: the mean is no surer than either.
+    high = 0.94 + np.percentile(np.random.default_rng(1).normal(size=1000) * 0.3, 97.5)
+    assert float(average["eer_percent_high"]) == pytest.approx(high, abs=0.02)
+    shown = {row["System"]: row for row in read_markdown(tables / "table1.md")}
+    assert shown["resnet50_d"]["vox1_o EER (%)"] == "0.88≈"
+    assert shown["resnet50_d_2822"]["vox1_o EER (%)"] == "**0.83**"
+    assert shown["resnet18_w0.125"]["vox1_o EER (%)"] == "9.10"
+    assert shown["resnet18_w0.125"]["vox1_e EER (%)"] == "11.00"
+    assert "- ≈ within noise of the best: " in (tables / "table1.md").read_text()
+
+
+def test_scores_without_their_statistics_have_no_interval(tmp_path):
+    data, exp = build_tree(tmp_path)
+    scores = exp / "resnet50_d" / "scores"
+    # Scored again since: the replicates beside them are of what is no longer there.
+    metrics = json.loads((scores / "vox1_o_cosine.json").read_text())
+    write(scores / "vox1_o_cosine.json", {**metrics, "eer_percent": 0.7})
+    (scores / "vox1_e_cosine.boot.json").unlink()
+    tables = write_all_tables(data, exp)
+    rows = read_csv(tables / "table4.csv")
+    missing = {row["trial_list"]: row["missing"] for row in rows if row["system"] == "resnet50_d"}
+    assert missing["vox1_o"] == "scores/vox1_o_cosine.boot.json is of other scores: score again"
+    assert missing["vox1_e"] == "no scores/vox1_e_cosine.boot.json"
+    assert "≈" not in (tables / "table1.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["table1", "table2", "table3", "table4"])
+def test_formats_agree(tables, name):
+    markdown = read_markdown(tables / f"{name}.md")
+    raw = (tables / f"{name}.csv").read_bytes().decode("utf-8")
+    assert raw.count("\n") == raw.count("\r\n")
+    table = list(csv.DictReader(io.StringIO(raw, newline="")))
+    record = json.loads((tables / f"{name}.json").read_text())
+    latex = (tables / f"{name}.tex").read_text()
+    lines = [line for line in latex.splitlines() if " & " in line and line.endswith(r"\\")]
+    assert record["schema"] == "report-table/1"
+    assert rf"\label{{tab:{name}}}" in latex
+    assert latex.count(r"\begin{") == latex.count(r"\end{")
+    keys = [column["key"] for column in record["columns"]]
+    assert keys == [key for key in table[0] if key != "missing" and not key.endswith("_marks")]
+    printed = [column["key"] for column in record["columns"] if not column["csv_only"]]
+    assert len(table) == len(markdown) == len(record["rows"])
+    body = lines[-len(table) :]
+    for row, shown, line, entry in zip(table, markdown, body, record["rows"], strict=True):
+        texts = [plain_latex(cell) for cell in line.removesuffix(r"\\").split(" & ")]
+        assert list(shown.values()) == texts
+        for key, text in zip(printed, texts, strict=True):
+            cell = entry["cells"][key]
+            own = cell["text"] + "".join(MARKS[mark] for mark in cell["marks"])
+            assert text == (
+                f"**{cell['text']}**{own[len(cell['text']) :]}" if cell["best"] else own
+            )
+        for key in keys:
+            cell = entry["cells"][key]
+            assert row[key] == ("" if cell["value"] is None else str(cell["value"]))
+            if f"{key}_marks" in row:
+                words = row[f"{key}_marks"].split()
+                assert words == cell["marks"] + ["best"] * cell["best"]
+            assert cell["reason"] is None or cell["reason"] in row["missing"]
+        energy = entry["cells"].get("energy_kwh")
+        if energy is not None and energy["value"] is None:
+            assert energy["text"] == "-" and energy["reason"]
+        elif energy is not None:
+            assert float(energy["text"]) == pytest.approx(energy["value"], rel=6e-3)
+    text = (tables / f"{name}.md").read_text()
+    for note in record["notes"]:
+        assert f"- {MARKS[note['mark']] + ' ' if note['mark'] else ''}{note['text']}" in text
+    assert all(f"- {line}" in text for line in record["missing"])
+
+
+def plain_latex(cell):
+    """Give a LaTeX cell as Markdown has it."""
+    cell = re.sub(r"\\phantom\{(\$\^\\\w+\$|[.0])+\}", "", cell).strip()
+    cell = re.sub(r"\\rlap\{(.*?)\}", r"\1", cell)
+    cell = re.sub(r"\\textbf\{(.*?)\}", r"**\1**", cell)
+    cell = re.sub(r"\$(\S+?)\\times10\^\{(-?)(\d+)\}\$", r"\1e\g<2>0\3", cell)
+    for tex, sign in TEX_SIGNS.items():
+        cell = cell.replace(tex, sign)
+    return "-" if cell == "--" else cell
+
+
+def test_csv_keeps_numbers_and_provenance(tables):
+    rows = {row["system"]: row for row in read_csv(tables / "table1.csv")}
+    assert rows["resnet18_w0.125"]["energy_kwh"] == "0.0012345"
+    assert rows["resnet50_d"]["parameters_with_head"] == "17170432"
+    assert rows["resnet50_d"]["boundary"] == "cpu_package gpu_board"
+    assert rows["resnet50_d_2822"]["kinds"] == "estimated measured"
+    assert rows["resnet18_w0.125"]["g_per_kwh"] == "344.14"
+    assert rows["resnet18_w0.125"]["status"] == "interrupted"
+    assert rows["resnet34_d"]["eer_percent"] == ""
