@@ -11,6 +11,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"  # real speech, where a checkout has it
+# Files that take a minute or more come first: begun last, one of them would have a core for itself.
+LONG = (
+    "test_study_run", "test_slurm", "test_recipe", "test_training", "test_distributed",
+    "test_final_weights", "test_energy_robustness", "test_nj",
+)  # fmt: skip
 
 # Whoever starts the tests in the background or by nohup has them, and all that they start, ignore
 # a signal; the programs respect that, and the tests of these signals would wait for ever.
@@ -18,6 +23,11 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_collection_modifyitems(items):
+    """Put the tests of long files first; the order inside a file stays."""
+    items.sort(key=lambda item: LONG.index(stem) if (stem := item.path.stem) in LONG else len(LONG))
 
 
 def environment(**extra: str) -> dict[str, str]:

@@ -20,6 +20,8 @@ paths=(tests)
 for word in "$@"; do
   if [ -e "${word%%::*}" ]; then paths=(); fi
 done
-# A process a core, up to four; a file's tests stay together, as they share what is slow to make.
-exec python3 -m pytest -c tests/pytest.ini -n auto --maxprocesses 4 --dist loadfile \
-  "$@" "${paths[@]}"
+# A process a core and one more, as some tests wait (for Slurm, for a sample), up to four. A file's
+# tests stay together, as they share what is slow to make; conftest.py says which files come first.
+cores=$(env -u OMP_NUM_THREADS nproc)
+exec python3 -m pytest -c tests/pytest.ini -n $((cores < 4 ? cores + 1 : 4)) --dist loadfile \
+  --no-loadscope-reorder "$@" "${paths[@]}"
