@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol")
+os.environ["PATH"] += ":/usr/sbin:/sbin"  # where the daemons lie; not on everybody's path
 START_S = 30
 NODES = ("n1", "n2")
 CPUS = 4

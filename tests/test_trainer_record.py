@@ -5,6 +5,7 @@ import importlib.util
 import itertools
 import json
 import re
+import time
 
 import pytest
 from small_training import MODEL, assert_same_state, train
@@ -30,11 +31,20 @@ def read_events(exp):
     }
 
 
+def wait_for_the_next_second():
+    """Event files are read in order of their names, which tell the second and not its parts."""
+    second = int(time.time())
+    while int(time.time()) == second:
+        time.sleep(0.05)
+
+
 def test_events_are_those_of_an_uninterrupted_run(small_egs, tmp_path, every_step):
     exp = tmp_path / MODEL
     train(small_egs, exp, max_steps=4)
+    wait_for_the_next_second()
     # As after kill -9: 13 steps were done, and the last checkpoint is of the tenth.
     train(small_egs, exp, max_steps=9)
+    wait_for_the_next_second()
     (exp / "checkpoints" / "last.pt").unlink()
     run = train(small_egs, exp)
     assert run.get_marks("resumed") == [{"mark": "resumed", "step": 10}]
