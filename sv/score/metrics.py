@@ -113,18 +113,11 @@ def compute_eer(curve: ErrorCurve) -> tuple[float, float]:
     return float(eer), float(threshold)
 
 
-def compute_min_dcf(curve: ErrorCurve, p_target: float) -> float:
-    """Give the minimum detection cost, normalised by that of the better trivial decision.
-
-    Costs of a miss and of a false alarm are 1.
-    """
-    return find_min_dcf(curve, p_target)[0]
-
-
 def find_min_dcf(curve: ErrorCurve, p_target: float) -> tuple[float, float]:
-    """Give the minimum detection cost, as `compute_min_dcf`, and its (lowest) threshold.
+    """Give the minimum detection cost and its (lowest) threshold.
 
-    The threshold is a target's score, or just above all scores: between two targets a higher
+    Costs of a miss and of a false alarm are 1; normalised by the better trivial decision's. The
+    threshold is a target's score, or just above all scores: between two targets a higher
     threshold only saves false alarms. The search is exact. Between two thresholds no cost is
     below that of the misses at the lower one and the false alarms at the upper one; where even
     that is above the best cost found, nobody looks.
@@ -149,7 +142,7 @@ def find_min_dcf(curve: ErrorCurve, p_target: float) -> tuple[float, float]:
 
 
 def compute_act_dcf(llrs: np.ndarray, is_target: np.ndarray, p_target: float) -> float:
-    """Give the detection cost at Bayes' threshold, normalised as `compute_min_dcf`.
+    """Give the detection cost at Bayes' threshold, normalised as `find_min_dcf`.
 
     Args:
         llrs: (trials,) calibrated scores: natural logarithms of likelihood ratios.
