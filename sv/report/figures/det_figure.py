@@ -12,10 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sv.report.figures.frame import COLUMN_INCHES, add_legend_below
+from sv.report.figures.frame import COLUMN_INCHES, add_legend_below, say_lacking
 from sv.report.figures.palette import get_line_style
 from sv.report.records import Results, Score, find_score
-from sv.report.tables.evidence import list_some
 
 _PROBIT = np.vectorize(NormalDist().inv_cdf, otypes=[float])
 _TICKS_PERCENT = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 60, 80, 90)
@@ -35,17 +34,14 @@ def draw_det(figure: Figure, results: Results, trials: str) -> list[str]:
     """Draw the curves of all systems for one trial list (cosine, fp32) into an empty figure.
 
     Returns:
-        A line for each system that has metrics and no curve; no axes are made without any curve.
+        A line for the systems that have metrics and no curve; no axes are made without any curve.
     """
     scores = [(system.name, find_score(system, trials)) for system in results.systems]
     curves = [(name, score) for name, score in scores if score and score.det]
     if not curves:
         return ["no figure, no system has a DET curve"]
-    lacking = {name: score for name, score in scores if score and not score.det}
-    left_out = [
-        f"no {score.path.stem}.det.json of {list_some(list(lacking))}"
-        for score in list(lacking.values())[:1]
-    ]
+    lacking = [(name, score) for name, score in scores if score and not score.det]
+    left_out = say_lacking(lacking, "det")
     # The upper right is free as long as no curve comes near to chance.
     near_chance = any(score.eer_percent > _FREE_CORNER_PERCENT for _, score in curves)
     below = near_chance or len(curves) > _MAX_IN_LEGEND_INSIDE

@@ -12,6 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from sv.report.records import Score
+from sv.report.tables.evidence import list_some
+
 COLUMN_INCHES = 3.5  # a column of a two-column page; nothing is drawn to be made smaller
 BAR = {"color": "0.62", "linewidth": 0.6, "zorder": 1.5}  # of an interval
 _LEGEND_ROW_INCHES = 0.155
@@ -142,3 +145,11 @@ def add_remarks(figure: Figure, axes: Axes, remarks: Sequence[str], *, below_inc
             box.x0, y, "\n".join(lines), va="top", ha="left", fontsize=_REMARK_POINTS,
             color="0.25", linespacing=1.25,
         )  # fmt: skip
+
+
+def say_lacking(scores: Sequence[tuple[str, Score]], kind: str) -> list[str]:
+    """Say which systems have metrics of a trial list and no file of ``kind`` beside them."""
+    if not scores:
+        return []
+    stem = scores[0][1].path.stem  # of the same list: the same in every system
+    return [f"no {stem}.{kind}.json of {list_some([name for name, _ in scores])}"]

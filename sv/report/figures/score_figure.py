@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sv.report.figures.frame import say_lacking
 from sv.report.figures.palette import COLOURS
 from sv.report.records import Results, Score, find_score
-from sv.report.tables.evidence import list_some
 
 _COLUMNS = 3
 _PANEL_INCHES = (2.3, 1.5)
@@ -21,17 +21,14 @@ def draw_scores(figure: Figure, results: Results, trials: str) -> list[str]:
     Each kind of trial has the same area, however few its trials are; the line is at the EER.
 
     Returns:
-        A line for each system that has metrics and no histogram; no axes without any histogram.
+        A line for the systems that have metrics and no histogram; no axes without any histogram.
     """
     scores = [(system.name, find_score(system, trials)) for system in results.systems]
     shown = [(name, score) for name, score in scores if score and score.histogram]
     if not shown:
         return ["no figure, no system has a histogram"]
-    lacking = {name: score for name, score in scores if score and not score.histogram}
-    left_out = [
-        f"no {score.path.stem}.hist.json of {list_some(list(lacking))}"
-        for score in list(lacking.values())[:1]
-    ]
+    lacking = [(name, score) for name, score in scores if score and not score.histogram]
+    left_out = say_lacking(lacking, "hist")
     columns = min(_COLUMNS, len(shown))
     rows = math.ceil(len(shown) / columns)
     figure.set_size_inches(_PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * rows)
