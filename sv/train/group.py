@@ -6,9 +6,7 @@ process, whatever the number. `Group` is that of one process: nothing is exchang
 """
 
 import contextlib
-import ctypes
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -22,10 +20,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sv.errors import SvError, UsageError
 from sv.nnet.sync_norm import convert_norms
+from sv.system import end_with_parent
 
 # The others wait so long for one of them: a checkpoint on a slow disk takes minutes.
 TIMEOUT = timedelta(minutes=30)
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # What gloo and NCCL say where a process at the other end has gone (torch 2.13).
 LOST = ("closed by peer", "reset by peer", "Broken pipe", "gloo/transport", "NCCL", "Timed out")
 
@@ -97,8 +95,7 @@ class Processes(Group):
     def __init__(self, environ: Mapping[str, str], device: torch.device) -> None:
         self.rank, self.size = int(environ["RANK"]), int(environ["WORLD_SIZE"])
         self._device = device
-        # Whoever starts processes may be killed: then they save and end, rather than go on alone.
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        end_with_parent()  # a killed launcher: save and end rather than train on alone
 
     @contextlib.contextmanager
     def joined(self) -> Iterator[None]:
