@@ -6,12 +6,14 @@ set -euo pipefail
 
 cd "$(dirname "$(readlink -f "$0")")/.."
 . ./path.sh
-# pytest and the linters beside the recipe's packages, where they are not there yet.
-if ! python3 utils/check_environment.py tests/requirements.txt; then
+# pytest, the linters and what optional features need, where they are not installed yet.
+extras=(tests onnx tensorboard)
+if ! python3 utils/check_environment.py "${extras[@]}"; then
   if [ "$(command -v python3)" = "$PWD/.venv/bin/python3" ]; then
-    utils/install.sh --dev true
+    utils/install.sh --extras "${extras[*]}"
   else
-    printf '%s: python3 -m pip install -r tests/requirements.txt puts them there\n' "$0" >&2
+    printf '%s: python3 utils/check_environment.py --list %s | python3 -m pip install -r /dev/stdin\n' \
+      "$0" "${extras[*]}" >&2
     exit 1
   fi
 fi
@@ -23,5 +25,5 @@ done
 # A process a core and one more, as some tests wait (for Slurm, for a sample), up to four. A file's
 # tests stay together, as they share what is slow to make; conftest.py says which files come first.
 cores=$(env -u OMP_NUM_THREADS nproc)
-exec python3 -m pytest -c tests/pytest.ini -n $((cores < 4 ? cores + 1 : 4)) --dist loadfile \
+exec python3 -m pytest -n $((cores < 4 ? cores + 1 : 4)) --dist loadfile \
   --no-loadscope-reorder "$@" "${paths[@]}"

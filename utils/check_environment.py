@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Say whether this Python can run the recipe: every package of requirements.txt is there.
+"""Check that this Python can run the recipe: every package of pyproject.toml is installed.
 
-Usage: python3 utils/check_environment.py [REQUIREMENTS...]   (status 1 and one line if not)
+Usage: python3 utils/check_environment.py [EXTRA...]         (status 1 and one line if not)
+       python3 utils/check_environment.py --list [EXTRA...]  (print the pinned requirements)
 
 A version other than the pinned one is accepted: who activates an environment has chosen it.
-Looking modules up takes milliseconds; importing torch here would cost every script a second.
+Looking packages up takes milliseconds; importing torch here would cost every script a second.
 """
 
 import importlib.metadata
@@ -13,30 +14,51 @@ import sys
 from pathlib import Path
 
 NAME = "utils/check_environment.py"
+PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 
 
-def missing_packages(requirements: Path) -> list[str]:
-    """List the packages of a requirements file that are not installed here."""
+def read_requirements(extras: list[str]) -> list[str]:
+    """Read the recipe's requirements and those of some extras, ``torch==2.13.0``.
+
+    Raises:
+        KeyError: There is no such extra.
+    """
+    import tomllib  # noqa: PLC0415 - not there before Python 3.11, which `main` explains
+
+    project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
+    found = list(project["dependencies"])
+    for extra in extras:
+        found += project["optional-dependencies"][extra]
+    return found
+
+
+def find_missing(requirements: list[str]) -> list[str]:
+    """Return the names of the required packages that are not installed."""
     missing = []
-    for line in requirements.read_text(encoding="utf-8").splitlines():
-        name = re.match(r"[A-Za-z0-9_.-]+", line.split("#")[0])
-        if name is None:
-            continue
+    for requirement in requirements:
+        name = re.split(r"[^A-Za-z0-9_.-]", requirement, maxsplit=1)[0]
         try:
-            importlib.metadata.version(name[0])
+            importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            missing.append(name[0])
+            missing.append(name)
     return missing
 
 
-def main() -> int:
-    """Check every requirements file named on the command line (default: the recipe's)."""
+def main(argv: list[str]) -> int:
+    """Check, or list, the recipe's packages and those of the extras on the command line."""
     if sys.version_info < (3, 11):  # noqa: UP036 - any Python may be the one that is asked
         print(f"{NAME}: {sys.executable}: Python 3.11 is needed", file=sys.stderr)
         return 1
-    here = Path(__file__).resolve().parent
-    files = [Path(arg) for arg in sys.argv[1:]] or [here / "requirements.txt"]
-    missing = [name for file in files for name in missing_packages(file)]
+    extras = [word for word in argv if word != "--list"]
+    try:
+        requirements = read_requirements(extras)
+    except KeyError as error:
+        print(f"{NAME}: {PROJECT.name} has no extra {error}", file=sys.stderr)
+        return 2
+    if "--list" in argv:
+        print("\n".join(requirements))
+        return 0
+    missing = find_missing(requirements)
     if missing:
         print(f"{NAME}: {sys.executable} lacks {', '.join(missing)}", file=sys.stderr)
         return 1
@@ -44,4 +66,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Makes .venv in the repository and installs the pinned packages into it. Nothing else is touched.
+# Makes .venv in the repository and installs the packages of pyproject.toml into it, as pinned.
+# Nothing else is touched.
 # Usage: utils/install.sh [options]
-#  e.g.: utils/install.sh --dev true
+#  e.g.: utils/install.sh --extras "tests onnx tensorboard"
 set -euo pipefail
 
 # Begin configuration section.
 python=python3  # the Python (3.11 or later) that .venv is made with
-dev=false       # true|false: also install what tests/run.sh needs
+extras=         # extras of pyproject.toml too, in quotes: tests onnx tensorboard
 # End configuration section.
 . utils/parse_options.sh
 [ $# -eq 0 ] || usage
@@ -14,8 +15,9 @@ dev=false       # true|false: also install what tests/run.sh needs
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
   die "$python is older than 3.11; name another one: utils/install.sh --python python3.12"
 
-requirements=(-r utils/requirements.txt)
-if [ "$dev" = true ]; then requirements+=(-r tests/requirements.txt); fi
+read -ra extras <<<"$extras"
+listed=$("$python" utils/check_environment.py --list "${extras[@]}")
+mapfile -t requirements <<<"$listed"
 
 log=.venv/install.log
 if [ ! -x .venv/bin/pip ]; then "$python" -m venv .venv; fi
@@ -29,4 +31,4 @@ printf '%s: installing into .venv (a few minutes the first time), log is %s\n' "
 # So set the extension aside, there only: where the import works nothing is changed.
 .venv/bin/python utils/mend_torchaudio.py >>"$log" 2>&1 ||
   die "torchaudio cannot be imported, log is $log"
-.venv/bin/python utils/check_environment.py
+.venv/bin/python utils/check_environment.py "${extras[@]}"
