@@ -1,7 +1,8 @@
-"""Configs: a TOML file checked against a frozen dataclass, key by key and type by type.
+"""Configs and records: a TOML or JSON file checked against a frozen dataclass, key by key.
 
 A key that is not a field, a wrong type and a missing required key are refused with the nearest
-right spelling, because a silently ignored ``leaning_rate`` costs a training.
+right spelling, because a silently ignored ``leaning_rate`` costs a training. The same type hints
+give the JSON Schema of a record, so that nothing describes a file a second time.
 """
 
 import dataclasses
@@ -18,13 +19,21 @@ from sv.files import read_toml
 T = TypeVar("T")
 
 
+@dataclasses.dataclass(frozen=True)
+class Minimum:
+    """Lowest value of a number, as in ``Annotated[float, Minimum(0)]``; NaN is always refused."""
+
+    value: float
+
+
 def read_config(path: Path, cls: type[T]) -> T:
     """Read a TOML file into the dataclass ``cls``; nested dataclasses are TOML tables.
 
     Args:
         path: TOML file.
-        cls: A dataclass whose fields are int, float, str, bool, list, tuple, dict, ``X | None``
-            or dataclasses. A field with a default may be absent.
+        cls: A dataclass whose fields are int, float, str, bool, list, tuple, dict, Any, Literal,
+            ``X | None``, ``Annotated[X, Minimum(n)]`` or dataclasses. A field with a default may
+            be absent.
 
     Raises:
         UsageError: Not TOML, an unknown key, a wrong type, a missing key, or a value that the
@@ -35,7 +44,7 @@ def read_config(path: Path, cls: type[T]) -> T:
 
 def build_config(values: dict[str, Any], cls: type[T], *, where: str) -> T:
     """Build ``cls`` from a mapping; ``where`` begins every error message. See `read_config`."""
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     kwargs = {}
     for key, value in values.items():
@@ -68,8 +77,20 @@ def at_least(config: Any, lowest: float, *names: str) -> None:
             raise ValueError(f"{name} must be at least {lowest}, not {value}")
 
 
-def _convert(value: Any, hint: Any, what: str, where: str) -> Any:
+def _convert(value: Any, hint: Any, what: str, where: str) -> Any:  # noqa: PLR0911, PLR0912 - one case a kind of type
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin is typing.Literal:
+        if value not in args:
+            known = ", ".join(str(arg) for arg in args)
+            raise UsageError(f"{what} must be one of {known}, not {value!r}")
+        return value
+    if origin is typing.Annotated:
+        value = _convert(value, args[0], what, where)
+        if not args[1].value <= value < math.inf:
+            raise UsageError(f"{what} must be at least {args[1].value:g}, not {value}")
+        return value
     if origin in (typing.Union, types.UnionType):
         hint = next(arg for arg in args if arg is not type(None))
         return None if value is None else _convert(value, hint, what, where)
@@ -93,3 +114,63 @@ def _convert(value: Any, hint: Any, what: str, where: str) -> Any:
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
         raise UsageError(f"{what} must be {hint.__name__}, not {value!r}")
     return value
+
+
+def build_json_schema(cls: type) -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of what `build_config` accepts for a dataclass."""
+    definitions: dict[str, Any] = {}
+    schema = _describe_class(cls, definitions)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": cls.__name__,
+        "description": _get_first_line(cls),
+        **schema,
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
+def _describe_class(cls: type, definitions: dict[str, Any]) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    return {
+        "type": "object",
+        "properties": {field.name: _describe(hints[field.name], definitions) for field in fields},
+        "required": [
+            field.name
+            for field in fields
+            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        ],
+        "additionalProperties": False,
+    }
+
+
+JSON_TYPES = {int: "integer", float: "number", str: "string", bool: "boolean"}
+
+
+def _describe(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:  # noqa: PLR0911 - as above
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return {}
+    if origin is typing.Literal:
+        return {"enum": list(args)}
+    if origin is typing.Annotated:
+        return {**_describe(args[0], definitions), "minimum": args[1].value}
+    if origin in (typing.Union, types.UnionType):
+        inner = next(arg for arg in args if arg is not type(None))
+        return {"anyOf": [_describe(inner, definitions), {"type": "null"}]}
+    if origin in (list, tuple):
+        return {"type": "array", "items": _describe(args[0], definitions)}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": _describe(args[1], definitions)}
+    if dataclasses.is_dataclass(hint):
+        name = typing.cast(type, hint).__name__
+        if name not in definitions:
+            definitions[name] = {}  # a class that refers to itself ends here
+            body = _describe_class(typing.cast(type, hint), definitions)
+            definitions[name] = {"description": _get_first_line(hint), **body}
+        return {"$ref": f"#/$defs/{name}"}
+    return {"type": JSON_TYPES[hint]}
+
+
+def _get_first_line(cls: Any) -> str:
+    return (cls.__doc__ or "").strip().splitlines()[0]
