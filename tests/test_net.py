@@ -11,7 +11,6 @@ import json
 import math
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
 from conftest import ROOT, call

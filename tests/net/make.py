@@ -83,8 +83,8 @@ def read(channel, host, t_s, first_s, cores):
 
 
 def attempt(  # noqa: PLR0913 - each is one thing that may happen to an attempt
-    host, first_s, last_s, *channels, ended=True, code=0, marks=(), config=None, lacks=(), busy=None,
-    cores=1.37, slow=(), lines=(), asleep=(), look_s=10, memory=False, cut=None,
+    host, first_s, last_s, *channels, ended=True, code=0, marks=(), config=None, lacks=(),
+    busy=None, cores=1.37, slow=(), lines=(), asleep=(), look_s=10, memory=False, cut=None,
     boot="b", **changes,
 ):  # fmt: skip
     """Return the lines of an attempt, a sample a second and at the end.
