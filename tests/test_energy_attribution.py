@@ -1,6 +1,5 @@
-"""What is summed, how far it may be off, whose it is: totals, uncertainty, shares, idle power."""
+"""What is summed, how far it may be off, whose it is: totals, uncertainty, shares."""
 
-import json
 import subprocess
 import sys
 
@@ -250,52 +249,15 @@ def test_a_real_process_gets_its_share_of_a_package(tmp_path):
     assert sidecar["boundary"] == ["cpu_package", "dram"]  # RAPL, and memory estimated
 
 
-def test_energy_above_idle(tmp_path):
-    runner = Runner(tmp_path, "period_s = 0.1\n")
-    options = ["--dir", tmp_path, "--sysfs", tmp_path, "--config", runner.config, "--seconds", 1]
-    with FakeRapl(tmp_path, 80.0):
-        done = runner.tool("--calibrate", *options)
-    assert done.returncode == 0 and "idle power" in done.stderr, done.stderr
-    baseline = json.loads((tmp_path / "baseline.json").read_text())
-    idle = baseline["channels"]["rapl.package.0"]
-    assert idle["power_w"] == pytest.approx(80.0, rel=0.05) and idle["spread_w"] < 20
-    assert list(baseline["channels"]) == ["rapl.package.0"] and baseline["seconds"] >= 1.0
-
-    zone = tmp_path / "class" / "powercap"
-    zone.rename(tmp_path / "old")
-    runner.config.write_text(f'period_s = 0.1\nidle_baseline = "{tmp_path}/baseline.json"\n')
-    with FakeRapl(tmp_path, 200.0):
-        assert runner.run("sleep", "1")[0] == 0
-    sidecar = runner.sidecar()
-    package = next(ch for ch in sidecar["channels"] if ch["id"] == "rapl.package.0")
-    assert package["energy_j"] / sidecar["duration_s"] == pytest.approx(200, rel=0.1)
-    above_w = sidecar["energy_above_idle_kwh"] * J_PER_KWH / sidecar["duration_s"]
-    assert above_w == pytest.approx(120, rel=0.15)
-    assert "an estimate has no idle part" in sidecar["above_idle_reason"]
-
-    baseline["host"] = "another"
-    (tmp_path / "baseline.json").write_text(json.dumps(baseline))
-    assert runner.run("true")[0] == 0
-    sidecar = runner.sidecar()
-    assert sidecar["energy_above_idle_kwh"] is None
-    assert "the baseline is of host another" in sidecar["above_idle_reason"]
-
-
-def test_a_baseline_that_is_none_is_refused_before_any_work(tmp_path):
-    runner = Runner(tmp_path, 'idle_baseline = "nowhere.json"\n')
-    status, _, err = runner.run("touch", tmp_path / "ran")
-    assert status == 2 and "idle_baseline" in err and "--calibrate" in err
-    assert len(err.splitlines()) == 1 and not (tmp_path / "ran").exists()
-    done = runner.tool("--calibrate", "--dir", tmp_path, "--sysfs", tmp_path, "--seconds", 1)
-    assert done.returncode == 1 and "no channel is measured" in done.stderr
-    runner.config.write_text('attribution = "half"\n')
-    assert "attribution must be one of exclusive" in runner.run("true")[2]
-
-
-def test_an_estimate_has_nothing_above_idle():
-    sidecar = rebuild([head(ESTIMATE), *steady(2, cpu_time=1), end(2.0)])
-    assert sidecar["energy_above_idle_kwh"] is None
-    assert "has no idle part" in sidecar["above_idle_reason"]
+def test_settings_that_are_refused_before_any_work(tmp_path):
+    for settings, message in (
+        ('attribution = "half"\n', "attribution must be one of exclusive"),
+        ('idle_baseline = "baseline.json"\n', "idle_baseline is no longer read: remove it"),
+        ('node_power = "ipmi-device"\n', "use ipmi-dcmi or ipmitool"),
+    ):
+        status, _, err = Runner(tmp_path, settings).run("touch", tmp_path / "ran")
+        assert status == 2 and message in err and "energy.toml" in err
+        assert len(err.splitlines()) == 1 and not (tmp_path / "ran").exists()
 
 
 def test_marks_and_phases_have_energy():

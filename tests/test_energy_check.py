@@ -134,7 +134,7 @@ def test_the_same_package_and_time_in_two_sidecars(tmp_path):
 
 
 def test_sidecars_of_real_stages_pass(tmp_path):
-    """Measured, shared, with an idle baseline, failed, not found, killed, with marks."""
+    """Measured, shared, failed, not found, killed, with marks."""
     runner = Runner(tmp_path, 'country = "FRA"\nperiod_s = 0.05\nattribution = "ceems"\n')
     say = 'echo \'{"mark": "phase", "name": "a"}\' >>"$SV_METER_MARKS"; '
     with FakeRapl(tmp_path, 100.0):

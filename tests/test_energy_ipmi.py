@@ -1,18 +1,14 @@
-"""The machine's power by IPMI: fake tools, the device's bytes, what a slow sensor hands over."""
+"""The machine's power by IPMI: fake tools, what a slow sensor hands over."""
 
-import ctypes
-import fcntl
-import os
 import shutil
 import threading
 
 import pytest
 from metered_node import FREEIPMI, IPMITOOL, SYSTEM, build_meter, fill, print_report, write_tool
 
-from sv.energy.sensors import ipmi, ipmi_device
+from sv.energy.sensors import ipmi
 from sv.energy.sensors.channel import Channel
 from sv.energy.sensors.ipmi import parse_report
-from sv.energy.sensors.ipmi_device import parse_response
 from sv.energy.sensors.polled import Measurement, PolledReader, SensorError
 
 
@@ -84,61 +80,6 @@ def test_reports_of_the_tools(text, expected):
     else:
         with pytest.raises(SensorError, match=expected):
             parse_report(text)
-
-
-def make_response(current_w=300, *, code=0, group=0xDC, state=0x40):
-    figures = b"".join(value.to_bytes(2, "little") for value in (current_w, 10, 400, 250))
-    times = (1_760_000_000).to_bytes(4, "little") + (1000).to_bytes(4, "little")
-    return bytes([code, group]) + figures + times + bytes([state])
-
-
-def test_the_response_of_the_device():
-    answer = parse_response(make_response(0x0123))
-    assert (answer.value, answer.stamp) == (0x0123, "1760000000")
-    assert answer.facts == {"statistics_window": "1000 ms"}
-    for response, reason in [
-        (make_response(code=0xC1), "completion code 0xC1"),
-        (make_response(group=0), "not a DCMI"),
-        (make_response(state=0x3F), "not active"),
-        (make_response(0), "0 W"),
-        (make_response()[:18], "not a DCMI"),
-        (b"", "completion code none"),
-    ]:
-        with pytest.raises(SensorError, match=reason):
-            parse_response(response)
-
-
-def test_the_device_is_asked_as_the_kernel_wants_it(monkeypatch, tmp_path):
-    """A FIFO stands for the device: it can be opened and selected; ioctl is ours."""
-    device = tmp_path / "ipmi0"
-    os.mkfifo(device)
-    keep = os.open(device, os.O_RDWR)
-    os.write(keep, b"x")
-    asked, received = [], []
-
-    def ioctl(_, number, argument):
-        if number == 0x8028690D:  # IPMICTL_SEND_COMMAND on 64 bits
-            data = ctypes.string_at(argument.msg.data, argument.msg.data_len)
-            address = ctypes.string_at(argument.addr, argument.addr_len)
-            asked.append((argument.msg.netfn, argument.msg.cmd, data, address))
-            return 0
-        assert number == 0xC030690B  # IPMICTL_RECEIVE_MSG_TRUNC
-        received.append(number)
-        reply = make_response()
-        # First the answer to somebody else's question.
-        argument.msgid = 0x5356 if len(received) == 2 else 1
-        argument.recv_type = 1
-        ctypes.memmove(argument.msg.data, reply, len(reply))
-        argument.msg.data_len = len(reply)
-        return 0
-
-    monkeypatch.setattr(fcntl, "ioctl", ioctl)
-    assert ipmi_device.build_device(device)().value == 300
-    address = b"\x0c\0\0\0\x0f\0\0\0"
-    assert asked == [(0x2C, 0x02, b"\xdc\x01\0\0", address)] and len(received) == 2
-    os.close(keep)
-    with pytest.raises(SensorError, match="No such file"):
-        ipmi_device.build_device(tmp_path / "none")()
 
 
 def read_until_idle(answers):

@@ -59,25 +59,18 @@ def test_estimates_of_jobs_on_one_machine_add_up(tmp_path):
     assert sidecar["measured_fraction"] == 0.0 and sidecar["reason"] is None
 
 
-def test_uncertainty_and_energy_above_idle_are_of_every_machine(tmp_path):
+def test_uncertainty_is_of_every_machine(tmp_path):
     stated = {**ESTIMATE, "sensor_rel": 0.5}
-    baseline = {"host": "a", "channels": {"rapl.package.0": {"power_w": 40.0}}}
     measured = {**PACKAGE, "update_period_s": 0.0, "resolution": 0, "sensor_rel": 0.1}
     both = (measured, stated)
     nodes = {"f.1": lines("a", 0, 40, *both), "f.2": lines("a", 20, 60, *both)}
-    for node in nodes.values():
-        node[0]["idle_baseline"] = baseline
     own = lines("a", 0, 60, measured, stated, config={"submit_attribution": "exclusive"})
-    own[0]["idle_baseline"] = baseline
     sidecar, _ = write_stage(tmp_path, own, nodes)
     assert joules(sidecar) == pytest.approx(6000)
     assert joules(sidecar, "uncertainty_kwh") == pytest.approx(0.1 * 6000)
-    assert joules(sidecar, "energy_above_idle_kwh") == pytest.approx(60 * (100 - 40))
     nodes["f.2"] = lines("b", 20, 60, measured, ESTIMATE)
     sidecar, _ = write_stage(tmp_path, own, nodes)
     assert joules(sidecar, "uncertainty_kwh") == pytest.approx(0.1 * 10_000)
-    assert sidecar["energy_above_idle_kwh"] is None
-    assert sidecar["above_idle_reason"].startswith("b: no idle_baseline")
     nodes["f.2"] = lines("b", 20, 60, ESTIMATE)
     sidecar, _ = write_stage(tmp_path, own, nodes)
     assert sidecar["uncertainty_kwh"] is None and "b: cpu_time: " in sidecar["uncertainty_reason"]

@@ -1,4 +1,4 @@
-"""Carbon over the whole way: a metered stage asks services, its sidecar is costed anew."""
+"""Carbon over the whole way: a metered stage asks services, its energy gets another factor."""
 
 import json
 import re
@@ -13,9 +13,12 @@ from metered import DRAM, PACKAGE, Runner, end, head, sample, write_journal
 
 from sv.energy.carbon.electricity_maps import fetch_history as fetch_zone_history
 from sv.energy.carbon.fetch import FetchError
+from sv.energy.carbon.recompute import choose_carbon, recompute_carbon
 from sv.energy.carbon.rte import fetch_history
 from sv.energy.carbon.utc import format_utc, parse_utc
+from sv.energy.record import read_record
 from sv.energy.sidecar import write_sidecar
+from sv.errors import SvError, UsageError
 
 T0 = parse_utc("2026-11-22T10:00:00Z")
 BURN = "import time\nt = time.time() + %s\nwhile time.time() < t: pass"
@@ -111,83 +114,65 @@ def energy(tmp_path):
     return journal.parent
 
 
-def read(folder, label):
-    return json.loads((folder / "recost" / f"05_train.{label}.json").read_text())
+def recompute(folder, config, environ=None):
+    path = folder / "05_train.json"
+    return recompute_carbon(path, read_record(path), config, environ or {})
 
 
-def test_old_energy_at_another_factor(run_cli, energy):
-    sidecar = energy / "05_train.json"
-    before = sidecar.read_bytes()
+def test_old_energy_at_another_factor(energy):
+    before = (energy / "05_train.json").read_bytes()
     assert json.loads(before)["energy_kwh"] == pytest.approx(1.0)
-    done = run_cli(
-        "sv.bin.recost", "--provider", "owid", "--country", "deu", "--year", 2023, sidecar
-    )
-    record = read(energy, "owid-DEU-2023")
-    assert record["energy_kwh"] == json.loads(before)["energy_kwh"]
-    assert record["co2_g"] == pytest.approx(1.5 * 371.311), "the sidecar's PUE"
-    assert record["old"]["co2_g"] == pytest.approx(75.0)
-    assert record["ratio"] == pytest.approx(1.5 * 371.311 / 75)
-    assert record["carbon"]["scope"] == "lifecycle"
-    row = done.stdout.splitlines()[1].split()
-    assert row[1:5] == ["1", "75", "557", "7.43"]
-    words = ["--provider", "fixed", "--g-per-kwh", 12.5, "--source", "contract"]
-    run_cli("sv.bin.recost", *words, sidecar)
-    assert read(energy, "fixed")["carbon"]["source"] == "contract"
-    assert read(energy, "fixed")["co2_g"] == pytest.approx(18.75)
-    assert sidecar.read_bytes() == before
+    carbon = recompute(energy, choose_carbon("owid", country="deu", year=2023))
+    assert carbon.co2_g == pytest.approx(1.5 * 371.311), "the sidecar's PUE"
+    assert (carbon.provider, carbon.zone, carbon.year) == ("owid", "DEU", 2023)
+    assert carbon.scope == "lifecycle" and sum(i.energy_j for i in carbon.intervals) == 3.6e6
+    carbon = recompute(energy, choose_carbon("fixed", g_per_kwh=12.5))
+    assert (carbon.provider, carbon.g_per_kwh) == ("fixed", 12.5)
+    assert carbon.co2_g == pytest.approx(18.75)
+    assert (energy / "05_train.json").read_bytes() == before
 
 
-def test_old_energy_at_rtes_history(run_cli, energy, tmp_path):
+def test_old_energy_at_rtes_history(energy):
     with serve(lambda a: rte_answer(10, 20, 40, at="2026-11-22T09:45:00Z")) as (url, _):
-        (tmp_path / "energy.toml").write_text(f'country = "FRA"\nrte_url = "{url}"\n')
-        argv = ["--provider", "rte", "--config", tmp_path / "energy.toml"]
-        run_cli("sv.bin.recost", *argv, energy / "05_train.json")
-    record = read(energy, "rte-FRA")
-    assert [i["g_per_kwh"] for i in record["carbon"]["intervals"]] == [20.0, 40.0]
-    assert record["co2_g"] == pytest.approx(1.5 * (0.5 * 20 + 0.5 * 40), rel=1e-3)
-    assert record["carbon"]["scope"] == "direct"
+        carbon = recompute(energy, france(url, "rte"))
+    assert [i.g_per_kwh for i in carbon.intervals] == [20.0, 40.0]
+    assert carbon.co2_g == pytest.approx(1.5 * (0.5 * 20 + 0.5 * 40), rel=1e-3)
+    assert carbon.scope == "direct"
     (energy / "05_train.journal.jsonl").unlink()
-    done = run_cli("sv.bin.recost", "--provider", "rte", energy / "05_train.json", check=False)
-    assert done.returncode == 1 and "needs the journal" in done.stderr
+    with pytest.raises(SvError, match="needs the journal"):
+        recompute(energy, choose_carbon("rte"))
 
 
-def test_a_history_that_fails_has_no_fallback(run_cli, energy, tmp_path):
+def test_a_journal_of_another_energy_is_refused(energy):
+    values = json.loads((energy / "05_train.json").read_text())
+    (energy / "05_train.json").write_text(json.dumps({**values, "energy_kwh": 2.0}))
+    with pytest.raises(SvError, match="--rebuild"):
+        recompute(energy, choose_carbon("rte"))
+
+
+def test_a_history_that_fails_has_no_fallback(energy):
     with serve(lambda _: (403, {"error": TOKEN})) as (url, _):
-        (tmp_path / "energy.toml").write_text(
-            f'country = "FRA"\nelectricity_maps_url = "{url}"\ng_per_kwh = 3\n'
-            'g_per_kwh_source = "x"\n'
-        )
-        argv = ["--provider", "electricity_maps", "--config", tmp_path / "energy.toml"]
-        argv.append(energy / "05_train.json")
-        done = run_cli("sv.bin.recost", *argv, check=False, env={"EMAPS_API_TOKEN": TOKEN})
-        assert done.returncode == 1 and "electricity_maps: HTTP 403 Forbidden" in done.stderr
-        assert not (energy / "recost").exists() and TOKEN not in done.stderr
-        done = run_cli("sv.bin.recost", *argv, check=False, env={"EMAPS_API_TOKEN": ""})
-        assert done.returncode == 1 and "EMAPS_API_TOKEN" in done.stderr
+        config = france(url, "electricity_maps")
+        with pytest.raises(SvError, match="electricity_maps: HTTP 403 Forbidden$"):
+            recompute(energy, config, {"EMAPS_API_TOKEN": TOKEN})
+        with pytest.raises(SvError, match="EMAPS_API_TOKEN"):
+            recompute(energy, config)
 
 
 @pytest.mark.parametrize(
-    ("argv", "status", "message"),
+    ("provider", "more", "is_usage", "message"),
     [
-        (["--provider", "owid"], 1, "no country given"),
-        (["--provider", "owid", "--country", "XYZ"], 2, "no carbon factor for country"),
-        (["--provider", "fixed"], 2, "'fixed' if and only if g_per_kwh"),
-        (["--provider", "fixed", "--g-per-kwh", "5"], 2, "needs g_per_kwh_source"),
-        (["--provider", "rte", "--country", "DEU"], 2, "knows France alone"),
-        (["--provider", "nobody"], 2, "invalid choice"),
+        ("owid", {}, False, "no country given"),
+        ("owid", {"country": "XYZ"}, True, "no carbon factor for country"),
+        ("fixed", {}, True, "'fixed' if and only if g_per_kwh"),
+        ("rte", {"country": "DEU"}, True, "knows France alone"),
+        ("nobody", {}, True, "no provider 'nobody'"),
     ],
 )
-def test_wrong_command_lines(run_cli, energy, argv, status, message):
-    done = run_cli("sv.bin.recost", *argv, energy / "05_train.json", check=False)
-    assert done.returncode == status and message in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-
-
-def test_a_file_that_is_no_sidecar(run_cli, tmp_path):
-    (tmp_path / "05_train.json").write_text("{}")
-    argv = ["--provider", "owid", "--country", "FRA", tmp_path / "05_train.json"]
-    done = run_cli("sv.bin.recost", *argv, check=False)
-    assert done.returncode == 1 and "not a sidecar" in done.stderr
+def test_providers_that_cannot_answer(energy, provider, more, is_usage, message):
+    with pytest.raises(SvError, match=message) as caught:
+        recompute(energy, choose_carbon(provider, **more))
+    assert isinstance(caught.value, UsageError) is is_usage
 
 
 def paged(values, at):

@@ -2,7 +2,7 @@
 
 Usage: python3 -m sv.bin.meter --stage N --name NAME --dir DIR [options] -- command [argument ...]
        python3 -m sv.bin.meter --node LABEL -- command [argument ...]
-       python3 -m sv.bin.meter --rebuild|--check|--calibrate|--watch|--trace ... (meter_tools.py)
+       python3 -m sv.bin.meter --rebuild|--check|--watch|--trace ... (meter_tools.py)
 """
 
 import dataclasses
@@ -14,15 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sv.bin import cli
-from sv.config import read_config
-from sv.energy.command import end_with_parent
-from sv.energy.config import EnergyConfig
+from sv.energy.config import EnergyConfig, read_energy_config
 from sv.energy.fleet.inner import run_inner
 from sv.energy.fleet.nodes import LABEL
 from sv.energy.meter import Stage, run_metered
 from sv.errors import UsageError
+from sv.system import end_with_parent
 
-TOOLS = {"--rebuild", "--check", "--calibrate", "--watch", "--trace"}
+TOOLS = {"--rebuild", "--check", "--watch", "--trace"}
 
 
 def parse_args(words: list[str], at: int):
@@ -64,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(words, at)
     if (status := run_inner(args.node, args.name, args.command, os.environ)) is not None:
         return status
-    config = read_config(Path(args.config), EnergyConfig) if args.config else EnergyConfig()
+    config = read_energy_config(Path(args.config)) if args.config else EnergyConfig()
     if args.country:
         if config.g_per_kwh is not None:
             raise UsageError(f"{args.config} has g_per_kwh: remove it, or --country")

@@ -1,26 +1,19 @@
-"""What sv.bin.meter does beside metering: one of --rebuild, --check, --calibrate, --watch, --trace.
+"""What sv.bin.meter does beside metering: one of --rebuild, --check, --watch, --trace.
 
 Usage: python3 -m sv.bin.meter --check|--trace SIDECAR...
        python3 -m sv.bin.meter --rebuild|--watch DIR
-       python3 -m sv.bin.meter --calibrate [--seconds N] [--config energy.toml] --dir DIR
 """
 
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from sv.bin import cli
-from sv.config import read_config
-from sv.energy.calibrate import measure_baseline, write_baseline
 from sv.energy.check import check_overlaps, check_sidecar
-from sv.energy.config import EnergyConfig
-from sv.energy.sensors.readers import open_readers
 from sv.energy.sidecar import rebuild_folder
 from sv.energy.trace import write_trace
 from sv.energy.watch import watch
-from sv.errors import UsageError
 from sv.files import read_json
 
 SIDECAR_SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "energy-sidecar.schema.json"
@@ -34,11 +27,6 @@ def main(argv: Sequence[str]) -> int:
     tool.add_argument("--check", type=Path, nargs="+", help="check sidecars; status 1: violations")
     tool.add_argument("--trace", type=Path, nargs="+", help="write the power traces of sidecars")
     tool.add_argument("--watch", type=Path, help="show the stages that run below a folder")
-    tool.add_argument("--calibrate", action="store_true", help="measure the idle power")
-    parser.add_argument("--dir", type=Path, help="folder of baseline.json (--calibrate)")
-    parser.add_argument("--seconds", type=cli.positive_int, default=60, help="(--calibrate)")
-    parser.add_argument("--config", type=Path, help="energy.toml (--calibrate)")
-    parser.add_argument("--sysfs", type=Path, default=Path("/sys"), help="root of sysfs")
     args = parser.parse_args(argv)
     lines: list[str] = []
     if args.check:
@@ -48,14 +36,8 @@ def main(argv: Sequence[str]) -> int:
         watch(args.watch)
     elif args.rebuild:
         lines = rebuild_folder(args.rebuild)
-    elif args.trace:
-        lines = [f"{path}: {rows} rows" for path, rows in map(write_trace, args.trace)]
     else:
-        if args.dir is None:
-            raise UsageError("--dir is missing: the folder of baseline.json")
-        config = read_config(args.config, EnergyConfig) if args.config else EnergyConfig()
-        readers = open_readers(config, args.sysfs, os.environ)
-        lines = [write_baseline(args.dir, measure_baseline(readers, args.seconds, config.period_s))]
+        lines = [f"{path}: {rows} rows" for path, rows in map(write_trace, args.trace)]
     for line in lines:
         print(f"sv.bin.meter: {line}", file=sys.stderr)
     return 0

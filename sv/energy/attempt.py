@@ -5,7 +5,6 @@ from itertools import pairwise
 from typing import Any
 
 from sv.energy.attribution import attribute
-from sv.energy.baseline import compute_above_idle
 from sv.energy.carbon.factor import CarbonFactor, parse_factor
 from sv.energy.carbon.intervals import apply_factors
 from sv.energy.carbon.utc import parse_utc
@@ -49,9 +48,6 @@ def build_attempt(number: int, lines: AttemptLines) -> Fields:
     uncertainty_j, uncertainty_reason = sum_uncertainty(channels)
     if energy_j is not None and node_j and uncertainty_j is not None:
         uncertainty_j *= energy_j / node_j
-    above_idle_kwh, above_idle_reason = compute_above_idle(
-        channels, awake_s, head["host"], head.get("idle_baseline"), attribution["rule"]
-    )
     carbon = _build_carbon(lines, curve_j)
     return {
         "attempt": number,
@@ -71,8 +67,6 @@ def build_attempt(number: int, lines: AttemptLines) -> Fields:
         "energy_node_kwh": None if node_j is None else kwh_from_j(node_j),
         "uncertainty_kwh": None if uncertainty_j is None else kwh_from_j(uncertainty_j),
         "uncertainty_reason": uncertainty_reason,
-        "energy_above_idle_kwh": above_idle_kwh,
-        "above_idle_reason": above_idle_reason,
         "measured_fraction": measured_fraction,
         "boundary": list_boundaries(channels),
         "attribution": attribution,

@@ -15,9 +15,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from sv.energy.processes import find_descendants
+from sv.system import adopt_orphans, end_with_parent
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
-PR_SET_CHILD_SUBREAPER = 36
 WNOTHREAD = 0x20000000  # linux/wait.h: not the children of other threads, which sensors start
 SI_KERNEL = 0x80  # asm-generic/siginfo.h: sent by the kernel, here the terminal's driver
 PASSED_ON = {
@@ -27,17 +26,6 @@ STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
 WAITED_FOR = PASSED_ON | {signal.SIGCHLD}
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # POSIX shell, 2.8.2 Exit Status for Commands
 LEFTOVER_S = 10.0  # what a stopped command leaves behind gets this long to end
-
-
-def end_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the process that started this one ends.
-
-    A killed script leaves what it runs behind; a stage without its run.sh would be nobody's.
-    """
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent:  # it ended before the line above
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 class StartError(Exception):
@@ -60,20 +48,16 @@ class Command:
         self.exit_code: int | None = None
         self.stopped_by: signal.Signals | None = None
         self._killed_by_user = False
-        libc = ctypes.CDLL(None)
-        # Orphans of the command become ours: their CPU time is counted, and they can be ended.
-        libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        adopt_orphans()  # their CPU time is counted, and they can be ended
         # An ignored SIGCHLD is inherited through exec and would lose the command's status.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
         self._arrival = select.poll()
-        self._arrival.register(_open_signal_fd(libc), select.POLLIN)
+        self._arrival.register(_open_signal_fd(), select.POLLIN)
         meter = os.getpid()
 
         def prepare_child() -> None:
-            libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-            if os.getppid() != meter:  # killed before the line above
-                os._exit(128 + signal.SIGTERM)
+            end_with_parent(meter)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
         try:
@@ -136,12 +120,12 @@ class Command:
             self.wait_for_signal(0.1)
 
 
-def _open_signal_fd(libc: ctypes.CDLL) -> int:
+def _open_signal_fd() -> int:
     """Open what becomes readable when one of `WAITED_FOR` has come (signalfd(2))."""
     mask = sum(1 << (number - 1) for number in WAITED_FOR)
     # sigset_t has 128 bytes in glibc and musl, of which the kernel looks at the first eight.
     sigset = mask.to_bytes(8, sys.byteorder) + bytes(120)
-    fd = libc.signalfd(-1, sigset, os.O_CLOEXEC | os.O_NONBLOCK)
+    fd = ctypes.CDLL(None).signalfd(-1, sigset, os.O_CLOEXEC | os.O_NONBLOCK)
     if fd < 0:
         raise OSError("signalfd failed")
     return fd

@@ -2,7 +2,14 @@
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sv.config import build_config
+from sv.errors import UsageError
+from sv.files import read_toml
 
 NETWORK = ("rte", "electricity_maps")  # providers that are asked over the network
 PROVIDERS = ("owid", "fixed", *NETWORK)
@@ -10,9 +17,10 @@ _URL = re.compile(r"(https?)://([^/@?#\s]+)(/[^@?#\s]*)?")
 _OWN_MACHINE = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 ATTRIBUTIONS = ("exclusive", "cpu_share", "ceems")
 SUBMIT_ATTRIBUTIONS = ("cpu_share", "exclusive")
-NODE_POWER = (
-    "auto", "none", "ipmi-dcmi", "ipmitool", "ipmi-device", "redfish", "cray", "hwmon",
-)  # fmt: skip
+NODE_POWER = ("auto", "none", "ipmi-dcmi", "ipmitool", "redfish", "cray", "hwmon")
+REMOVED = {  # keys of earlier versions, and what to do with them
+    "idle_baseline": "remove it; docs/energy.md says how to get the energy above idle",
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,6 @@ class EnergyConfig:
         submit_attribution: The machine of a stage's own meter, once the stage has meters elsewhere:
             cpu_share (it only waits: its part by processor time, GPU boards too) or exclusive (it
             is reserved or works too: as ``attribution`` says).
-        idle_baseline: A baseline.json of this machine (--calibrate), for energy above idle.
         cpu_power_w_per_core: Power of one busy core, for the estimate from CPU time, with its
             source; None: from the table of CPU models, else an assumption that is stated.
         dram_power_w_per_gb: Power of memory in use, for the estimate, with its source; None: a
@@ -77,7 +84,6 @@ class EnergyConfig:
     attribution: str = "exclusive"
     jobs_on_node: int = 1
     submit_attribution: str = "cpu_share"
-    idle_baseline: str | None = None
     cpu_power_w_per_core: float | None = None
     cpu_power_source: str | None = None
     dram_power_w_per_gb: float | None = None
@@ -113,6 +119,28 @@ class EnergyConfig:
         if self.g_per_kwh is not None and not self.g_per_kwh_source:
             raise ValueError("g_per_kwh needs g_per_kwh_source: where the figure is from")
         _check_carbon(self)
+
+
+def read_energy_config(path: Path) -> EnergyConfig:
+    """Read an energy.toml.
+
+    Raises:
+        UsageError: It is missing, not TOML, or a key or a value is not valid.
+    """
+    return build_energy_config(read_toml(path), str(path))
+
+
+def build_energy_config(values: Mapping[str, Any], where: str) -> EnergyConfig:
+    """Build the settings from a mapping; ``where`` begins every error message.
+
+    Raises:
+        UsageError: A key or a value is not valid.
+    """
+    for key, remedy in REMOVED.items():
+        if values.get(key) is not None:
+            raise UsageError(f"{where}: {key} is no longer read: {remedy}")
+    known = {key: value for key, value in values.items() if key not in REMOVED}
+    return build_config(known, EnergyConfig, where=where)
 
 
 def list_providers(config: EnergyConfig) -> tuple[str, ...]:
@@ -176,6 +204,8 @@ def _check_estimate(config: EnergyConfig) -> None:
 
 
 def _check_node(config: EnergyConfig) -> None:
+    if config.node_power == "ipmi-device":  # of earlier versions
+        raise ValueError("node_power 'ipmi-device' is no longer read: use ipmi-dcmi or ipmitool")
     if config.node_power not in NODE_POWER:
         raise ValueError(f"node_power must be one of {', '.join(NODE_POWER)}")
     if not 0.05 <= config.node_period_s <= 60.0:

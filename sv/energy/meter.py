@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sv.energy.baseline import read_baseline
 from sv.energy.carbon.feed import FactorFeed
 from sv.energy.command import Command, StartError
 from sv.energy.config import EnergyConfig
@@ -93,13 +92,10 @@ def run_metered(stage: Stage, environ: Mapping[str, str]) -> int:
         The command's exit status, 128 + signal when it was killed, 127 when it was not found.
 
     Raises:
-        UsageError: The country is unknown, or the idle baseline cannot be used. Nothing has been
-            started or written.
+        UsageError: The country is unknown. Nothing has been started or written.
         SvError: Another meter writes the journal, or it cannot be written.
     """
     feed = FactorFeed(stage.config, environ)
-    path = stage.config.idle_baseline
-    baseline = None if path is None else read_baseline(Path(path))
     with open_journal(stage.journal) as journal:
         attempts = _read_attempts(stage, journal)
         git = read_git(CODE)
@@ -124,7 +120,6 @@ def run_metered(stage: Stage, environ: Mapping[str, str]) -> int:
             "period_s": stage.config.period_s,
             "config": asdict(stage.config),
             "pue": {"value": stage.config.pue, "source": stage.config.pue_source},
-            "idle_baseline": baseline,
             "channels": [asdict(channel) for channel in channels],
         }
         try:
@@ -161,10 +156,7 @@ def run_metered(stage: Stage, environ: Mapping[str, str]) -> int:
 def _describe_stage(stage: Stage, head: Mapping[str, Any]) -> str:
     """Give what the stage's other meters must know, one line of JSON."""
     about = {key: head[key] for key in ("stage", "name", "model", "attempt")}
-    config = dict(head["config"])
-    if stage.config.idle_baseline is not None:
-        config["idle_baseline"] = str(Path(stage.config.idle_baseline).absolute())
-    about |= {"config": config, "sysfs": str(stage.sysfs.absolute())}
+    about |= {"config": head["config"], "sysfs": str(stage.sysfs.absolute())}
     return json.dumps({"schema": STAGE_SCHEMA, **about})
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from sv.energy.attempt import Fields, build_attempt
 from sv.energy.attribution import join_attributions
-from sv.energy.baseline import sum_above_idle
 from sv.energy.carbon.intervals import join_carbon
 from sv.energy.crosscheck import compute_crosschecks
 from sv.energy.events import PHASE, sum_phases
@@ -51,7 +50,6 @@ def rebuild(records: Iterable[Record], nodes: Mapping[int, Any] | None = None) -
     run, last, head = attempts[find_run(attempts) :], attempts[-1], groups[-1].head
     channels = sum_channels(run)
     carbon = join_carbon([attempt["carbon"] for attempt in run])
-    above_idle_kwh, above_idle_reason = sum_above_idle(run)
     uncertainties = dict.fromkeys(a["uncertainty_reason"] for a in run if a["uncertainty_reason"])
     sidecar = {
         "schema": SCHEMA,
@@ -68,8 +66,6 @@ def rebuild(records: Iterable[Record], nodes: Mapping[int, Any] | None = None) -
         "energy_all_kwh": sum_known(attempts, "energy_kwh"),
         "uncertainty_kwh": None if uncertainties else sum_known(run, "uncertainty_kwh"),
         "uncertainty_reason": "; ".join(uncertainties) or None,
-        "energy_above_idle_kwh": above_idle_kwh,
-        "above_idle_reason": above_idle_reason,
         "measured_fraction": _join_fractions(run),
         "boundary": list_boundaries(channels),
         "attribution": join_attributions(run),

@@ -9,7 +9,6 @@ from typing import Any
 
 from sv.energy.attempt import build_attempt, list_factors
 from sv.energy.attribution import join_attributions
-from sv.energy.baseline import compute_above_idle
 from sv.energy.carbon.factor import CarbonFactor
 from sv.energy.carbon.intervals import apply_factors, join_carbon
 from sv.energy.crosscheck import compute_crosschecks
@@ -120,7 +119,6 @@ def build_fleet_attempt(number: int, lines: AttemptLines, nodes: NodeJournals) -
     ]
     table = list_nodes(places, nodes, own["status"])
     uncertainty_kwh, uncertainty_reason = _sum_uncertainties(machines)
-    above_kwh, above_reason = _sum_above_idle(machines)
     carbon = _build_carbon(machines, own["pue"]["value"])
     return {
         **own,
@@ -129,8 +127,6 @@ def build_fleet_attempt(number: int, lines: AttemptLines, nodes: NodeJournals) -
         "energy_node_kwh": node_kwh,
         "uncertainty_kwh": uncertainty_kwh,
         "uncertainty_reason": uncertainty_reason,
-        "energy_above_idle_kwh": above_kwh,
-        "above_idle_reason": above_reason,
         "measured_fraction": measured_j / known_j if known_j else None,
         "boundary": list_boundaries(channels),
         "attribution": join_attributions(
@@ -210,20 +206,6 @@ def _sum_uncertainties(machines: list[Machine]) -> tuple[float | None, str | Non
         elif node_j:
             summed_j += uncertainty_j * job_j / node_j
     return (None, "; ".join(reasons)) if reasons else (kwh_from_j(summed_j), None)
-
-
-def _sum_above_idle(machines: list[Machine]) -> tuple[float | None, str | None]:
-    found = []
-    for machine in machines:
-        rule = "exclusive" if machine.is_exclusive else "cpu_share"
-        baseline = machine.members[0].lines.head.get("idle_baseline")
-        kwh, reason = compute_above_idle(
-            machine.channels, machine.awake_s, machine.host, baseline, rule
-        )
-        found.append((kwh, reason and f"{machine.host}: {reason}"))
-    known = [kwh for kwh, _ in found]
-    reasons = "; ".join(dict.fromkeys(reason for _, reason in found if reason))
-    return (None if None in known else sum(known)), reasons or None
 
 
 def _build_carbon(machines: list[Machine], pue: float) -> Fields:

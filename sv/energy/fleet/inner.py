@@ -9,8 +9,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from sv.energy.config import EnergyConfig
-from sv.energy.fleet.nodes import VARIABLE, make_folder, read_stage
+from sv.energy.config import build_energy_config
+from sv.energy.fleet.nodes import STAGE_FILE, VARIABLE, make_folder, read_stage
 from sv.energy.host import find_process
 from sv.energy.meter import ACTIVE, Stage, run_metered, say
 from sv.energy.processes import is_below
@@ -56,8 +56,8 @@ def build_node_stage(label: str, argv: tuple[str, ...], environ: Mapping[str, st
     folder = make_folder(environ)
     assert folder is not None
     about = read_stage(folder)
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in about["config"].items()}
-    config, sysfs = EnergyConfig(**values), Path(about["sysfs"])
+    config = build_energy_config(about["config"], str(folder / STAGE_FILE))
+    sysfs = Path(about["sysfs"])
     return Stage(about["stage"], about["name"], folder, about["model"], argv, config, sysfs, label)
 
 

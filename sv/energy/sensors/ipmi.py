@@ -1,8 +1,7 @@
 """The machine's power from its management controller (BMC): the DCMI power reading of IPMI.
 
-Three ways to the same figure: FreeIPMI's ipmi-dcmi, ipmitool, and the kernel's device
-(`sv.energy.sensors.ipmi_device`). All need the administrator's permission. Only the current power
-is used: minimum, maximum and average are over a time that the controller chooses.
+Two tools read it: FreeIPMI's ipmi-dcmi and ipmitool. Both need the administrator's permission. Only
+the current power is used: minimum, maximum and average are over a time that the controller chooses.
 """
 
 import re

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sv.energy.config import EnergyConfig
-from sv.energy.sensors import ipmi, ipmi_device
+from sv.energy.sensors import ipmi
 from sv.energy.sensors.channel import Channel, Reader, SilentReader, unavailable
 from sv.energy.sensors.hwmon import build_hwmon
 from sv.energy.sensors.polled import Measurement, PolledReader, SensorError
@@ -15,9 +15,8 @@ ANY_IPMI = "ipmi"  # nobody has asked for it: the first way that answers
 IPMI_UNCERTAINTY = (0.05, "assumed: IPMI DCMI states none; power supplies' meters have 1 to 5 %")
 HWMON_UNCERTAINTY = (0.1, "assumed: what the config's sensors feed is the user's word")
 GIVE_UP = 3  # questions to an IPMI that nobody has asked for
-NO_ACCESS = (
-    "the machine has IPMI, but there is no ipmi-dcmi or ipmitool and this user may not write to "
-    "/dev/ipmi0; ask the administrator"
+NO_TOOL = (
+    "the machine has IPMI, but ipmi-dcmi and ipmitool are not installed; ask the administrator"
 )
 
 
@@ -79,14 +78,8 @@ def _choose_ipmi(chosen: str, environ: Mapping[str, str]) -> tuple[str, Measure]
                 ways[" ".join(ipmi.COMMANDS[name])] = tool
             elif chosen == name:
                 raise SensorError(f"{name} is not on the PATH")
-    if chosen in (ANY_IPMI, "ipmi-device"):
-        device = ipmi_device.find_device()
-        if device is not None:
-            ways[str(device)] = ipmi_device.build_device(device)
-        elif chosen == "ipmi-device":
-            raise SensorError("no IPMI device that this user may write to (/dev/ipmi0)")
     if not ways:
-        raise SensorError(NO_ACCESS)
+        raise SensorError(NO_TOOL)
     return f"IPMI DCMI power reading, {' or '.join(ways)}", FirstThatAnswers(ways)
 
 
