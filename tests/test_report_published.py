@@ -38,7 +38,6 @@ def test_published_rows_are_those_of_the_recipe():
         assert (row.energy_kwh.value, row.co2_kg.value) == (kwh, co2_kg)
         assert [row.lists[trials].eer_percent.value for trials in LISTS] == eers
     assert by_model["resnet34_d"].energy_kwh.text == "46.2"  # as printed
-    assert by_model["resnet34_d"].energy_kwh.half_unit == pytest.approx(0.05)
     assert by_model["resnet50_w4"].lists["cnceleb"].min_dcf.text == "0.545"
 
 
@@ -78,8 +77,7 @@ def test_size_and_gmac_beside_the_published_figures_are_those_of_our_networks():
         ("table2.csv", "02:12:48", "2:72:48", "duration is '2:72:48', expected hh:mm:ss"),
         ("table2.csv", "resnet34_d,ResNet-34", ",ResNet-34", "has no model"),
         ("table2.csv", "3.11,", "0,", "energy_kwh is '0', expected a number above 0"),
-        ("study.toml", "epochs = 42", "epochs = 0", "epochs"),
-        ("study.toml", "[assumed]", "[asumed]", "unknown key 'asumed'"),
+        ("study.toml", "gpu =", "gpus =", "unknown key 'gpus' (did you mean 'gpu'?)"),
     ],
 )  # fmt: skip
 def test_a_broken_study_is_one_line(tmp_path, file, old, new, message):

@@ -7,7 +7,19 @@ import re
 
 import numpy as np
 import pytest
-from report_tree import build_tree, read_csv, read_markdown, write, write_all_tables
+from report_tree import (
+    GPU,
+    MEASURED,
+    build_tree,
+    read_csv,
+    read_markdown,
+    write,
+    write_all_tables,
+    write_model,
+    write_scores,
+    write_sidecar,
+)
+from study_exp import CROPS, build_study
 
 from sv.report.tables.cells import MARKS
 
@@ -84,6 +96,107 @@ def test_inference_table(tables):
     assert "EER and minDCF of voxceleb1: means of vox1_o, vox1_e." in text
     assert "- Real-time factor: that wall time / duration of the speech" in text
     assert "untrained" not in text
+
+
+def test_intensities_of_a_training(tmp_path):
+    data, exp = build_study(tmp_path, ("resnet101_d", "resnet18_d"), statistics=False)
+    write_model(exp, "resnet18_d", 8036352)
+    rows = {row["system"]: row for row in read_csv(write_all_tables(data, exp) / "table1.csv")}
+    row = rows["resnet101_d"]
+    assert float(row["j_per_crop"]) == pytest.approx(135.27 * 3.6e6 / CROPS)
+    assert float(row["kwh_per_gmac"]) == pytest.approx(135.27 / 89.87)
+    assert float(row["mean_w"]) == pytest.approx(400)
+    lacking = rows["resnet18_d"]
+    assert (lacking["j_per_crop"], lacking["kwh_per_gmac"]) == ("", "")
+    assert "crops_trained is not in model.json; gmac is not in model.json" in lacking["missing"]
+    assert float(lacking["mean_w"]) == pytest.approx(400)
+
+
+RAMP = np.linspace(-1, 1, 1000)  # replicates whose percentiles are known: +-0.95 at 95 %
+
+
+def write_replicates(exp, name, precision, eer_percent, noise, *, seed=0):
+    """Write an EER whose replicates are ``eer_percent + noise``."""
+    suffix = "" if precision == "fp32" else f"_{precision}"
+    write_scores(
+        exp, name, "list", "set", eer_percent, det=False, suffix=suffix, precision=precision
+    )
+    record = {
+        "trials_digest": "list", "speakers": 40, "seed": seed, "replicates": 1000,
+        "of_eer_percent": eer_percent, "eer_percent": (eer_percent + noise).tolist(),
+        "min_dcf": {}, "det": {},
+    }  # fmt: skip
+    write(exp / name / "scores" / f"list_cosine{suffix}.boot.json", record)
+
+
+@pytest.fixture
+def halved(tmp_path):
+    """Three systems extracted in fp32 and fp16."""
+    data, exp = tmp_path / "data", tmp_path / "exp"
+    write(data / "test_trials", "list set\n")
+    for name, kwh, change in (
+        ("resnet18_d", 7.0, 0.05), ("resnet34_d", 9.9, 0.002), ("resnet50_d", 6.0, 0.0),
+    ):  # fmt: skip
+        write_model(exp, name, 1_000_000)
+        energy = exp / name / "energy"
+        write_sidecar(energy / "06_extract_set.json", 10.0, MEASURED, uncertainty_kwh=0.5)
+        write_sidecar(energy / "06_extract_set_fp16.json", kwh, MEASURED, uncertainty_kwh=0.5)
+        write_replicates(exp, name, "fp32", 3.0, 0 * RAMP)
+        write_replicates(exp, name, "fp16", 3.0 + change, 0.01 * RAMP)
+    return data, exp
+
+
+def read_changes(data, exp):
+    rows = read_csv(write_all_tables(data, exp) / "table2.csv")
+    return {row["system"]: row for row in rows if row["precision"] == "fp16"}
+
+
+def test_a_lower_precision_beside_fp32(halved):
+    rows = read_changes(*halved)
+    ratios = {name: float(row["energy_ratio"]) for name, row in rows.items()}
+    assert ratios == pytest.approx({"resnet18_d": 0.7, "resnet34_d": 0.99, "resnet50_d": 0.6})
+    uncertainty = float(rows["resnet34_d"]["energy_ratio_uncertainty"])
+    assert uncertainty == pytest.approx(0.99 * np.hypot(0.05, 0.5 / 9.9))
+    marks = {name: row["eer_difference_marks"] for name, row in rows.items()}
+    assert marks == {"resnet18_d": "", "resnet34_d": "within_noise", "resnet50_d": "within_noise"}
+    low, high = (float(rows["resnet18_d"][f"eer_difference_{end}"]) for end in ("low", "high"))
+    assert (low, high) == pytest.approx((0.0405, 0.0595))
+    data, exp = halved
+    shown = {(r["System"], r["Precision"]): r for r in read_markdown(exp / "results/table2.md")}
+    assert shown["resnet18_d", "FP16"]["kWh / fp32"] == "0.700"
+    assert shown["resnet18_d", "FP16"]["EER - fp32"] == "+0.050"
+    assert shown["resnet50_d", "FP16"]["EER - fp32"] == "0.000≈"
+    assert shown["resnet18_d", "FP32"]["kWh / fp32"] == ""
+    for path in exp.glob("*/*/*_fp16*"):
+        path.unlink()
+    write_all_tables(data, exp)
+    assert "/ fp32" not in (exp / "results/table2.md").read_text()
+
+
+def edit(path, **changes):
+    write(path, {**json.loads(path.read_text()), **changes})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "key", "text"),
+    [
+        (lambda d: (d / "scores/list_cosine_fp16.boot.json").unlink(), "eer_difference_low", ""),
+        (lambda d: edit(d / "scores/list_cosine_fp16.boot.json", seed=3), "eer_difference_low", ""),
+        (lambda d: (d / "scores/list_cosine_fp16.json").unlink(), "eer_difference",
+         "no list is scored in both precisions"),
+        (lambda d: edit(d / "energy/06_extract_set_fp16.json", status="failed"), "energy_ratio",
+         "06_extract_set_fp16.json is failed"),
+        (lambda d: (d / "energy/06_extract_set.json").unlink(), "energy_ratio",
+         "no energy/06_extract_set.json"),
+        (lambda d: write_sidecar(d / "energy/06_extract_set.json", 9.0, MEASURED, GPU),
+         "energy_ratio", "cover different parts of the machines"),
+    ],
+)  # fmt: skip
+def test_a_change_that_cannot_be_known_has_a_reason(halved, spoil, key, text):
+    data, exp = halved
+    spoil(exp / "resnet18_d")
+    row = read_changes(data, exp)["resnet18_d"]
+    assert row[key] == "" and text in row["missing"]
 
 
 def test_stage_table_and_its_totals(tables):

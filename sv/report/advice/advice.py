@@ -2,16 +2,14 @@
 
 The advice is the study's, drawn from the results at hand: the systems on the Pareto front of EER
 and training energy, the knee, what the next 0.1 points cost, the least energy that is as good as
-the best within noise, what a lower precision saves, and what depth, width and stages bring.
+the best within noise. What a lower precision saves is in Table 2.
 """
 
 from dataclasses import dataclass
 
 from sv.report.advice.candidates import Candidate, Candidates, find_candidates
 from sv.report.advice.front import KNEE_METHOD, find_knee, pareto_front
-from sv.report.advice.precision import advise_precision
 from sv.report.advice.prices import Certainty, Price, compute_certainty, compute_prices
-from sv.report.advice.structure import advise_structure
 from sv.report.noise import find_ties
 from sv.report.records import Results
 from sv.report.stage_energy import StageEnergy
@@ -40,12 +38,10 @@ class Advice:
 def build_advice(results: Results) -> Advice:
     """Draw advice from the results; what they cannot carry is withheld with the reason."""
     candidates = find_candidates(results)
-    precision_lines, precision_withheld = advise_precision(results)
     if candidates.blocked:
         reasons = [f"No advice on training: {reason}." for reason in candidates.blocked]
         reasons += [f"{reason}." for reason in candidates.left_out]
-        reasons += [f"No advice {reason}." for reason in precision_withheld]
-        return Advice(tuple(precision_lines), tuple(reasons), (), None)
+        return Advice((), tuple(reasons), (), None)
     systems = candidates.systems
     points = [(candidate.kwh, candidate.eer.value) for candidate in systems]
     front = tuple(systems[index] for index in pareto_front(points))
@@ -53,15 +49,12 @@ def build_advice(results: Results) -> Advice:
     knee = None if found is None else systems[found.index]
     certainty = compute_certainty(systems)
     prices = compute_prices(systems, (knee or front[0]).name)
-    structure_lines, structure_withheld = advise_structure(systems)
     lines = [
         _describe_basis(results, candidates),
         _describe_front(front, certainty),
         *([_describe_knee(knee, certainty)] if knee else []),
         *(_describe_price(price) for price in prices),
         _describe_choice(systems),
-        *structure_lines,
-        *precision_lines,
         "Intervals and shares tell of other speakers, not of another training of the same "
         "network, and are not corrected for choosing among many systems; every energy is of one "
         "run.",
@@ -70,7 +63,6 @@ def build_advice(results: Results) -> Advice:
     withheld = [
         *no_knee,
         *(f"{reason}." for reason in candidates.left_out),
-        *(f"No advice {reason}." for reason in (*structure_withheld, *precision_withheld)),
     ]
     return Advice(
         lines=tuple(lines),

@@ -12,7 +12,7 @@ import numpy as np
 from sv.report.noise import Measured, find_measured
 from sv.report.records import TRAIN_STAGE, Results, System, compute_average, find_stage
 from sv.report.stage_energy import StageEnergy
-from sv.report.tables.evidence import describe_boundaries, describe_kinds
+from sv.report.tables.evidence import explain_energies, explain_incomplete
 
 LEAST_SYSTEMS = 3
 LEAST_SPEAKERS = 25  # with fewer, intervals held the truth too rarely (sv.score.bootstrap)
@@ -64,18 +64,6 @@ def find_candidates(results: Results) -> Candidates:
     return Candidates(tuple(found), tuple(left_out), tuple(_find_obstacles(results, found)))
 
 
-def explain_energies(stages: list[StageEnergy]) -> list[str]:
-    """Say why energies may not be compared; nothing if they may."""
-    return [
-        f"the energies {why}: {'; '.join(sorted(texts))}"
-        for describe, why in (
-            (describe_boundaries, "cover different parts of the machines"),
-            (describe_kinds, "are measured in some runs and estimated in others"),
-        )
-        if len(texts := {describe(stage) for stage in stages}) > 1
-    ]
-
-
 def draw_energies(candidates: tuple[Candidate, ...]) -> np.ndarray:
     """Draw energies from their uncertainties, (systems, replicates) kWh.
 
@@ -89,15 +77,6 @@ def draw_energies(candidates: tuple[Candidate, ...]) -> np.ndarray:
         drawn = candidate.kwh + deviation * random.standard_normal(count)
         rows.append(np.maximum(drawn, _LEAST_SHARE * candidate.kwh))
     return np.array(rows)
-
-
-def explain_incomplete(stage: StageEnergy) -> str:
-    """Say why the energy of a stage is not of all its work; empty if it is."""
-    if stage.status != "complete":
-        return f"{stage.path.name} is {stage.status}"
-    if not stage.energy_kwh:
-        return f"no energy in {stage.path.name}" + (f" ({stage.reason})" if stage.reason else "")
-    return f"{stage.path.name} is not of all its work ({stage.reason})" if stage.reason else ""
 
 
 def _find_candidate(results: Results, system: System) -> Candidate | str:

@@ -6,12 +6,11 @@ from typing import Any
 
 from sv.energy.sidecar import find_run
 from sv.errors import SvError
-from sv.report.advice.candidates import explain_incomplete
 from sv.report.fields import read_object, take_number, take_part, take_text
 from sv.report.figures.points import get_mark
 from sv.report.records import TRAIN_STAGE, Results, System, family_of, find_stage
 from sv.report.stage_energy import StageEnergy
-from sv.report.tables.evidence import list_some
+from sv.report.tables.evidence import explain_incomplete, list_some
 
 
 @dataclass(frozen=True)

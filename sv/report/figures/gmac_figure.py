@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sv.energy.units import j_from_kwh
-from sv.report.advice.candidates import explain_energies
 from sv.report.figures.curves import Work, collect_work, find_cheapest
 from sv.report.figures.energy_figure import MARKER_POINTS, get_marker, list_families, list_fillings
 from sv.report.figures.frame import (
@@ -25,6 +24,7 @@ from sv.report.figures.frame import (
 from sv.report.figures.labels import place_labels, shorten_names
 from sv.report.records import Results
 from sv.report.tables.cells import format_significant
+from sv.report.tables.evidence import explain_energies
 
 _LEAST_DECADES = 0.7
 _MULTIPLES = (2, 5, 10, 20, 50, 100, 200, 500, 1000)

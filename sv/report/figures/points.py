@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sv.report.advice.candidates import explain_energies, explain_incomplete
 from sv.report.advice.front import find_knee, pareto_front
 from sv.report.noise import find_measured
 from sv.report.records import TRAIN_STAGE, Results, compute_average, family_of, find_stage
 from sv.report.stage_energy import StageEnergy
 from sv.report.tables.cells import MARKS
+from sv.report.tables.evidence import explain_energies, explain_incomplete
 
 _LEAST_POINTS = 2  # of a front
 

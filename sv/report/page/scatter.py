@@ -5,7 +5,6 @@ from typing import Any
 import plotly.graph_objects as go
 
 from sv.energy.units import j_from_kwh
-from sv.report.advice.candidates import explain_energies
 from sv.report.advice.front import KNEE_METHOD
 from sv.report.figures.curves import collect_work, find_cheapest
 from sv.report.figures.palette import FAMILY_LABEL, FAMILY_STYLE
@@ -26,6 +25,7 @@ from sv.report.page.plot import (
 from sv.report.records import Results
 from sv.report.stage_energy import StageEnergy
 from sv.report.tables.cells import format_significant
+from sv.report.tables.evidence import explain_energies
 
 _SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond"}
 _APART = (0.12, 0.1)  # of the axes, between two points that both have their name beside them

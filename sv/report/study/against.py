@@ -1,7 +1,7 @@
 """Our figures beside those of a published study, for the systems and lists that both have.
 
 Tables ``against1`` (averages, training energy), ``against1_lists`` (each list), ``against2``
-(inference), ``against_ranks`` (whether both order the systems alike) and ``implied``.
+(inference) and ``against_ranks`` (whether both order the systems alike).
 """
 
 from pathlib import Path
@@ -29,7 +29,6 @@ from sv.report.study.against_cells import (
     system_cells,
 )
 from sv.report.study.against_inference import build_inference_comparison
-from sv.report.study.implied import build_implied_table
 from sv.report.study.published import Measures, Study, Training, read_study
 from sv.report.study.ranks import Rank, compute_rank
 from sv.report.tables.cells import Cell, Column, Note, Row, Table, text_cell, unknown_cell
@@ -65,8 +64,7 @@ def build_comparison(results: Results, study: Path | None) -> list[Table]:
         tables.append(_build_lists(published, pairs, lists, remarks))
     inference = build_inference_comparison(results, published, remarks)
     tables += [inference] if inference else []
-    ranks = _build_ranks(published, tables)
-    return [*tables, ranks, build_implied_table(results, published)]
+    return [*tables, _build_ranks(published, tables)]
 
 
 def _find_pairs(results: Results, study: Study) -> list[tuple[System, Training]]:

@@ -3,7 +3,15 @@
 from dataclasses import replace
 
 from sv.report.study.published import Printed
-from sv.report.tables.cells import Cell, Column, Note, format_significant, text_cell, unknown_cell
+from sv.report.tables.cells import (
+    Cell,
+    Column,
+    Note,
+    format_difference,
+    format_significant,
+    text_cell,
+    unknown_cell,
+)
 from sv.report.tables.evidence import Labelled, energy_notes
 
 MEASURES = (("eer_percent", "EER (%)", 2), ("min_dcf", "minDCF", 3))
@@ -40,9 +48,7 @@ def difference_cells(key: str, ours: Cell, published: Cell, decimals: int) -> di
         difference = unknown_cell(ours.reason or published.reason)
     else:
         value = float(ours.value) - float(published.value)
-        # 0 without a sign: what rounds to nothing is neither more nor less.
-        text = f"{value:+.{decimals}f}"
-        difference = Cell(text if float(text) else text[1:], value)
+        difference = Cell(format_difference(value, decimals), value)
     return {key: ours, f"{key}_published": published, f"{key}_difference": difference}
 
 

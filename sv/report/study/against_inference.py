@@ -73,7 +73,7 @@ def build_inference_comparison(
             "list's test set. diff.: ours - study; ratio: ours / study."
         ),
         *our_energy_notes(stages),
-        Note(f"The study's energy: {study.about.energy}, on {study.about.stated.gpu}."),
+        Note(f"The study's energy: {study.about.energy}, on {study.about.gpu}."),
         *([Note(f"Not done here: {', '.join(left_out)}.")] if left_out else []),
         *remarks,
     ]

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from sv.config import at_least, read_config
+from sv.config import read_config
 from sv.errors import SvError
 from sv.files import read_text
 
@@ -21,52 +21,19 @@ _DURATION = re.compile(r"(\d+):([0-5]\d):([0-5]\d)")
 
 @dataclass(frozen=True)
 class Printed:
-    """A figure as printed; ``half_unit`` is what rounding to these digits may have moved it."""
+    """A figure with the digits as printed."""
 
     text: str
     value: float
 
-    @property
-    def half_unit(self) -> float:
-        """Half a unit of the last printed digit: 0.05 of 46.2, 0.005 of 3.90."""
-        return 0.5 * 10.0 ** -len(self.text.partition(".")[2])
-
-
-@dataclass(frozen=True)
-class Stated:
-    """What the study's text says; ``saving_percent`` is what fp16 saves, (low, high)."""
-
-    epochs: int
-    batch_size: int
-    g_per_kwh: float
-    saving_percent: tuple[float, float]
-    gpu: str
-
-    def __post_init__(self) -> None:
-        at_least(self, 1, "epochs", "batch_size", "g_per_kwh")
-
-
-@dataclass(frozen=True)
-class Assumed:
-    """What the text does not say and figures that follow from the tables need."""
-
-    utterances: int
-    crops_per_utterance: int
-    gmac_frames: int
-    gpu_limit_w: float
-
-    def __post_init__(self) -> None:
-        at_least(self, 1, "utterances", "crops_per_utterance", "gmac_frames", "gpu_limit_w")
-
 
 @dataclass(frozen=True)
 class About:
-    """The content of study.toml. ``energy`` says what was metered, in words."""
+    """The content of study.toml: ``energy`` says what was metered, in words, ``gpu`` on what."""
 
     title: str
     energy: str
-    stated: Stated
-    assumed: Assumed
+    gpu: str
 
 
 @dataclass(frozen=True)
@@ -79,7 +46,7 @@ class Measures:
 
 @dataclass(frozen=True)
 class Training:
-    """A row of Table 1. ``gmac`` is ours (see `Assumed`), not published."""
+    """A row of Table 1. ``gmac`` is ours, of one crop of 350 frames, and was not published."""
 
     model: str
     study_name: str

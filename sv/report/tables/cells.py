@@ -114,6 +114,12 @@ def format_significant(value: float, digits: int = 3) -> str:
     return f"{value:.{decimals}f}"
 
 
+def format_difference(value: float, decimals: int) -> str:
+    """Format with a sign; what rounds to 0 is neither more nor less and has none."""
+    text = f"{value:+.{decimals}f}"
+    return text if float(text) else text[1:]
+
+
 def format_millions(count: float) -> str:
     """Format parameters in millions: cut to whole from 10 M (as the study does), else 3 digits."""
     millions = count / 1e6

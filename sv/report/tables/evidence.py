@@ -188,6 +188,27 @@ def describe_boundaries(stage: StageEnergy) -> str:
     return f"{text} (no figure for {', '.join(outside)})" if outside else text
 
 
+def explain_energies(stages: list[StageEnergy]) -> list[str]:
+    """Say why energies may not be compared; nothing if they may."""
+    return [
+        f"the energies {why}: {'; '.join(sorted(texts))}"
+        for describe, why in (
+            (describe_boundaries, "cover different parts of the machines"),
+            (describe_kinds, "are measured in some runs and estimated in others"),
+        )
+        if len(texts := {describe(stage) for stage in stages}) > 1
+    ]
+
+
+def explain_incomplete(stage: StageEnergy) -> str:
+    """Say why the energy of a stage is not of all its work; empty if it is."""
+    if stage.status != "complete":
+        return f"{stage.path.name} is {stage.status}"
+    if not stage.energy_kwh:
+        return f"no energy in {stage.path.name}" + (f" ({stage.reason})" if stage.reason else "")
+    return f"{stage.path.name} is not of all its work ({stage.reason})" if stage.reason else ""
+
+
 def describe_factor(stage: StageEnergy) -> str:
     """Say which grams of CO2 a kWh stands for, and where the factor is from."""
     carbon = stage.carbon

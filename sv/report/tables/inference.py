@@ -1,11 +1,15 @@
 """Table 2: what the extraction of a test set's embeddings costs, at each precision.
 
-The columns are those of the study's Table 2, and two that do not depend on the size of the test
-set: energy per utterance and the real-time factor.
+The columns are those of the study's Table 2, two that do not depend on the size of the test set
+(energy per utterance, real-time factor) and, where a lower precision was used, what it changes
+against fp32: the ratio of the energies and the difference of the EERs.
 """
 
+import math
+from dataclasses import replace
+
 from sv.energy.units import j_from_kwh
-from sv.report.noise import MEASURES, find_measured
+from sv.report.noise import MEASURES, find_measured, subtract
 from sv.report.records import (
     EXTRACT_STAGE,
     P_TARGET,
@@ -15,6 +19,7 @@ from sv.report.records import (
     compute_average,
     extract_name,
     find_extraction,
+    find_score,
     find_stage,
 )
 from sv.report.tables.best import SECTION_NOTE, TIE_NOTE, mark_energies, mark_measures
@@ -24,11 +29,18 @@ from sv.report.tables.cells import (
     Note,
     Row,
     Table,
+    format_difference,
     format_significant,
     text_cell,
     unknown_cell,
 )
-from sv.report.tables.evidence import co2_cell, energy_cell, energy_notes
+from sv.report.tables.evidence import (
+    co2_cell,
+    energy_cell,
+    energy_notes,
+    explain_energies,
+    explain_incomplete,
+)
 from sv.report.tables.inference_rows import Inference, choose_sets, list_inferences, lists_of
 from sv.report.tables.provenance import (
     ENERGY_COLUMNS,
@@ -42,6 +54,19 @@ from sv.report.tables.provenance import (
 )
 
 _FACTS = ("utterances", "audio_s", "frames", "device")
+_FULL = "fp32"
+_NO_CHANGE = Cell("", "")  # of fp32 against itself
+_CHANGES = (
+    Column("energy_ratio", "kWh / fp32", marked=True),
+    Column("eer_difference", "EER - fp32", marked=True),
+)
+_CHANGE_FACTS = ("energy_ratio_uncertainty", "eer_difference_low", "eer_difference_high")
+
+
+_CHANGE_NOTE = Note(
+    "kWh / fp32 and EER - fp32: against the same system's extraction in fp32; a difference marked "
+    "≈ is within noise (its 95 % interval contains 0)."
+)
 
 
 def build_inference_table(results: Results, sets: tuple[str, ...] | None = None) -> Table:
@@ -51,6 +76,9 @@ def build_inference_table(results: Results, sets: tuple[str, ...] | None = None)
         results: What stage 8 found.
         sets: The test sets to show; None: all.
     """
+    sections = {name: list_inferences(results, name) for name in choose_sets(results, sets)}
+    precisions = {item.precision for members in sections.values() for item in members}
+    has_lower = precisions - {_FULL}
     columns = (
         Column("system", "System", numeric=False),
         Column("test_set", "Test set", numeric=False, csv_only=True),
@@ -61,14 +89,15 @@ def build_inference_table(results: Results, sets: tuple[str, ...] | None = None)
         Column("j_per_utterance", "J per utterance", marked=True),
         Column("real_time_factor", "Real-time factor"),
         Column("precision", "Precision", numeric=False),
+        *(_CHANGES if has_lower else ()),
         *(Column(key, key, csv_only=True) for key in (*_FACTS, "trial_lists")),
+        *(Column(key, key, csv_only=True) for key in (_CHANGE_FACTS if has_lower else ())),
         *PROVENANCE_COLUMNS,
     )
     rows: list[Row] = []
     labelled, means, not_compared = [], [], {}
-    for data_set in choose_sets(results, sets):
+    for data_set, inferences in sections.items():
         lists = lists_of(results, data_set)
-        inferences = list_inferences(results, data_set)
         stages = [_find_stage(item) for item in inferences]
         section = [_build_row(item, lists) for item in inferences]
         for key in MEASURES:
@@ -80,6 +109,7 @@ def build_inference_table(results: Results, sets: tuple[str, ...] | None = None)
             means.append(Note(f"EER and minDCF of {data_set}: means of {', '.join(lists)}."))
         rows += section
     cells = [cell for row in rows for cell in row.cells.values()]
+    measures = [row.cells[key] for row in rows for key in MEASURES]
     notes = [
         Note(
             "Energy, CO2 and wall time (hh:mm:ss) are of the whole extraction stage: starting the "
@@ -87,11 +117,12 @@ def build_inference_table(results: Results, sets: tuple[str, ...] | None = None)
         ),
         Note("Real-time factor: that wall time / duration of the speech; below 1 is faster."),
         Note(f"EER and minDCF (P_target {P_TARGET}) of cosine scores."),
+        *([_CHANGE_NOTE] if has_lower else []),
         *means,
         *([SECTION_NOTE] if any(cell.best for cell in cells) else []),
         *not_compared.values(),
         *energy_notes(labelled),
-        *([TIE_NOTE] if any("within_noise" in cell.marks for cell in cells) else []),
+        *([TIE_NOTE] if any("within_noise" in cell.marks for cell in measures) else []),
     ]
     caption = "Inference: extraction of the embeddings of a test set"
     return Table("table2", caption, columns, tuple(rows), tuple(notes))
@@ -125,6 +156,8 @@ def _build_row(item: Inference, lists: tuple[str, ...]) -> Row:
         "precision": Cell(precision.upper(), precision),
         **{key: fact_cell(getattr(done, key, None)) for key in _FACTS},
         "trial_lists": text_cell(" ".join(lists)),
+        **_energy_change(item, stage, absent),
+        **_eer_change(item, lists),
         **provenance_cells(stage),
     }
     return Row(f"{system.name} {item.data_set} {precision}", cells, item.data_set)
@@ -156,6 +189,54 @@ def _real_time_factor(
         return unknown_cell(f"no duration of the speech in {done.folder}/info.json")
     factor = stage.duration_s / done.audio_s
     return Cell(format_significant(factor), factor)
+
+
+def _energy_change(item: Inference, stage: StageEnergy | None, absent: str) -> dict[str, Cell]:
+    """Return the ratio of the energy to that in fp32, and its uncertainty (k = 2)."""
+    cells = {"energy_ratio": _NO_CHANGE, "energy_ratio_uncertainty": fact_cell(None)}
+    if item.precision == _FULL:
+        return cells
+    of_full = replace(item, precision=_FULL)
+    full = _find_stage(of_full)
+    if stage is None or full is None:
+        absent_full = absent_stage(item.system, f"{EXTRACT_STAGE:02d}_{_stage_name(of_full)}")
+        return cells | {"energy_ratio": unknown_cell(absent if stage is None else absent_full)}
+    reasons = [explain_incomplete(full), explain_incomplete(stage)]
+    reason = next(filter(None, [*reasons, *explain_energies([full, stage])]), "")
+    if reason:
+        return cells | {"energy_ratio": unknown_cell(reason)}
+    assert stage.energy_kwh and full.energy_kwh  # or it was incomplete
+    ratio = stage.energy_kwh / full.energy_kwh
+    marks = energy_cell(stage, absent).marks
+    cells["energy_ratio"] = Cell(format_significant(ratio), ratio, marks)
+    if full.uncertainty_kwh is not None and stage.uncertainty_kwh is not None:
+        parts = (full.uncertainty_kwh / full.energy_kwh, stage.uncertainty_kwh / stage.energy_kwh)
+        cells["energy_ratio_uncertainty"] = fact_cell(ratio * math.hypot(*parts))
+    return cells
+
+
+def _eer_change(item: Inference, lists: tuple[str, ...]) -> dict[str, Cell]:
+    """Return the difference of the EER to that in fp32, over the lists scored in both."""
+    cells = {key: fact_cell(None) for key in ("eer_difference_low", "eer_difference_high")}
+    if item.precision == _FULL:
+        return {**cells, "eer_difference": _NO_CHANGE}
+    system, precision = item.system, item.precision
+    both = tuple(n for n in lists if find_score(system, n) and find_score(system, n, precision))
+    if not both:
+        reason = "no list is scored in both precisions"
+        return {**cells, "eer_difference": unknown_cell(reason)}
+    lower, full = (compute_average(system, both, name) for name in (precision, _FULL))
+    assert lower.eer_percent is not None and full.eer_percent is not None  # both are scored
+    value = lower.eer_percent - full.eer_percent
+    measured = [find_measured(system, both, "eer_percent", name) for name in (precision, _FULL)]
+    difference = subtract(measured[0], measured[1]) if measured[0] and measured[1] else None
+    interval = difference.interval if difference else None
+    marks: tuple[str, ...] = ()
+    if interval is not None:
+        low, high = interval
+        cells |= {"eer_difference_low": fact_cell(low), "eer_difference_high": fact_cell(high)}
+        marks = ("within_noise",) if low <= 0 <= high else ()
+    return {**cells, "eer_difference": Cell(format_difference(value, 3), value, marks)}
 
 
 def _why_undivided(item: Inference, stage: StageEnergy, done: Extraction | None) -> str:

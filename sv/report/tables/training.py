@@ -3,6 +3,7 @@
 The columns are those of the study's Table 1, so that the two can be laid side by side.
 """
 
+from sv.energy.units import j_from_kwh
 from sv.report.noise import find_measured
 from sv.report.records import (
     FAMILIES,
@@ -24,6 +25,7 @@ from sv.report.tables.cells import (
     Row,
     Table,
     format_millions,
+    format_significant,
     text_cell,
     unknown_cell,
 )
@@ -38,6 +40,7 @@ from sv.report.tables.provenance import (
 )
 
 _METRICS = (("eer_percent", "EER (%)"), ("min_dcf", "minDCF"))
+_INTENSITIES = ("j_per_crop", "kwh_per_gmac", "mean_w")
 
 
 def build_training_table(results: Results) -> Table:
@@ -55,6 +58,7 @@ def build_training_table(results: Results) -> Table:
             for name in lists
             for key, title in _METRICS
         ),
+        *(Column(key, "", marked=True, csv_only=True) for key in _INTENSITIES),
         *PROVENANCE_COLUMNS,
     )
     rows = [_build_row(results, system) for system in results.systems]
@@ -97,6 +101,7 @@ def _build_row(results: Results, system: System) -> Row:
         **metric_cells(average.eer_percent, average.min_dcf, average.reason, decimals=2),
         "energy_kwh": energy_cell(stage, absent),
         "co2_kg": co2_cell(stage, absent),
+        **_intensity_cells(system, stage, absent),
         **provenance_cells(stage),
     }
     for key in ("parameters", "parameters_with_head"):
@@ -114,6 +119,33 @@ def _build_row(results: Results, system: System) -> Row:
             reason = f"no minDCF at P {P_TARGET} in {score.path.name}"
         cells |= metric_cells(eer_percent, min_dcf, reason, decimals=2, suffix=f"_{name}")
     return Row(system.name, cells, FAMILIES[family_of(system.name)])
+
+
+def _intensity_cells(system: System, stage: StageEnergy | None, absent: str) -> dict[str, Cell]:
+    """Return J per crop trained, kWh per GMAC of one crop, and the mean power in W.
+
+    GMAC is of a crop as trained; the power is of all machines and GPUs together.
+    """
+    energy = energy_cell(stage, absent)
+    if stage is None or not stage.energy_kwh:
+        unknown = unknown_cell(energy.reason or "the energy is 0")
+        return dict.fromkeys(_INTENSITIES, unknown)
+    lacks = "is not in model.json" if system.network else absent_file(system, "model.json")
+    network = system.network or {}
+    figures = (
+        (j_from_kwh(stage.energy_kwh), network.get("crops_trained"), f"crops_trained {lacks}"),
+        (stage.energy_kwh, network.get("gmac"), f"gmac {lacks}"),
+        (j_from_kwh(stage.energy_kwh), stage.duration_s, f"no duration in {stage.path.name}"),
+    )
+    cells = {}
+    for key, (amount, divisor, reason) in zip(_INTENSITIES, figures, strict=True):
+        value = amount / divisor if divisor else None
+        cells[key] = (
+            unknown_cell(reason)
+            if value is None
+            else Cell(format_significant(value), value, energy.marks)
+        )
+    return cells
 
 
 def _average_notes(results: Results) -> list[Note]:
