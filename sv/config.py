@@ -13,8 +13,8 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sv.errors import UsageError
-from sv.files import read_toml
+from sv.errors import SvError, UsageError
+from sv.files import read_json, read_toml
 
 T = TypeVar("T")
 
@@ -65,6 +65,29 @@ def build_config(values: dict[str, Any], cls: type[T], *, where: str) -> T:
         raise UsageError(f"{where}: {error}") from error
 
 
+def read_record(path: Path, cls: type[T]) -> T:
+    """Read a JSON file that another program wrote into the dataclass ``cls``.
+
+    Raises:
+        SvError: The file is missing or broken, see `build_record`.
+    """
+    return build_record(read_json(path), cls, where=str(path))
+
+
+def build_record(values: Any, cls: type[T], *, where: str) -> T:
+    """Build ``cls`` as `build_config` does, but an error is that of a file, not of the user.
+
+    Raises:
+        SvError: Not an object, or see `read_config`; the message begins with ``where``.
+    """
+    if not isinstance(values, dict):
+        raise SvError(f"{where}: not a JSON object")
+    try:
+        return build_config(values, cls, where=where)
+    except UsageError as error:
+        raise SvError(str(error)) from error
+
+
 def at_least(config: Any, lowest: float, *names: str) -> None:
     """Check fields in a dataclass's ``__post_init__``: finite and at least ``lowest``.
 
@@ -103,7 +126,11 @@ def _convert(value: Any, hint: Any, what: str, where: str) -> Any:  # noqa: PLR0
     if origin in (list, tuple):
         if not isinstance(value, list | tuple):
             raise UsageError(f"{what} must be a list")
-        return origin(_convert(item, args[0], what, where) for item in value)
+        item = args[0]
+        kinds = set(typing.get_args(item)) if isinstance(item, types.UnionType) else {item}
+        if not set(map(type, value)) <= kinds:  # else right as they are, thousands of numbers
+            value = (_convert(one, item, what, where) for one in value)
+        return origin(value)
     if origin is dict:
         if not isinstance(value, dict):
             raise UsageError(f"{what} must be a table")

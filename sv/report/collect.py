@@ -27,8 +27,8 @@ from sv.report.records import (
     find_score,
     system_order,
 )
-from sv.report.score_files import read_scores
 from sv.report.stage_energy import Carbon, Channel, Node, StageEnergy
+from sv.score.record import read_scores
 
 _SIDECAR = re.compile(r"(?P<stage>\d\d)_(?P<name>.+)\.json")
 _STATUS = ("complete", "failed", "interrupted")

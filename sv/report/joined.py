@@ -9,7 +9,6 @@ from sv.report.records import (
     EXTRACT_STAGE,
     TRAIN_STAGE,
     Results,
-    Score,
     StageEnergy,
     System,
     compute_average,
@@ -18,6 +17,12 @@ from sv.report.records import (
     find_stage,
     is_of_trained,
 )
+from sv.score.record import ScoredList
+
+_METRICS = (
+    "trials_name", "data_set", "backend", "precision", "untrained", "trials", "targets",
+    "nontargets", "eer_percent", "eer_threshold", "min_dcf",
+)  # fmt: skip
 
 
 def write_model_results(results: Results) -> list[Path]:
@@ -58,12 +63,16 @@ def join_model(results: Results, system: System) -> dict[str, Any]:
     }
 
 
-def _metrics(score: Score) -> dict[str, Any]:
-    beside = ("det", "bootstrap", "histogram")  # long lists stay in the files beside the metrics
-    fields = dataclasses.asdict(dataclasses.replace(score, **dict.fromkeys(beside)))
-    for key in beside:
-        del fields[key]
-    return {**fields, "path": f"scores/{score.path.name}"}
+def _metrics(score: ScoredList) -> dict[str, Any]:
+    """Return the metrics of a list; long lists stay in the files next to the metrics file."""
+    pairs = {p: pair for p, pair in (score.min_dcf_interval or {}).items() if pair is not None}
+    return {
+        "path": f"scores/{score.path.name}",
+        **{key: getattr(score, key) for key in _METRICS},
+        "eer_interval": score.eer_percent_interval,
+        "min_dcf_interval": pairs,
+        "backend_parameters": score.backend_parameters,
+    }
 
 
 def _energy(stage: StageEnergy | None) -> dict[str, Any] | None:

@@ -10,7 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from sv.report.records import P_TARGET, Score, System, find_score
+from sv.report.records import P_TARGET, System, find_score
+from sv.score.record import ScoredList
 
 _PERCENTILES = (2.5, 97.5)  # 95 %, as stage 7
 _MAX_UNDEFINED = 0.01  # of the replicates, as stage 7
@@ -57,7 +58,7 @@ def find_measured(
     )
 
 
-def _measured(score: Score | None, measure: str) -> Measured | None:
+def _measured(score: ScoredList | None, measure: str) -> Measured | None:
     if score is None or score.bootstrap is None:
         return None
     boot = score.bootstrap

@@ -4,82 +4,20 @@ Frozen records and the few look-ups that the tables and figures share. A figure 
 is None, and whoever shows it says why; nothing here turns it into 0.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sv.errors import UsageError
 from sv.model_name import ModelName, parse_model_name
 from sv.report.stage_energy import StageEnergy
+from sv.score.record import ScoredList
 
 P_TARGET = "0.01"  # minDCF of the tables: the study, section 5.1
 TRAIN_STAGE, EXTRACT_STAGE, RESULTS_STAGE = 5, 6, 8
 PRECISIONS = ("fp32", "fp16", "bf16")
 FAMILIES = {"depth": "Depth scaling", "stage": "Stage-distribution scaling"}
 FAMILIES |= {"width": "Width scaling", "other": "Other"}
-
-
-@dataclass(frozen=True)
-class Det:
-    """A DET curve: error rates, 0 to 1, at most 500 points."""
-
-    p_fa: tuple[float, ...]
-    p_miss: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Bootstrap:
-    """The measures of every replicate of a list, None where one drew no such trials.
-
-    Replicates of two systems belong together where ``draws`` are the same: the trials, the seed
-    and the number. ``speakers`` is how many the list has. ``p_fa``, ``p_miss_low`` and
-    ``p_miss_high`` are the interval of the DET curve.
-    """
-
-    draws: tuple[str, int, int]
-    speakers: int
-    eer_percent: tuple[float | None, ...]
-    min_dcf: dict[str, tuple[float | None, ...]]
-    p_fa: tuple[float, ...]
-    p_miss_low: tuple[float, ...]
-    p_miss_high: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """Trials of each kind between neighbouring ``edges`` of the scores."""
-
-    edges: tuple[float, ...]
-    targets: tuple[int, ...]
-    nontargets: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Score:
-    """The metrics of one trial list, one backend, one precision.
-
-    Intervals are (low, high), by target prior those of minDCF; an interval that is not known is
-    None, or absent from the dict. ``backend_parameters`` are the backend's resolved settings.
-    """
-
-    path: Path
-    trials_name: str
-    data_set: str
-    backend: str
-    precision: str
-    untrained: bool
-    trials: int
-    targets: int
-    nontargets: int
-    eer_percent: float
-    eer_threshold: float | None
-    min_dcf: dict[str, float]
-    eer_interval: tuple[float, float] | None
-    min_dcf_interval: dict[str, tuple[float, float]]
-    det: Det | None
-    bootstrap: Bootstrap | None
-    histogram: Histogram | None
-    backend_parameters: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,7 +43,7 @@ class System:
     network: dict[str, Any] | None
     stages: tuple[StageEnergy, ...]
     extractions: tuple[Extraction, ...]
-    scores: tuple[Score, ...]
+    scores: tuple[ScoredList, ...]
 
 
 @dataclass(frozen=True)
@@ -193,7 +131,7 @@ def find_extraction(system: System, data_set: str, precision: str) -> Extraction
 
 def find_score(
     system: System, trials: str, precision: str = "fp32", *, untrained: bool = False
-) -> Score | None:
+) -> ScoredList | None:
     """Find the cosine metrics of a trial list, or None."""
     wanted = (trials, precision, untrained, "cosine")
     for score in system.scores:

@@ -14,7 +14,8 @@ from matplotlib.lines import Line2D
 
 from sv.report.figures.frame import COLUMN_INCHES, add_legend_below, say_lacking
 from sv.report.figures.palette import get_line_style
-from sv.report.records import Results, Score, find_score
+from sv.report.records import Results, find_score
+from sv.score.record import ScoredList
 
 _PROBIT = np.vectorize(NormalDist().inv_cdf, otypes=[float])
 _TICKS_PERCENT = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 60, 80, 90)
@@ -50,7 +51,7 @@ def draw_det(figure: Figure, results: Results, trials: str) -> list[str]:
     low, high = _limits([score for _, score in curves])
     _prepare(axes, low, high)
     # More shades than these would hide each other: then only that of the lowest EER.
-    shaded = {name: score for name, score in curves if score.bootstrap and score.bootstrap.p_fa}
+    shaded = {name: score for name, score in curves if score.bootstrap and score.bootstrap.det.p_fa}
     if len(shaded) > _MAX_SHADED:
         best = min(shaded, key=lambda name: shaded[name].eer_percent)
         shaded = {best: shaded[best]}
@@ -81,11 +82,11 @@ def draw_det(figure: Figure, results: Results, trials: str) -> list[str]:
     return left_out
 
 
-def _shade_interval(axes: Axes, score: Score, low: float, **style: Any) -> None:
+def _shade_interval(axes: Axes, score: ScoredList, low: float, **style: Any) -> None:
     """Shade the misses that other speakers would have given, at each rate of false alarms."""
-    boot = score.bootstrap
-    assert boot is not None
-    p_fa, p_low, p_high = (np.array(x) for x in (boot.p_fa, boot.p_miss_low, boot.p_miss_high))
+    assert score.bootstrap is not None
+    band = score.bootstrap.det
+    p_fa, p_low, p_high = map(np.array, (band.p_fa, band.p_miss_low, band.p_miss_high))
     # Rarer false alarms than the list can show have no interval.
     seen = p_fa >= 1 / score.nontargets
     bounds = [_PROBIT(np.clip(p[seen], low / 10, 1 - low / 10)) for p in (p_low, p_high)]
@@ -104,7 +105,7 @@ def _add_legend_inside(axes: Axes, handles: list[Line2D], title: str) -> None:
     legend.get_frame().set(facecolor="white", edgecolor="none", alpha=0.85)
 
 
-def _limits(scores: list[Score]) -> tuple[float, float]:
+def _limits(scores: list[ScoredList]) -> tuple[float, float]:
     """Choose the range of both axes so that every curve's middle part is seen."""
     rates = []
     for score in scores:

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from sv.report.records import Score
 from sv.report.tables.evidence import list_some
+from sv.score.record import ScoredList
 
 COLUMN_INCHES = 3.5  # a column of a two-column page; nothing is drawn to be made smaller
 BAR = {"color": "0.62", "linewidth": 0.6, "zorder": 1.5}  # of an interval
@@ -147,7 +147,7 @@ def add_remarks(figure: Figure, axes: Axes, remarks: Sequence[str], *, below_inc
         )  # fmt: skip
 
 
-def say_lacking(scores: Sequence[tuple[str, Score]], kind: str) -> list[str]:
+def say_lacking(scores: Sequence[tuple[str, ScoredList]], kind: str) -> list[str]:
     """Say which systems have metrics of a trial list and no file of ``kind`` beside them."""
     if not scores:
         return []

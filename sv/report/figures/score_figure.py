@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from sv.report.figures.frame import say_lacking
 from sv.report.figures.palette import COLOURS
-from sv.report.records import Results, Score, find_score
+from sv.report.records import Results, find_score
+from sv.score.record import ScoredList
 
 _COLUMNS = 3
 _PANEL_INCHES = (2.3, 1.5)
@@ -46,7 +47,7 @@ def draw_scores(figure: Figure, results: Results, trials: str) -> list[str]:
     return left_out
 
 
-def _draw_panel(axes: Axes, name: str, score: Score) -> None:
+def _draw_panel(axes: Axes, name: str, score: ScoredList) -> None:
     assert score.histogram is not None
     edges = np.array(score.histogram.edges)
     for kind, colour, field in _KINDS:
