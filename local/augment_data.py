@@ -1,9 +1,7 @@
 """Stage 2: noise and room manifests, and an augmented copy of the training set for each kind."""
 
-import contextlib
 import logging
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,16 +12,22 @@ from local.sources import list_sources
 from sv.bin.cli import Parser, positive_int, run
 from sv.config import read_config
 from sv.data.augment import AugmentConfig, augment_cut
-from sv.data.chunks import map_chunks
-from sv.data.cuts import PROGRESS_S, link_cuts
-from sv.data.manifests import pack_items, parse_item, read_lines, write_manifest
+from sv.data.cuts import link_cuts
+from sv.data.manifests import (
+    open_manifests,
+    pack_items,
+    parse_item,
+    read_lines,
+    write_manifest,
+)
+from sv.data.parallel import log_progress, map_chunks
 from sv.errors import SvError
-from sv.files import replacing, write_text
+from sv.files import write_text
 from sv.kaldi.data_dir import read_table, write_data_dir
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write ``<train>_<kind>`` beside the training set, for each kind that has sources."""
+    """Write the data set ``<train>_<kind>`` for each kind that has sources."""
     parser = Parser(__doc__)
     parser.add_argument("--config", type=Path, required=True, help="conf/corpora.toml")
     parser.add_argument("--augment-config", type=Path, required=True, help="conf/augment.toml")
@@ -66,42 +70,19 @@ def _augment(
     """Write the cut manifests of all kinds in one pass over the training set."""
     manifests = data / "manifests"
     lines = read_lines(manifests / f"{train}_cuts.jsonl.gz")
-    done, last = 0, time.monotonic()
-    with contextlib.ExitStack() as stack:
-        files = [
-            stack.enter_context(
-                replacing(
-                    manifests / f"{train}_{kind}_cuts.jsonl.gz",
-                    mode="wb",
-                    keep_if_same=True,
-                    packed=True,
-                )
-            )
-            for kind in sources
-        ]
-        chunks = map_chunks(_pack_copies, lines, nj=nj, setup=_keep, setup_args=(sources, config))
-        for count, packed in chunks:
+    paths = (manifests / f"{train}_{kind}_cuts.jsonl.gz" for kind in sources)
+    with open_manifests(*paths) as files:
+        chunks = map_chunks(_pack_copies, lines, (sources, config), nj=nj)
+        for _, packed in log_progress(chunks, train, count=lambda chunk: chunk[0]):
             for file, part in zip(files, packed, strict=True):
                 file.write(part)
-            done += count
-            if time.monotonic() - last >= PROGRESS_S:
-                logging.info("%s: %d utterances", train, done)
-                last = time.monotonic()
 
 
-# Of each worker process: sent once, not with every chunk.
-_kept: tuple[dict[str, list[Recording]], AugmentConfig] | None = None
-
-
-def _keep(sources: dict[str, list[Recording]], config: AugmentConfig) -> None:
-    global _kept  # noqa: PLW0603
-    _kept = sources, config
-
-
-def _pack_copies(lines: list[str]) -> tuple[int, list[bytes]]:
-    """Give, for each kind, the manifest lines of the copies of some cuts."""
-    assert _kept is not None
-    sources, config = _kept
+def _pack_copies(
+    lines: list[str], shared: tuple[dict[str, list[Recording]], AugmentConfig]
+) -> tuple[int, list[bytes]]:
+    """Return the number of some cuts and, for each kind, the manifest lines of their copies."""
+    sources, config = shared
     try:
         cuts = [parse_item(line) for line in lines]
     except ValueError as error:

@@ -1,45 +1,48 @@
-"""Stage 0: make the corpora if the recipe has a program for it, then see that all are there.
+"""Stage 0: make the corpora if the recipe has a program for it, then check that all are there.
 
-Found is set beside published: speakers, utterances, trials, and hours where audio is looked at.
+Speakers, utterances and trials are counted and compared with the published numbers; --audio opens
+each file too, and reports hours, short files and files that cannot be used.
 """
 
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from local.audit import audit_audio
 from local.corpora import (
     CorporaConfig,
+    Count,
     Request,
     find_lists,
     find_root,
     load_program,
     read_corpora_config,
 )
-from local.counts import Count
 from local.sources import count_sources
 from sv.bin.cli import Parser, positive_int, run, true_or_false
-from sv.data.recordings import list_audio
+from sv.data.audio import decode_audio, list_audio, read_duration_s
+from sv.data.parallel import map_chunks
 from sv.errors import SvError, UsageError
 from sv.kaldi.data_dir import MAX_LISTED
 
 LOOKS = ("none", "header", "decode")
+SHORT_S = 1.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print a table of what was found; status 1 and a line each for what is missing."""
+    """Print a table of what was found; status 1 and a line for each part that is missing."""
     parser = Parser(__doc__)
     parser.add_argument("--config", type=Path, required=True, help="conf/corpora.toml")
     parser.add_argument("--corpora", default="", help="the folder that holds the corpora")
     parser.add_argument("--lists", default="", help="folder of trial lists and speaker tables")
     parser.add_argument("--nj", type=positive_int, default=1, help="parallel jobs")
-    parser.add_argument("--audio", default="none", help="look at files: none, header, decode")
+    parser.add_argument("--audio", default="none", help="check of files: none, header, decode")
     parser.add_argument(
         "--allow-partial",
         type=true_or_false,
         default=False,
-        help="go on without missing parts",
+        help="continue without missing parts",
     )
     args = parser.parse_args(argv)
     if args.audio not in LOOKS:
@@ -69,13 +72,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{count.part}: {count.found} {count.what}, {count.published} were published"
             )
     if args.audio != "none":
-        missing += _look_at_audio(counts, decode=args.audio == "decode", nj=args.nj)
+        missing += _audit(counts, decode=args.audio == "decode", nj=args.nj)
     for line in missing:
         print(f"local.check_corpora: {line}", file=sys.stderr)
     if missing and not args.allow_partial:
         raise SvError(
             f"{len(missing)} entries of {args.config} are missing or incomplete; see --corpora, "
-            "or give --allow-partial true to go on with what is there"
+            "or give --allow-partial true to continue with what is there"
         )
     return 0
 
@@ -101,14 +104,31 @@ def _print_row(count: Count) -> None:
     print(f"  {count.part:16} {count.found:8} {published:12} {count.what}", file=sys.stderr)
 
 
-def _look_at_audio(counts: list[Count], *, decode: bool, nj: int) -> list[str]:
-    """Print hours; give a line for each file that cannot be used, the first ten of a part."""
+@dataclass
+class _Audit:
+    """Sums over audio files; ``short`` and ``bad`` have a line for each such file."""
+
+    seconds: float = 0.0
+    short: list[str] = field(default_factory=list)
+    bad: list[str] = field(default_factory=list)
+
+
+def _audit(counts: list[Count], *, decode: bool, nj: int) -> list[str]:
+    """Print hours and short files; return a line for each file that cannot be used.
+
+    Of each part, the first ten of both are listed. With ``decode`` a file is decoded to its end
+    and must not be silent; else only its header is read.
+    """
     lines = []
     for count in counts:
         if not count.paths:
             continue
-        audit = audit_audio(count.paths, decode=decode, nj=nj)
-        hours = f"{audit.seconds / 3600:.1f} h, {len(audit.short)} files under 1 s"
+        audit = _Audit()
+        for part in map_chunks(_audit_chunk, count.paths, decode, nj=nj):
+            audit.seconds += part.seconds
+            audit.short += part.short
+            audit.bad += part.bad
+        hours = f"{audit.seconds / 3600:.1f} h, {len(audit.short)} files under {SHORT_S:g} s"
         print(f"  {count.part:16} {hours}", file=sys.stderr)
         for line in audit.short[:MAX_LISTED]:
             print(f"    {line}", file=sys.stderr)
@@ -118,11 +138,32 @@ def _look_at_audio(counts: list[Count], *, decode: bool, nj: int) -> list[str]:
     return lines
 
 
+def _audit_chunk(paths: list[Path], decode: bool) -> _Audit:
+    audit = _Audit()
+    for path in paths:
+        try:
+            seconds = _decode(path) if decode else read_duration_s(path)
+        except SvError as error:
+            audit.bad.append(str(error))
+            continue
+        audit.seconds += seconds
+        if seconds < SHORT_S:
+            audit.short.append(f"{path}: {seconds:.2f} s")
+    return audit
+
+
+def _decode(path: Path) -> float:
+    samples, rate_hz = decode_audio(path)
+    if not float(abs(samples).sum(dtype="f8")) > 0:  # NaN is not above 0 either
+        raise SvError(f"{path}: silent, or NaN in it")
+    return len(samples) / rate_hz
+
+
 def _make(name: str, config: Path, nj: int, root: Path) -> None:
     """Run local/make_<name>.py as a process of its own.
 
-    It starts worker processes, each of which imports its main module: this one, with lhotse and
-    torch behind it, would cost each of them more than its work.
+    It starts worker processes, each of which imports its main module: this one, which imports
+    lhotse and torch, would cost each of them more than its work.
     """
     program = [sys.executable, "-m", f"local.make_{name}", "--config", str(config)]
     done = subprocess.run([*program, "--nj", str(nj), str(root)], check=False)

@@ -1,22 +1,32 @@
-"""conf/corpora.toml: which corpora a recipe is made of, and where they lie."""
+"""What a recipe's corpora are (conf/corpora.toml), and the contract of local/prepare_<name>.py.
+
+Such a program has a function ``prepare(request)``, which returns `Remark` items, and perhaps
+``check(request)``, which returns `Count` items. docs/adding-a-corpus.md has an example.
+"""
 
 import importlib
 import importlib.util
+import logging
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sv.config import read_config
 from sv.data.augment import KINDS
-from sv.errors import UsageError
+from sv.errors import SvError, UsageError
+from sv.files import write_text
+
+EVERY_LIST = "*"
+Rows = list[tuple[str, str, bool]]  # of a trial list: enrol, test, whether it is a target trial
 
 
 @dataclass(frozen=True)
 class SpeechConfig:
     """A speech corpus: local/prepare_<name>.py finds it at ``path`` below the corpora folder.
 
-    ``lists`` is where its trial lists and speaker tables lie, if not in the corpus itself, or the
-    list's own file; ``max_unmatched`` the share of a user's list that may name missing clips.
+    ``lists`` is the place of its trial lists and speaker tables, if not in the corpus itself, or
+    the list's own file; ``max_unmatched`` the share of a user's list that may name missing clips.
     """
 
     path: str
@@ -30,9 +40,9 @@ class CorporaConfig:
 
     ``train`` is the data set that is augmented and trained on; ``trials`` maps each trial list to
     the data set of its utterances; ``augment`` maps a kind (babble, music, noise, reverb) to
-    folders of recordings or impulse responses, or to RIRS_NOISES' lists of them. ``root`` is
-    where the corpora lie when --corpora is not given; ``make`` names a program
-    local/make_<name>.py that makes them.
+    folders of recordings or impulse responses, or to RIRS_NOISES' lists of them. ``root`` is the
+    corpora folder when --corpora is not given; ``make`` names a program local/make_<name>.py that
+    makes the corpora.
     """
 
     train: str
@@ -50,16 +60,16 @@ class CorporaConfig:
 
 @dataclass(frozen=True)
 class Request:
-    """What a preparation is asked for.
+    """Arguments of a preparation.
 
     Attributes:
         corpus: The corpus's folder.
-        data: Where manifests, data directories and trial lists go.
-        lists: Folder or file of its lists; the corpus's folder if nothing else was said.
+        data: The data folder, for manifests, data directories and trial lists.
+        lists: Folder or file of its lists; by default the corpus's folder.
         trials: Trial list -> data set, all those of the recipe.
         nj: Processes that read files.
         max_unmatched: Share of a list that may be without audio.
-        allow_partial: Go on with what is there where a part is missing.
+        allow_partial: Continue with what is there where a part is missing.
     """
 
     corpus: Path
@@ -71,31 +81,61 @@ class Request:
     allow_partial: bool = False
 
 
+@dataclass(frozen=True)
+class Remark:
+    """What a reader of the results of one trial list, or of `EVERY_LIST`, must know.
+
+    For example that a part of the corpus is missing. Stage 8 prints it below its tables.
+    """
+
+    trials: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Count:
+    """A number of things found; ``published`` is None where no number was published.
+
+    ``paths`` are the audio files, where audio files were counted.
+    """
+
+    part: str
+    what: str
+    found: int
+    published: int | None = None
+    paths: tuple[Path, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that was published is there."""
+        return self.published is None or self.found == self.published
+
+
 def read_corpora_config(path: Path) -> CorporaConfig:
     """Read conf/corpora.toml; errors as `sv.config.read_config`."""
     return read_config(path, CorporaConfig)
 
 
 def find_root(config: CorporaConfig, corpora: str, config_path: Path) -> Path:
-    """Give the folder that holds the corpora: the option, else the config's own.
+    """Return the folder that holds the corpora: the option, else the config's own.
 
     Raises:
-        UsageError: Neither says it.
+        UsageError: Neither is given.
     """
     if not corpora and not config.root:
-        raise UsageError(f"{config_path} names no place for its corpora; give --corpora DIR")
+        raise UsageError(f"{config_path} has no root for its corpora; give --corpora DIR")
     return Path(corpora or config.root)
 
 
 def find_lists(root: Path, speech: SpeechConfig, lists: str) -> Path:
-    """Give where a corpus's lists lie: the config's place, else --lists, else the corpus itself."""
+    """Return the place of a corpus's lists: the config's, else --lists, else the corpus itself."""
     if speech.lists or not lists:
         return root / (speech.lists or speech.path)
     return Path(lists)
 
 
 def load_program(name: str) -> Any:
-    """Import local/prepare_<name>.py: ``prepare(request)`` and perhaps ``check(request)``.
+    """Import local/prepare_<name>.py.
 
     Raises:
         UsageError: There is none.
@@ -104,3 +144,45 @@ def load_program(name: str) -> Any:
     if importlib.util.find_spec(module) is None:
         raise UsageError(f"no local/prepare_{name}.py; see docs/adding-a-corpus.md")
     return importlib.import_module(module)
+
+
+def write_remarks(path: Path, remarks: Iterable[Remark]) -> None:
+    """Write remarks.tsv: trial list, tab, text; an unchanged file keeps its time."""
+    lines = [f"{remark.trials}\t{remark.text}\n" for remark in remarks]
+    write_text(path, "".join(lines), keep_if_same=True)
+
+
+def keep_scorable(
+    name: str, rows: Rows, kept: Container[str], *, allow_partial: bool
+) -> tuple[Rows, list[Remark]]:
+    """Keep the trials whose two sides are in ``kept``.
+
+    Args:
+        name: Of the list.
+        rows: Its trials.
+        kept: Utterances (or enrolment models) that can be used.
+        allow_partial: Continue where trials are lost.
+
+    Returns:
+        The trials, and a remark if some are lost.
+
+    Raises:
+        SvError: Trials are lost and ``allow_partial`` is false, or none is left.
+    """
+    usable = [row for row in rows if row[0] in kept and row[1] in kept]
+    lost = len(rows) - len(usable)
+    if lost and not allow_partial:
+        raise SvError(
+            f"{name}: {lost} of {len(rows)} trials name files that cannot be used, see above; "
+            "give --allow-partial true to continue without them"
+        )
+    if not usable:
+        raise SvError(f"{name}: none of its {len(rows)} trials can be scored")
+    logging.info("%s: %d trials", name, len(usable))
+    text = f"partial: {lost} of {len(rows)} trials without audio"
+    return usable, [Remark(name, text)] if lost else []
+
+
+def count_speakers(utterances: Iterable[str]) -> int:
+    """Count the speakers of VoxCeleb or CN-Celeb utterance ids: their first 7 characters."""
+    return len({utterance[:7] for utterance in utterances})

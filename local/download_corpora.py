@@ -1,22 +1,38 @@
-"""Fetch, verify and unpack the corpora that need no login; say what to ask for of the others."""
+"""Fetch, verify and unpack the corpora that need no login; name what must be requested.
 
+A transfer that broke off is resumed, a file gets its name only after its MD5 was verified, and an
+archive (in one file or in parts) is unpacked without any path that leaves its folder.
+"""
+
+import http.client
+import io
 import logging
+import os
+import shutil
 import sys
+import tarfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from local.fetch import fetch, verify
-from local.unpack import unpack
 from sv.bin.cli import Parser, run
 from sv.config import build_config
 from sv.errors import SvError, UsageError
-from sv.files import read_toml
+from sv.files import hash_file, read_toml
+
+TRIES = 5
+TIMEOUT_S = 60.0
+BLOCK = 1 << 20
+PROGRESS_S = 10.0
 
 
 @dataclass(frozen=True)
 class FileConfig:
-    """A file, its MD5, and where it comes from; without url it has to be asked for."""
+    """A file, its MD5 and its source; one without url has to be requested from its makers."""
 
     name: str
     md5: str
@@ -35,7 +51,7 @@ class DownloadConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Status 1 if something failed or, named in --only, has to be asked for."""
+    """Status 1 if something failed or, of the chosen tables, has to be requested."""
     parser = Parser(__doc__)
     parser.add_argument("--only", default="", help="names of the table, with spaces; empty: all")
     parser.add_argument(
@@ -74,17 +90,179 @@ def _get(name: str, config: DownloadConfig, corpora: Path) -> None:
     folder = corpora / (config.place or "archives")
     paths = [folder / file.name for file in config.files]
     for file, path in zip(config.files, paths, strict=True):
-        if file.url:
+        if path.exists():
+            if (found := hash_file(path, "md5")) != file.md5:
+                raise SvError(
+                    f"{path}: MD5 {found}, {file.md5} was published; remove it and fetch it again"
+                )
+        elif file.url:
             fetch(file.url, path, file.md5)
-        elif not path.exists():
-            names = ", ".join(file.name for file in config.files)
-            raise SvError(f"ask for it at {config.request}, put {names} into {folder}, run again")
         else:
-            verify(path, file.md5)
+            names = ", ".join(file.name for file in config.files)
+            raise SvError(f"request it at {config.request}, put {names} into {folder}, run again")
     if proof is not None:
         logging.info("%s: unpacking into %s", name, corpora / config.unpack)
         unpack(paths, corpora / config.unpack, proof)
         logging.info("%s: done; %s may be removed", name, ", ".join(map(str, paths)))
+
+
+def fetch(url: str, target: Path, md5: str, *, pause_s: float = 1.0) -> None:
+    """Fetch a file; what has arrived is kept in ``target``.part if the transfer breaks off.
+
+    Args:
+        url: The source.
+        target: The file to make.
+        md5: Its published hash.
+        pause_s: Before the second try; doubled each time.
+
+    Raises:
+        SvError: It cannot be fetched, or its hash is another one.
+    """
+    part = target.with_name(f"{target.name}.part")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(1, TRIES + 1):
+        try:
+            _fetch_rest(url, part)
+            break
+        except urllib.error.HTTPError as error:
+            raise SvError(f"{url}: HTTP status {error.code} ({error.reason})") from error
+        except (OSError, http.client.HTTPException) as error:
+            if attempt == TRIES:
+                raise SvError(
+                    f"{url}: broke off {TRIES} times ({error}); run again to resume at "
+                    f"{part.stat().st_size if part.exists() else 0} bytes"
+                ) from error
+            logging.warning("%s: %s; try %d of %d", url, error, attempt + 1, TRIES)
+            time.sleep(pause_s * 2 ** (attempt - 1))
+    if (found := hash_file(part, "md5")) != md5:
+        part.unlink()  # resuming a wrong file would never end
+        raise SvError(f"{url}: MD5 {found}, {md5} was published; the fetched file is removed")
+    part.replace(target)
+    logging.info("%s: fetched", target)
+
+
+def _fetch_rest(url: str, part: Path) -> None:
+    """Append what is missing of a file; raise if the transfer ends early."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
+            return  # nothing is missing, if the MD5 agrees
+        raise
+    with response:
+        resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
+        length = response.headers.get("Content-Length")
+        done, last = (have if resumed else 0), time.monotonic()
+        expected = None if length is None else done + int(length)
+        with open(part, "ab" if resumed else "wb") as file:  # a server may not support ranges
+            while block := response.read(BLOCK):
+                file.write(block)
+                done += len(block)
+                if time.monotonic() - last > PROGRESS_S:
+                    logging.info("%s: %d MB", part.name, done // 1_000_000)
+                    last = time.monotonic()
+        if expected is not None and done < expected:
+            raise ConnectionError(f"{done} of {expected} bytes arrived")
+
+
+class JoinedFiles(io.RawIOBase):
+    """The parts of an archive as one seekable file: nothing has to be joined on disk."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._files = [open(path, "rb") for path in paths]  # noqa: SIM115
+        sizes = [os.fstat(file.fileno()).st_size for file in self._files]
+        self._starts = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Set the position in the whole archive."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._starts[-1]}
+        self._position = base[whence] + offset
+        return self._position
+
+    def readinto(self, buffer) -> int:
+        """Read from the part that holds the position."""
+        for file, start, end in zip(self._files, self._starts, self._starts[1:], strict=False):
+            if start <= self._position < end:
+                file.seek(self._position - start)
+                count = file.readinto(memoryview(buffer)[: end - self._position])
+                self._position += count
+                return count
+        return 0
+
+    def close(self) -> None:
+        """Close the parts."""
+        for file in self._files:
+            file.close()
+        super().close()
+
+
+def unpack(parts: list[Path], folder: Path, proof: Path) -> None:
+    """Unpack an archive (tar, zip) into a folder.
+
+    It is unpacked into a temporary folder first, so that ``proof`` exists only once all of it does.
+
+    Args:
+        parts: The archive, in one or several files.
+        folder: Its paths are relative to this one.
+        proof: A path that it makes.
+
+    Raises:
+        SvError: Not an archive, damaged, or a path in it leads out of the folder.
+    """
+    temporary = folder / f".unpacking.{parts[0].name}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        with io.BufferedReader(JoinedFiles(parts), 1 << 20) as file:
+            if zipfile.is_zipfile(file):
+                _unpack_zip(file, temporary)
+            else:
+                file.seek(0)
+                with tarfile.open(fileobj=file) as archive:
+                    archive.extractall(temporary, filter=_refuse_absolute)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+        raise SvError(f"{parts[0]}: cannot be unpacked: {error}") from error
+    if not (temporary / proof.relative_to(folder)).exists():
+        raise SvError(f"{parts[0]}: no {proof.relative_to(folder)} in it; left in {temporary}")
+    _move_into(temporary, folder)
+    shutil.rmtree(temporary)
+
+
+def _refuse_absolute(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
+    # Python's own filter refuses what leads out, but makes an absolute path relative.
+    if Path(member.name).is_absolute():
+        raise tarfile.AbsolutePathError(member)
+    return tarfile.data_filter(member, folder)
+
+
+def _unpack_zip(file: io.BufferedReader, folder: Path) -> None:
+    with zipfile.ZipFile(file) as archive:
+        for name in archive.namelist():
+            # extractall would silently change such a path to one inside the folder.
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise zipfile.BadZipFile(f"'{name}' leads out of the folder")
+        archive.extractall(folder)
+
+
+def _move_into(source: Path, target: Path) -> None:
+    """Move the contents of one folder into another; folders that both have are merged."""
+    for path in source.iterdir():
+        to = target / path.name
+        if path.is_dir() and not path.is_symlink() and to.is_dir():
+            _move_into(path, to)
+        else:
+            os.replace(path, to)
 
 
 if __name__ == "__main__":

@@ -8,17 +8,12 @@ are of one or the other, and differ. The lists say ``.wav``, the files are ``.fl
 import logging
 from pathlib import Path
 
-from local.corpora import Request
-from local.counts import Count
-from local.remarks import Remark
-from local.scorable import keep_scorable
-from sv.data.cuts import write_data_set
-from sv.data.recordings import Utterance
+from local.corpora import Count, Remark, Request, keep_scorable
+from sv.data.cuts import Utterance, write_data_set
 from sv.errors import SvError, UsageError
 from sv.files import read_text
 from sv.kaldi.data_dir import MAX_LISTED
-from sv.kaldi.enrolment import write_models
-from sv.kaldi.trials import write_trials
+from sv.kaldi.trials import write_models, write_trials
 
 SET = "cnceleb"
 CONCATENATED, AVERAGED = "cnceleb", "cnceleb_avg"

@@ -12,17 +12,12 @@ import re
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from hashlib import file_digest
 from pathlib import Path
 
-from local.corpora import Request
-from local.counts import Count
-from local.remarks import Remark
-from local.scorable import Rows, keep_scorable
-from sv.data.cuts import write_data_set
-from sv.data.recordings import Utterance
+from local.corpora import Count, Remark, Request, Rows, keep_scorable
+from sv.data.cuts import Utterance, write_data_set
 from sv.errors import SvError
-from sv.files import write_json
+from sv.files import hash_file, write_json
 from sv.kaldi.data_dir import MAX_LISTED
 from sv.kaldi.trials import write_trials
 
@@ -195,7 +190,10 @@ def _label(row: dict[str, str], language: str) -> dict[str, str]:
 
 
 def _describe_list(path: Path, trials: int) -> dict[str, object]:
-    with open(path, "rb") as file:
-        sha256 = file_digest(file, "sha256").hexdigest()
     modified = datetime.fromtimestamp(path.stat().st_mtime, UTC).date().isoformat()
-    return {"file": str(path), "sha256": sha256, "modified": modified, "trials": trials}
+    return {
+        "file": str(path),
+        "sha256": hash_file(path, "sha256"),
+        "modified": modified,
+        "trials": trials,
+    }

@@ -5,14 +5,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from local.corpora import Request, find_lists, find_root, load_program, read_corpora_config
-from local.remarks import write_remarks
+from local.corpora import (
+    Request,
+    find_lists,
+    find_root,
+    load_program,
+    read_corpora_config,
+    write_remarks,
+)
 from sv.bin.cli import Parser, positive_int, run, true_or_false
 from sv.errors import SvError, UsageError
 from sv.files import write_text
 from sv.kaldi.data_dir import find_problems, read_table
-from sv.kaldi.enrolment import read_models
-from sv.kaldi.trials import read_trials
+from sv.kaldi.trials import read_models, read_trials
 
 
 def main(argv: Sequence[str] | None = None) -> int:

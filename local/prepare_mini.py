@@ -3,10 +3,9 @@
 import logging
 from pathlib import Path
 
-from local.corpora import Request
-from local.remarks import Remark
-from sv.data.cuts import write_data_set
-from sv.data.recordings import Utterance, list_audio
+from local.corpora import Remark, Request
+from sv.data.audio import list_audio
+from sv.data.cuts import Utterance, write_data_set
 from sv.errors import SvError
 from sv.files import read_text
 from sv.kaldi.trials import write_trials

@@ -8,11 +8,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from local.corpora import Request
-from local.counts import Count, count_speakers
-from local.fetch import compute_md5
-from local.remarks import Remark
-from local.scorable import Rows, keep_scorable
+from local.corpora import Count, Remark, Request, Rows, count_speakers, keep_scorable
 from local.voxceleb import (
     SpeakerRow,
     find_file,
@@ -21,9 +17,9 @@ from local.voxceleb import (
     read_meta,
     read_trial_list,
 )
-from sv.data.cuts import write_data_set
-from sv.data.recordings import Utterance
+from sv.data.cuts import Utterance, write_data_set
 from sv.errors import SvError, UsageError
+from sv.files import hash_file
 from sv.kaldi.data_dir import MAX_LISTED
 from sv.kaldi.trials import write_trials
 
@@ -144,7 +140,7 @@ def _compare_with_published(
 ) -> list[Remark]:
     published = LISTS[name]
     remarks = []
-    if published.md5 and (md5 := compute_md5(path)) != published.md5:
+    if published.md5 and (md5 := hash_file(path, "md5")) != published.md5:
         remarks.append(Remark(name, f"{path} is not the published list (MD5 {md5})"))
     if len(rows) != published.trials:
         text = f"{path} has {len(rows)} trials, the published list {published.trials}"

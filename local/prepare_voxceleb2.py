@@ -7,12 +7,9 @@ VoxCeleb1, which the study is tested on, may be trained on.
 import logging
 from pathlib import Path
 
-from local.corpora import Request
-from local.counts import Count, count_speakers
-from local.remarks import EVERY, Remark
+from local.corpora import EVERY_LIST, Count, Remark, Request, count_speakers
 from local.voxceleb import find_file, find_utterances, read_meta
-from sv.data.cuts import write_data_set
-from sv.data.recordings import Utterance
+from sv.data.cuts import Utterance, write_data_set
 from sv.errors import SvError
 from sv.kaldi.data_dir import MAX_LISTED
 
@@ -54,7 +51,7 @@ def prepare(request: Request) -> list[Remark]:
         f"trained on {len(kept)} utterances of {speakers} speakers; "
         f"VoxCeleb2 dev has {UTTERANCES} of {SPEAKERS}"
     )
-    return [Remark(EVERY, text)]
+    return [Remark(EVERY_LIST, text)]
 
 
 def _find(request: Request) -> dict[str, Path]:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from lhotse import Recording
 
-from local.counts import Count
-from sv.data.cuts import refuse_losses
-from sv.data.recordings import build_recording, list_audio
+from local.corpora import Count
+from sv.data.audio import list_audio
+from sv.data.cuts import build_recording, refuse_losses
 from sv.errors import SvError
 from sv.files import read_text
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sv.data.recordings import walk_audio
+from sv.data.audio import walk_audio
 from sv.errors import SvError
 from sv.files import read_text
 

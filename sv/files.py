@@ -1,10 +1,11 @@
-"""Files written beside and renamed, so that a reader or a crash never meets half a file.
+"""Files written to a temporary name and renamed, so that no reader or crash leaves half a file.
 
 Everything may import this module; it imports only the standard library and ``sv.errors``.
 """
 
 import contextlib
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -20,15 +21,15 @@ from sv.errors import SvError, UsageError
 def replacing(
     path: Path, *, mode: str = "w", keep_if_same: bool = False, packed: bool = False
 ) -> Iterator[IO[Any]]:
-    """Open ``path``.tmp for writing; rename it to ``path`` when the block ends without error.
+    """Open a temporary file for writing; rename it to ``path`` when the block ends without error.
 
     Args:
         path: The file to make or replace; its folder is created. A name that ends in ``.gz``
-            is compressed, with no time stamp in it: the same content gives the same bytes.
+            is compressed, without a timestamp: the same content gives the same bytes.
         mode: ``"w"`` (UTF-8 text) or ``"wb"``.
-        keep_if_same: Leave an existing file with the same bytes untouched (its time too), so
-            that what was made from it is not made again.
-        packed: What is written to a ``.gz`` file is compressed already.
+        keep_if_same: Leave an existing file with the same bytes untouched (and its modification
+            time), so that what was made from it is not made again.
+        packed: The data written to a ``.gz`` file is compressed already.
 
     Raises:
         SvError: The file cannot be written (no space, no permission, not a folder).
@@ -47,7 +48,7 @@ def replacing(
         else:
             os.replace(tmp, path)
     except OSError as error:
-        with contextlib.suppress(OSError):  # where its folder is none, there is no tmp either
+        with contextlib.suppress(OSError):  # where its folder is no folder, there is no tmp
             tmp.unlink()
         raise SvError(f"cannot write {path}: {error.strerror or error}") from error
     except BaseException:
@@ -82,13 +83,13 @@ def _same_bytes(a: Path, b: Path) -> bool:
 
 
 def write_text(path: Path, text: str, *, keep_if_same: bool = False) -> None:
-    """Write ``text`` to ``path`` by way of a temporary file."""
+    """Write ``text`` to ``path``; see `replacing`."""
     with replacing(path, keep_if_same=keep_if_same) as file:
         file.write(text)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON with a final newline. NaN is refused (use null)."""
+    """Write ``value`` as indented JSON with a final newline; NaN is refused (use null)."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -130,3 +131,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: not TOML: {error}") from error
     except SvError as error:
         raise UsageError(str(error)) from error
+
+
+def hash_file(path: Path, algorithm: str) -> str:
+    """Return the hash of a file in hex; ``algorithm`` is one of hashlib's, such as ``"sha256"``."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()

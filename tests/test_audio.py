@@ -12,10 +12,16 @@ import soundfile
 from corpora import write_audio, write_coded
 from lhotse.cut import MixTrack
 
-from sv.data.audio import convert_to_flac, decode_audio
-from sv.data.cuts import build_cut, load_samples, use_libsndfile, write_data_set
+from sv.data.audio import convert_to_flac, decode_audio, list_audio
+from sv.data.cuts import (
+    Utterance,
+    build_cut,
+    build_recording,
+    load_samples,
+    use_libsndfile,
+    write_data_set,
+)
 from sv.data.manifests import pack_items, read_manifest, write_manifest
-from sv.data.recordings import Utterance, build_recording, list_audio
 from sv.errors import SvError
 from sv.kaldi.data_dir import read_table
 
@@ -79,7 +85,7 @@ def make_bad(folder, fault):
     if fault == "truncated m4a":
         path = write_coded(folder / "bad.m4a", seconds=3.0)
         truncate(path)
-        return path, "not readable as audio|cut off after"
+        return path, "not readable as audio|truncated after"
     if fault == "zero-byte m4a":
         path = folder / "bad.m4a"
         path.write_bytes(b"")
@@ -139,9 +145,9 @@ def test_ids_with_blanks_and_twice_are_refused_and_odd_paths_are_not(tmp_path):
     assert make_set(tmp_path, [dash]) == ["s--dash"]
     assert read_table(tmp_path / "data/set/wav.scp")["s--dash"] == str(dash)
     blank = write_audio(tmp_path / "wav dir/a b.wav")
-    with pytest.raises(SvError, match="'s-a b' cannot be an utterance id: no blanks"):
+    with pytest.raises(SvError, match="'s-a b' cannot be an utterance id: spaces"):
         make_set(tmp_path, [blank])
-    with pytest.raises(SvError, match=r"'s--dash' stands twice: .* and "):
+    with pytest.raises(SvError, match="duplicate utterance id 's--dash': .* and "):
         make_set(tmp_path, [dash, dash])
 
 

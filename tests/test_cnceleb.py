@@ -6,8 +6,7 @@ import pytest
 from corpora import prepare, write_audio, write_config
 
 from sv.kaldi.data_dir import read_table
-from sv.kaldi.enrolment import read_models
-from sv.kaldi.trials import read_trials
+from sv.kaldi.trials import read_models, read_trials
 
 CONFIG = """
 train = "cnceleb"

@@ -172,7 +172,9 @@ def test_what_does_not_fit_is_counted_and_named(measure, fault):
 
 def test_wrong_labels_and_duplicates_of_the_list_are_refused(measure):
     done = measure(KALDI[0] + f"{NAMES[0]} {NAMES[1]} nontarget\n", KALDI[1], check=False)
-    assert f"1 of 277 trials stand twice (first: line 277, {NAMES[0]} {NAMES[1]})" in done.stderr
+    assert (
+        f"1 of 277 trials are listed twice (first: line 277, {NAMES[0]} {NAMES[1]})" in done.stderr
+    )
     options = ("--columns", "enrol,test,label")
     done = measure(KALDI[0] + "x y maybe\nx z Perhaps\n", KALDI[1], *options, check=False)
     assert "2 labels are none of target, tgt, true, 1, nontarget, " in done.stderr

@@ -127,7 +127,7 @@ def test_a_server_without_ranges_begins_again(tmp_path, server):
 def test_another_file_than_the_published_is_removed(tmp_path, server):
     write_table(tmp_path, server, "x.tgz", make_tar(["wav/x.wav"]), md5="0" * 32)
     done = download(tmp_path, check=False)
-    assert done.returncode == 1 and "00000 was published; what came is removed" in done.stderr
+    assert done.returncode == 1 and "00000 was published; the fetched file is" in done.stderr
     assert not (tmp_path / "corpora/a").exists()
     assert list((tmp_path / "corpora/archives").iterdir()) == []
 
@@ -166,7 +166,7 @@ def test_what_must_be_asked_for_is_said_then_verified_in_parts(tmp_path, server)
         f'[a]\nunpack = "a"\nproof = "a/wav/x.wav"\nrequest = "their form"\nfiles = [{rows}]\n'
     )
     done = download(tmp_path, check=False)
-    assert done.returncode == 1 and "ask for it at their form, put part_a, part_b" in done.stderr
+    assert done.returncode == 1 and "request it at their form, put part_a, part_b" in done.stderr
     folder = tmp_path / "corpora/archives"
     folder.mkdir(parents=True)
     for name, part in halves.items():

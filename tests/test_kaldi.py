@@ -111,7 +111,7 @@ def test_vectors_come_back_in_file_order(tmp_path):
 
 
 VECTOR_FAULTS = {
-    "stands twice": lambda tmp, text: text + text,
+    "is listed twice": lambda tmp, text: text + text,
     "cannot read": lambda tmp, text: text.replace("feats.ark", "nosuch.ark"),
     "Invalid line": lambda tmp, text: "u0\n",
     "empty": lambda tmp, text: "",
@@ -217,7 +217,7 @@ FAULTS = {
         edit("feats.scp", lambda text: text.split("\n", 1)[1]),
         "feats.scp: utterances missing: 1 (id00002-va-00001)", "utt2spk: removed 1 lines"),
     "duplicate key": (
-        edit("utt2num_frames", first_line_again), "line 2: 'id00002-va-00001' stands twice", None),
+        edit("utt2num_frames", first_line_again), "line 2: 'id00002-va-00001' is listed", None),
     "key without value": (
         edit("wav.scp", lambda text: "a\n" + text), "line 1: expected '<key> <value>'", None),
     "empty": (edit("wav.scp", lambda text: ""), "wav.scp: empty", None),

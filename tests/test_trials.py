@@ -47,9 +47,9 @@ def test_ids_that_look_like_numbers_or_nothing_stay_text(tmp_path):
         ("a  b target\n", "Expected 3 columns, got 4"),
         (
             "a b target\nb a target\na b target\n",
-            "1 of 3 trials stand twice (first: line 3, a b); ",
+            "1 of 3 trials are listed twice (first: line 3, a b); ",
         ),
-        ("a b target\na b nontarget\n", "1 of 2 trials stand twice (first: line 2, a b); "),
+        ("a b target\na b nontarget\n", "1 of 2 trials are listed twice (first: line 2, a b); "),
     ],
 )
 def test_wrong_trials_are_one_line_that_names_the_file(tmp_path, text, message):
@@ -71,8 +71,8 @@ def test_duplicates_are_counted_and_what_to_do_is_said(tmp_path):
     with pytest.raises(SvError) as error:
         read_trials(path)
     assert str(error.value) == (
-        f"{path}: 3 of 6 trials stand twice (first: line 3, a b; line 5, b a); decide which to "
-        "keep, none is dropped here (the first ones: awk '!seen[$1,$2]++')"
+        f"{path}: 3 of 6 trials are listed twice (first: line 3, a b; line 5, b a); "
+        "none is dropped here; choose which to keep (the first ones: awk '!seen[$1,$2]++')"
     )
     done = subprocess.run(
         ["awk", "!seen[$1,$2]++", path], capture_output=True, text=True, check=True

@@ -2,9 +2,7 @@
 
 import logging
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +12,16 @@ from sv.bin.cli import Parser, positive_int, run
 from sv.config import read_config
 from sv.data.audio import SAMPLE_RATE_HZ
 from sv.data.cuts import load_samples, use_libsndfile
-from sv.data.fbank import FbankConfig, compute_fbank
-from sv.data.front_end import write_front_end
+from sv.data.fbank import FbankConfig, compute_fbank, write_front_end
 from sv.data.manifests import read_manifest
+from sv.data.parallel import log_progress
 from sv.errors import SvError
 from sv.kaldi.archive import write_archive
 from sv.kaldi.data_dir import MAX_LISTED, write_table
 
-PROGRESS_S = 10.0
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the archive, its scp and utt2num_frames; utterances that fail are said."""
+    """Write the archive, its scp and utt2num_frames; utterances that fail are logged."""
     parser = Parser(__doc__)
     parser.add_argument("--config", type=Path, required=True, help="conf/features.toml")
     parser.add_argument("--job", type=positive_int, default=1, help="number of this share")
@@ -42,7 +38,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     failures: list[str] = []
 
     def compute() -> Iterator[tuple[str, np.ndarray]]:
-        last = time.monotonic()
         for cut in read_manifest(args.cuts, job=args.job, nj=args.nj):
             try:
                 features = compute_fbank(load_samples(cut), config, SAMPLE_RATE_HZ)
@@ -53,13 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 continue
             frames[cut.id] = len(features)
             yield cut.id, features
-            if time.monotonic() - last > PROGRESS_S:
-                logging.info("%d utterances", len(frames))
-                last = time.monotonic()
 
-    write_archive(args.ark, args.scp, compute(), method=config.compression)
+    items = log_progress(compute(), f"job {args.job}")
+    write_archive(args.ark, args.scp, items, method=config.compression)
     write_table(args.utt2num_frames, frames)
-    write_front_end(args.ark, asdict(config))
+    write_front_end(args.ark, config)
     logging.info("%d utterances, %d failed", len(frames), len(failures))
     for message in failures[:MAX_LISTED]:
         logging.warning("no features for %s", message)

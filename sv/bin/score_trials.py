@@ -12,8 +12,7 @@ from sv.config import read_config
 from sv.errors import UsageError
 from sv.files import read_json, write_json
 from sv.kaldi.archive import read_vectors
-from sv.kaldi.enrolment import read_models
-from sv.kaldi.trials import read_trials, write_scores
+from sv.kaldi.trials import read_models, read_trials, write_scores
 from sv.score.backend import score_trials
 from sv.score.cohort import read_cohort
 from sv.score.config import BACKENDS, NEED_COHORT, ScoreConfig

@@ -1,12 +1,15 @@
-"""Audio files: which ones libsndfile reads as they are, and how the others become FLAC, once.
+"""Audio files: finding them, reading them, and converting coded ones (AAC, MP3, Opus) to FLAC.
 
-VoxCeleb2 is distributed as AAC and Common Voice as MP3. These are decoded in process with PyAV (a
-program started for each file costs ten times as much) into FLAC of one channel at 16 kHz. The
-number of samples is then that of the decoded signal; the header of an AAC file does not count
-the encoder's padding.
+libsndfile reads FLAC, WAV, NIST SPHERE and OGG as they are. VoxCeleb2 is distributed as AAC and
+Common Voice as MP3; these are decoded in process with PyAV (a program started for each file costs
+ten times as much) and converted once to 16 kHz FLAC of one channel. The number of samples is then
+that of the decoded signal: the header of an AAC file does not count the encoder's padding.
 """
 
+import contextlib
 import math
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -20,48 +23,103 @@ from sv.files import replacing
 SAMPLE_RATE_HZ = 16000  # of every corpus of the study
 DIRECT_SUFFIXES = (".flac", ".wav", ".sph", ".ogg")  # what libsndfile reads in process
 CODED_SUFFIXES = (".m4a", ".mp3", ".opus", ".aac")  # what is converted first
-# A file cut off in the middle still decodes up to there; AAC's padding makes files longer only.
+SUFFIXES = DIRECT_SUFFIXES + CODED_SUFFIXES
+# A truncated file still decodes up to its end; AAC's padding only makes files longer.
 MAX_LOSS_S = 0.1
 
 
+def list_audio(folder: Path) -> list[Path]:
+    """List the audio files below a folder, sorted by path.
+
+    Raises:
+        SvError: No such folder, a folder that cannot be read, or no audio file in it.
+    """
+    if not folder.is_dir():
+        raise SvError(f"no such folder {folder}")
+    found = sorted(walk_audio(folder))
+    if not found:
+        raise SvError(f"{folder}: no audio file ({', '.join(SUFFIXES)}) in it")
+    return [Path(path) for path in found]
+
+
+def walk_audio(folder: Path) -> Iterator[str]:
+    """Yield the audio files below a folder, in no particular order; links are followed.
+
+    Raises:
+        SvError: A folder cannot be read.
+    """
+    for parent, _, names in os.walk(folder, followlinks=True, onerror=_raise_unreadable):
+        for name in names:
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                yield os.path.join(parent, name)
+
+
+def _raise_unreadable(error: OSError) -> None:
+    # By default os.walk skips the folder, and its utterances would be missing silently.
+    raise SvError(f"cannot read folder {error.filename}: {error.strerror}") from error
+
+
+def is_coded(path: Path) -> bool:
+    """Whether a file has to be converted (AAC, MP3, Opus), by its suffix."""
+    return path.suffix.lower() in CODED_SUFFIXES
+
+
+def read_header(path: Path) -> tuple[int, int]:
+    """Read the header of a file that libsndfile reads.
+
+    Returns:
+        The number of samples of each channel, and the number of channels.
+
+    Raises:
+        SvError: Not readable as audio, empty, or not 16 kHz.
+    """
+    with _naming(path):
+        info = soundfile.info(str(path))
+    _validate_form(path, info.frames, info.samplerate)
+    return info.frames, info.channels
+
+
+def read_duration_s(path: Path) -> float:
+    """Read the duration of a file from its header, in seconds; a coded file's is approximate.
+
+    Raises:
+        SvError: Not readable as audio or without a duration; see also `read_header`.
+    """
+    if not is_coded(path):
+        return read_header(path)[0] / SAMPLE_RATE_HZ
+    with _naming(path), av.open(str(path)) as container:
+        stream = next(iter(container.streams.audio), None)
+        if stream is None or not stream.duration:
+            raise SvError(f"{path}: no audio stream in it, or one without a duration")
+        return float(stream.duration * stream.time_base)
+
+
 def decode_audio(path: Path) -> tuple[np.ndarray, int]:
-    """Decode the first audio stream of a file.
+    """Decode an audio file of any known kind to its end.
 
     Returns:
         (samples,) float32 of the first channel, and the sample rate in Hz.
 
     Raises:
-        SvError: Not readable as audio, empty, or cut off: its header promises more.
+        SvError: Not readable as audio, empty, or truncated (shorter than its header says); also
+            not 16 kHz, where libsndfile reads the file.
     """
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.audio:
-                raise SvError(f"{path}: no audio stream in it")
-            stream = container.streams.audio[0]
-            frames = [_take_first_channel(frame) for frame in container.decode(stream)]
-            rate, time_base = stream.rate, stream.time_base
-            promised_s = float(stream.duration * time_base) if stream.duration else None
-    except (av.FFmpegError, OSError) as error:
-        raise SvError(f"{path}: not readable as audio ({error.strerror or error})") from error
+    if not is_coded(path):
+        return _read_channels(path)[:, 0].copy(), SAMPLE_RATE_HZ
+    with _naming(path), av.open(str(path)) as container:
+        if not container.streams.audio:
+            raise SvError(f"{path}: no audio stream in it")
+        stream = container.streams.audio[0]
+        frames = [_take_first_channel(frame) for frame in container.decode(stream)]
+        rate_hz, time_base = stream.rate, stream.time_base
+        promised_s = float(stream.duration * time_base) if stream.duration else None
     if not frames:
         raise SvError(f"{path}: no samples in it")
     samples = np.concatenate(frames)
-    seconds = len(samples) / rate
+    seconds = len(samples) / rate_hz
     if promised_s is not None and seconds < promised_s - MAX_LOSS_S:
-        raise SvError(f"{path}: cut off after {seconds:.1f} of {promised_s:.1f} s")
-    return samples, rate
-
-
-def read_header_s(path: Path) -> float:
-    """Give the duration that a file's header promises, in seconds; errors as `decode_audio`."""
-    try:
-        with av.open(str(path)) as container:
-            stream = next(iter(container.streams.audio), None)
-            if stream is None or not stream.duration:
-                raise SvError(f"{path}: no audio stream in it, or one without a duration")
-            return float(stream.duration * stream.time_base)
-    except (av.FFmpegError, OSError) as error:
-        raise SvError(f"{path}: not readable as audio ({error.strerror or error})") from error
+        raise SvError(f"{path}: truncated after {seconds:.1f} of {promised_s:.1f} s")
+    return samples, rate_hz
 
 
 def _take_first_channel(frame: av.AudioFrame) -> np.ndarray:
@@ -72,8 +130,61 @@ def _take_first_channel(frame: av.AudioFrame) -> np.ndarray:
     return first.astype(np.float32, copy=False)
 
 
+def read_samples(path: Path) -> np.ndarray:
+    """Read an audio file of one channel at 16 kHz, in any format that libsndfile reads.
+
+    Nothing is resampled or mixed down: the way this is done changes an embedding, so it is left
+    to the user.
+
+    Returns:
+        (samples,) float32, nominally in [-1, 1].
+
+    Raises:
+        SvError: Not readable as audio, empty, another rate, several channels, NaN or infinity.
+    """
+    samples = _read_channels(path)
+    if samples.shape[1] != 1:
+        raise SvError(f"{path}: {samples.shape[1]} channels; write the one to embed to a file")
+    validate_finite(samples, path)
+    return samples[:, 0].copy()
+
+
+def _read_channels(path: Path) -> np.ndarray:
+    with _naming(path):
+        samples, rate_hz = soundfile.read(str(path), dtype="float32", always_2d=True)
+    _validate_form(path, len(samples), rate_hz)
+    return samples  # (samples, channels)
+
+
+def _validate_form(path: Path, num_samples: int, rate_hz: int) -> None:
+    if num_samples < 1:
+        raise SvError(f"{path}: no samples in it")
+    if rate_hz != SAMPLE_RATE_HZ:
+        raise SvError(f"{path}: {rate_hz} Hz; resample it to {SAMPLE_RATE_HZ} Hz")
+
+
+def validate_finite(samples: np.ndarray, name: object) -> None:
+    """Check that no sample is NaN or infinite; ``name`` begins the error message.
+
+    Raises:
+        SvError: One is.
+    """
+    if not math.isfinite(float(samples.sum(dtype="f8"))):
+        raise SvError(f"{name}: NaN or infinity in its audio")
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn the errors of both libraries into an `SvError` that names the file."""
+    try:
+        yield
+    except (av.FFmpegError, soundfile.LibsndfileError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SvError(f"{path}: not readable as audio ({reason})") from error
+
+
 def convert_to_flac(source: Path, target: Path) -> None:
-    """Decode a file, resample it to 16 kHz and write it as 16-bit FLAC, beside and renamed.
+    """Decode a file, resample it to 16 kHz and write it as 16-bit FLAC.
 
     A target that is not older than its source is left as it is.
 
@@ -84,11 +195,10 @@ def convert_to_flac(source: Path, target: Path) -> None:
         if target.stat().st_mtime_ns >= source.stat().st_mtime_ns:
             return
     except FileNotFoundError:
-        pass  # decode_audio tells if it is the source that is missing
-    samples, rate = decode_audio(source)
-    if not math.isfinite(float(samples.sum(dtype="f8"))):
-        raise SvError(f"{source}: NaN or infinity in its audio")
-    if rate != SAMPLE_RATE_HZ:
-        samples = soxr.resample(samples, rate, SAMPLE_RATE_HZ)
+        pass  # if it is the source that is missing, decode_audio reports it
+    samples, rate_hz = decode_audio(source)
+    validate_finite(samples, source)
+    if rate_hz != SAMPLE_RATE_HZ:
+        samples = soxr.resample(samples, rate_hz, SAMPLE_RATE_HZ)
     with replacing(target, mode="wb") as file:
         soundfile.write(file, samples, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")

@@ -1,8 +1,8 @@
 """Augmented copies of a training set as Lhotse cuts: babble, music, noise, reverberation.
 
 Every utterance gets one copy of each kind. What it is mixed with is drawn from a generator that
-is seeded with the utterance's own id: the copy does not depend on the order of the set, on the
-number of jobs or on the other utterances. Each cut names all it needs and loads on its own.
+is seeded with the utterance's own id: the copy does not depend on the order of the set, the
+number of jobs or the other utterances. Each cut names all that it needs and loads on its own.
 The kinds and their levels follow Snyder et al., "X-vectors", ICASSP 2018, section 3.3.
 """
 
@@ -14,7 +14,6 @@ from lhotse import MonoCut, Recording
 from lhotse.cut import MixedCut, MixTrack
 
 KINDS = ("babble", "music", "noise", "reverb")
-CLEAN = "clean"
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def augment_cut(
 def _cover(
     noise: Recording, cut: MonoCut, snr_db: float, number: int, rng: random.Random
 ) -> list[MixTrack]:
-    """Lay one noise under the whole cut: a random stretch of it, or the noise repeated."""
+    """Cover the whole cut with one noise: a random segment of it, or the noise repeated."""
     rate = cut.sampling_rate
     wanted, available = cut.num_samples, noise.num_samples
     start = rng.randrange(max(1, available - wanted))

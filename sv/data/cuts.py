@@ -1,34 +1,44 @@
 """Data sets as Lhotse cuts and Kaldi tables: one utterance, one recording, one cut."""
 
-import contextlib
 import logging
-import math
 import os
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import lhotse
 import numpy as np
 from lhotse import MonoCut, Recording, SupervisionSegment
+from lhotse.audio import AudioSource
 from lhotse.cut import Cut
 
-from sv.data.chunks import map_chunks
-from sv.data.manifests import pack_items
-from sv.data.recordings import Utterance, build_recording
+from sv.data.audio import SAMPLE_RATE_HZ, convert_to_flac, is_coded, read_header, validate_finite
+from sv.data.manifests import open_manifests, pack_items
+from sv.data.parallel import log_progress, map_chunks
 from sv.errors import SvError
-from sv.files import replacing
 from sv.kaldi.data_dir import MAX_LISTED, write_data_dir
 
 MIN_KEPT = 0.999  # share of the files that must be usable
-PROGRESS_S = 10.0
 MANIFESTS = ("recordings", "supervisions", "cuts")
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One utterance as a corpus describes it: who speaks in which file.
+
+    ``labels`` is what else is known: gender, language, nationality, ... Utterances of a speaker
+    may share one mapping.
+    """
+
+    utterance_id: str
+    speaker_id: str
+    path: Path
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Described:
-    """What a chunk of utterances gave: packed manifests, table rows, and the files left out."""
+    """Result of a chunk of utterances: packed manifests, table rows, and why files are left out."""
 
     packed: tuple[bytes, ...]
     rows: list[tuple[str, str, str]]  # utterance, file, seconds
@@ -40,11 +50,11 @@ def write_data_set(
 ) -> list[str]:
     """Write a set's manifests (``data/manifests``) and Kaldi data directory (``data/<name>``).
 
-    Coded audio (AAC, MP3) is converted into ``data/audio/<name>`` on the way; what has been
-    converted before is not converted again. Files that cannot be used are counted and said.
+    Coded audio (AAC, MP3) is converted into ``data/audio/<name>``, once. Files that cannot be
+    used are counted, and the first ones are named in the log.
 
     Args:
-        data: Where everything goes.
+        data: The data folder.
         name: Name of the set.
         utterances: In any order.
         nj: Processes that read (and convert) the files.
@@ -53,27 +63,17 @@ def write_data_set(
         The ids of the utterances, sorted.
 
     Raises:
-        SvError: An id stands twice or has a space in it, more than one file in a thousand
-            cannot be used, or there is no utterance at all.
+        SvError: A duplicate id or one with a space, more than one file in a thousand that cannot
+            be used, or no utterance at all.
     """
     wanted = _sort_utterances(name, utterances)
     by_id = {utterance.utterance_id: utterance for utterance in wanted}
     rows: list[tuple[str, str, str]] = []
     bad: list[str] = []
-    manifests = data / "manifests"
-    with contextlib.ExitStack() as stack:
-        files = [
-            stack.enter_context(
-                replacing(
-                    manifests / f"{name}_{kind}.jsonl.gz", mode="wb", keep_if_same=True, packed=True
-                )
-            )
-            for kind in MANIFESTS
-        ]
-        chunks = map_chunks(
-            _describe_chunk, wanted, nj=nj, setup=_set_folder, setup_args=(data / "audio" / name,)
-        )
-        for part in _log_progress(chunks, name, len(wanted)):
+    paths = (data / "manifests" / f"{name}_{kind}.jsonl.gz" for kind in MANIFESTS)
+    with open_manifests(*paths) as files:
+        chunks = map_chunks(_describe_chunk, wanted, data / "audio" / name, nj=nj)
+        for part in log_progress(chunks, name, total=len(wanted), count=_count_files):
             for file, packed in zip(files, part.packed, strict=True):
                 file.write(packed)
             rows += part.rows
@@ -97,30 +97,21 @@ def _sort_utterances(name: str, utterances: Iterable[Utterance]) -> list[Utteran
     for before, now in zip(ordered, ordered[1:], strict=False):
         if before.utterance_id == now.utterance_id:
             raise SvError(
-                f"{name}: utterance id '{now.utterance_id}' stands twice: "
-                f"{before.path} and {now.path}"
+                f"{name}: duplicate utterance id '{now.utterance_id}': {before.path} and {now.path}"
             )
     if blank := next((u for u in ordered if len(u.utterance_id.split()) != 1), None):
         raise SvError(
-            f"{name}: '{blank.utterance_id}' cannot be an utterance id: no blanks, as they part "
-            f"the columns of Kaldi's tables; rename {blank.path}"
+            f"{name}: '{blank.utterance_id}' cannot be an utterance id: spaces separate the "
+            f"columns of Kaldi's tables; rename {blank.path}"
         )
     return ordered
 
 
-_folder = Path()  # of each worker process: where converted audio goes
-
-
-def _set_folder(folder: Path) -> None:
-    global _folder  # noqa: PLW0603
-    _folder = folder
-
-
-def _describe_chunk(utterances: Sequence[Utterance]) -> _Described:
+def _describe_chunk(utterances: Sequence[Utterance], folder: Path) -> _Described:
     cuts: list[MonoCut] = []
     bad: list[str] = []
     for utterance in utterances:
-        converted = _folder / utterance.speaker_id / f"{utterance.utterance_id}.flac"
+        converted = folder / utterance.speaker_id / f"{utterance.utterance_id}.flac"
         try:
             recording = build_recording(utterance.path, utterance.utterance_id, converted=converted)
         except SvError as error:
@@ -136,18 +127,16 @@ def _describe_chunk(utterances: Sequence[Utterance]) -> _Described:
     return _Described(packed, rows, bad)
 
 
-def _log_progress(chunks: Iterable[_Described], name: str, total: int) -> Iterator[_Described]:
-    done, last = 0, time.monotonic()
-    for chunk in chunks:
-        yield chunk
-        done += len(chunk.rows) + len(chunk.bad)
-        if time.monotonic() - last >= PROGRESS_S:
-            logging.info("%s: %d of %d files", name, done, total)
-            last = time.monotonic()
+def _count_files(part: _Described) -> int:
+    return len(part.rows) + len(part.bad)
 
 
 def refuse_losses(name: str, bad: list[str], total: int) -> None:
-    """Say which files were left out; `SvError` if more than one in a thousand were."""
+    """Log which files are left out.
+
+    Raises:
+        SvError: More than one in a thousand are.
+    """
     if bad:
         logging.warning("%s: left out %d of %d files:", name, len(bad), total)
         for message in bad[:MAX_LISTED]:
@@ -157,7 +146,7 @@ def refuse_losses(name: str, bad: list[str], total: int) -> None:
 
 
 def _collect_labels(utterances: Iterable[Utterance]) -> dict[str, dict[str, str]]:
-    """Give a table utt2<label> for each label that some utterance has."""
+    """Return a table utt2<label> for each label that some utterance has."""
     tables: dict[str, dict[str, str]] = {}
     for utterance in utterances:
         for label, value in utterance.labels.items():
@@ -175,8 +164,34 @@ def link_cuts(data: Path, name: str) -> None:
         link.symlink_to(target)
 
 
+def build_recording(path: Path, recording_id: str, *, converted: Path | None = None) -> Recording:
+    """Describe an audio file, from its header; a coded one (AAC, MP3) is converted first.
+
+    Args:
+        path: The file.
+        recording_id: Its id.
+        converted: Where the FLAC of a coded file goes.
+
+    Raises:
+        SvError: See `sv.data.audio.read_header` and `sv.data.audio.convert_to_flac`.
+    """
+    if is_coded(path):
+        if converted is None:
+            raise SvError(f"{path}: convert it to FLAC first")
+        convert_to_flac(path, converted)
+        path = converted
+    num_samples, channels = read_header(path)
+    return Recording(
+        id=recording_id,
+        sources=[AudioSource("file", channels=list(range(channels)), source=str(path))],
+        sampling_rate=SAMPLE_RATE_HZ,
+        num_samples=num_samples,
+        duration=num_samples / SAMPLE_RATE_HZ,
+    )
+
+
 def build_cut(recording: Recording, utterance: Utterance) -> MonoCut:
-    """Cut a whole recording (its first channel), with its speaker as supervision."""
+    """Build the cut of a whole recording (its first channel), with its speaker as supervision."""
     supervision = SupervisionSegment(
         id=recording.id,
         recording_id=recording.id,
@@ -197,7 +212,7 @@ def build_cut(recording: Recording, utterance: Utterance) -> MonoCut:
 
 
 def load_samples(cut: Cut) -> np.ndarray:
-    """Load and, if the cut says so, mix or reverberate the audio of a cut.
+    """Load the audio of a cut, mixed or reverberated as the cut says.
 
     Returns:
         (samples,) float32, nominally in [-1, 1].
@@ -209,8 +224,7 @@ def load_samples(cut: Cut) -> np.ndarray:
         samples = cut.load_audio()[0]
     except Exception as error:  # lhotse wraps any backend's failure in its own types
         raise SvError(f"{cut.id}: cannot load its audio: {str(error).splitlines()[0]}") from error
-    if not math.isfinite(float(samples.sum(dtype="f8"))):
-        raise SvError(f"{cut.id}: NaN or infinity in its audio")
+    validate_finite(samples, cut.id)
     return samples
 
 

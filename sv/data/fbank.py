@@ -1,16 +1,22 @@
-"""Log-mel filter banks with log-energy, utterance mean removed: what the network sees.
+"""The front end: log-mel filter banks with log-energy, utterance mean removed.
 
-The numbers are those of ``torchaudio.compliance.kaldi.fbank`` without dither, to 1e-3, and the
+The values are those of ``torchaudio.compliance.kaldi.fbank`` without dither, to 1e-3, and the
 same audio gives the same bytes. The arithmetic is our own because it is more than twice as fast a
 core (tests/bench/features.py): `CHUNK_FRAMES` windows at once stay in the cache, power is two
 squares and not a squared magnitude, and a filter is multiplied with the bins around it only.
 Chunks are counted from the beginning of each utterance, so that no other utterance of a job can
 change a bit.
+
+The resolved config is kept as `FRONT_END` with the archives, from stage 3 on. Stage 4 copies it
+into egs.json and stage 5 into the model, so that a model knows its input.
 """
 
 import functools
 import itertools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +25,8 @@ from torch import Tensor
 
 from sv.config import at_least
 from sv.data.audio import SAMPLE_RATE_HZ
+from sv.errors import SvError
+from sv.files import read_json, write_json
 
 # Kaldi computes on 16-bit integers; its energy floor of 1.0 has a meaning only there.
 INT16_SCALE = 32768.0
@@ -29,11 +37,12 @@ ENERGY_FLOOR = 1.0
 EPSILON = float(np.finfo(np.float32).eps)  # floor of a filter's output
 CHUNK_FRAMES = 512  # 1 MB of windows
 BANDS = 5  # groups of filters; more is slower again: the products become too small
+FRONT_END = "features.json"
 
 
 @dataclass(frozen=True)
 class FbankConfig:
-    """conf/features.toml: the front end and how its output is stored."""
+    """conf/features.toml: the front end, and how its output is stored."""
 
     num_mel_bins: int = 80
     use_energy: bool = True
@@ -55,12 +64,12 @@ class FbankConfig:
 
     @property
     def dim(self) -> int:
-        """Features a frame: the mel bins and, first, the log-energy."""
+        """Features of a frame: the log-energy, if used, then the mel bins."""
         return self.num_mel_bins + int(self.use_energy)
 
 
 @dataclass(frozen=True)
-class _FrontEnd:
+class _Filters:
     """What all utterances share.
 
     ``bands`` holds, for each group of filters: which filters, which values of the interleaved
@@ -73,7 +82,7 @@ class _FrontEnd:
 
 
 def count_frames(num_samples: int, config: FbankConfig, sample_rate_hz: int) -> int:
-    """Frames of an utterance: only whole windows count (Kaldi's snip-edges)."""
+    """Return the number of frames: only whole windows count (Kaldi's snip-edges)."""
     window = round(config.frame_length_ms * sample_rate_hz / 1000)
     shift = round(config.frame_shift_ms * sample_rate_hz / 1000)
     return max(0, 1 + (num_samples - window) // shift)
@@ -95,11 +104,11 @@ def compute_fbank(samples: np.ndarray, config: FbankConfig, sample_rate_hz: int)
     out = np.empty((frames, config.dim), dtype=np.float32)
     if frames == 0:
         return out
-    front_end = _build_front_end(config, sample_rate_hz)
-    size, shift = len(front_end.window), round(config.frame_shift_ms * sample_rate_hz / 1000)
+    filters = _build_filters(config, sample_rate_hz)
+    size, shift = len(filters.window), round(config.frame_shift_ms * sample_rate_hz / 1000)
     windows = (torch.from_numpy(samples) * INT16_SCALE).unfold(0, size, shift)  # (T, window)
     centred = torch.empty(min(frames, CHUNK_FRAMES), size)
-    shaped = torch.zeros(len(centred), front_end.padded)
+    shaped = torch.zeros(len(centred), filters.padded)
     features = torch.from_numpy(out)
     mel = features[:, int(config.use_energy) :]
     for start in range(0, frames, CHUNK_FRAMES):
@@ -109,10 +118,10 @@ def compute_fbank(samples: np.ndarray, config: FbankConfig, sample_rate_hz: int)
         # The window is 0 at its first sample, so that what came before it does not matter.
         torch.mul(c[:, :-1], PREEMPHASIS, out=x[:, 1:size])
         torch.sub(c[:, 1:], x[:, 1:size], out=x[:, 1:size])
-        x[:, 1:size] *= front_end.window[1:]
+        x[:, 1:size] *= filters.window[1:]
         power = torch.view_as_real(torch.fft.rfft(x)).flatten(1).square_()  # (T, 2 * bins)
-        for filters, values, weights in front_end.bands:
-            mel[start : start + len(chunk), filters] = power[:, values] @ weights
+        for which, values, weights in filters.bands:
+            mel[start : start + len(chunk), which] = power[:, values] @ weights
         if config.use_energy:
             features[start : start + len(chunk), 0] = c.square_().sum(dim=1)
     np.maximum(out, EPSILON, out=out)
@@ -125,7 +134,7 @@ def compute_fbank(samples: np.ndarray, config: FbankConfig, sample_rate_hz: int)
 
 
 @functools.lru_cache(maxsize=4)
-def _build_front_end(config: FbankConfig, sample_rate_hz: int) -> _FrontEnd:
+def _build_filters(config: FbankConfig, sample_rate_hz: int) -> _Filters:
     size = round(config.frame_length_ms * sample_rate_hz / 1000)
     padded = 1 << (size - 1).bit_length()
     weights, _ = torchaudio.compliance.kaldi.get_mel_banks(
@@ -147,4 +156,35 @@ def _build_front_end(config: FbankConfig, sample_rate_hz: int) -> _FrontEnd:
         both = weights[low:high, bins].T.repeat_interleave(2, dim=0).contiguous()
         bands.append((slice(low, high), values, both))
     window = torch.hann_window(size, periodic=False).pow(POVEY_EXPONENT)
-    return _FrontEnd(window, padded, tuple(bands))
+    return _Filters(window, padded, tuple(bands))
+
+
+def write_front_end(ark: Path, config: FbankConfig) -> None:
+    """Write the config to `FRONT_END` in the folder of an archive; all jobs write the same."""
+    write_json(ark.parent / FRONT_END, asdict(config))
+
+
+def read_front_end(tables: Mapping[str, Mapping[str, str]]) -> dict[str, Any] | None:
+    """Return the front end of several feats.scp; each is judged by its first archive.
+
+    Args:
+        tables: Name of each (for the message) and utterance to ``ark:offset``.
+
+    Returns:
+        The resolved config, or None where the archives have none (features made by another
+        program).
+
+    Raises:
+        SvError: Two of them were made by different front ends.
+    """
+    found: dict[str, dict[str, Any] | None] = {}
+    for name, table in tables.items():
+        path = Path(next(iter(table.values())).rpartition(":")[0]).parent / FRONT_END
+        found[name] = read_json(path) if path.is_file() else None
+    first, *others = found
+    for other in others:
+        if found[other] != found[first]:
+            raise SvError(
+                f"features of '{first}' and '{other}' differ in {FRONT_END}; do stage 3 again"
+            )
+    return found[first]

@@ -1,16 +1,18 @@
-"""Lhotse manifests as compressed JSON lines, written by chunks and read in order.
+"""Lhotse manifests as compressed JSON lines, written in chunks and read in order.
 
-Items are in C order of their ids. A manifest is a chain of gzip members, one a chunk, without a
-time stamp: preparing the same corpus again gives the same bytes, whatever the number of
-processes, and an unchanged manifest keeps its time, so that nothing made from it is made again.
+Items are in C order of their ids. A manifest is a chain of gzip members, one for each chunk,
+without timestamps: preparing the same corpus again gives the same bytes, whatever the number of
+processes, and an unchanged manifest keeps its modification time, so that nothing made from it is
+made again.
 """
 
+import contextlib
 import gzip
 import itertools
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lhotse import Recording, SupervisionSegment
 from lhotse.augmentation import AudioTransform
@@ -18,7 +20,7 @@ from lhotse.cut import Cut
 from lhotse.cut.mixed import MixTrack
 from lhotse.serialization import deserialize_item
 
-from sv.data.chunks import split_chunks
+from sv.data.parallel import split_chunks
 from sv.errors import SvError
 from sv.files import replacing
 
@@ -28,7 +30,7 @@ GZIP_LEVEL = 3
 
 
 def pack_items(items: Iterable[Manifested]) -> bytes:
-    """Give the lines of some items as one gzip member."""
+    """Return the lines of some items as one gzip member."""
     lines = "".join(
         json.dumps(item, default=_describe, ensure_ascii=False) + "\n" for item in items
     )
@@ -36,7 +38,7 @@ def pack_items(items: Iterable[Manifested]) -> bytes:
 
 
 def _describe(item: Any) -> dict[str, Any]:
-    """Give what ``item.to_dict()`` gives, one level deep: that copies deeply, several times."""
+    """Return what ``item.to_dict()`` does, one level deep: that copies deeply, several times."""
     if isinstance(item, MixTrack):
         return item.to_dict() if item.tag or item.mute or item.is_snr_reference else _track(item)
     if isinstance(item, AudioTransform):
@@ -52,10 +54,26 @@ def _track(track: MixTrack) -> dict[str, Any]:
     return {"cut": track.cut, "type": track.type, "offset": track.offset, **snr}
 
 
+@contextlib.contextmanager
+def open_manifests(*paths: Path) -> Iterator[list[IO[bytes]]]:
+    """Open ``.jsonl.gz`` manifests to write gzip members (`pack_items`) to.
+
+    They are renamed into place when the block ends; after an error in it none is.
+
+    Raises:
+        SvError: One cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        yield [
+            stack.enter_context(replacing(path, mode="wb", keep_if_same=True, packed=True))
+            for path in paths
+        ]
+
+
 def write_manifest(path: Path, items: Iterable[Manifested]) -> int:
-    """Write a ``.jsonl.gz`` manifest in the given order; give the number of its items."""
+    """Write a ``.jsonl.gz`` manifest in the given order; return the number of its items."""
     count = 0
-    with replacing(path, mode="wb", keep_if_same=True, packed=True) as file:
+    with open_manifests(path) as [file]:
         for chunk in split_chunks(items):
             file.write(pack_items(chunk))
             count += len(chunk)
@@ -92,5 +110,5 @@ def read_manifest(path: Path, *, job: int = 1, nj: int = 1) -> Iterator:
 
 
 def parse_item(line: str) -> Any:
-    """Make the recording, supervision or cut that a line describes; ValueError if none."""
+    """Build the recording, supervision or cut that a line describes; ValueError if it is none."""
     return deserialize_item(json.loads(line))

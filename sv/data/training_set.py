@@ -10,13 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sv.config import at_least
-from sv.data.augment import CLEAN
 from sv.data.crops import CropIndex, build_crop_index, save_crop_index
-from sv.data.front_end import read_front_end
+from sv.data.fbank import read_front_end
 from sv.errors import SvError
 from sv.files import read_text, write_json
 from sv.kaldi.data_dir import read_feats, read_table, write_data_dir, write_table
 from sv.kaldi.trials import write_trials
+
+CLEAN = "clean"  # the kind of the original utterances
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class TrainingSetConfig:
     seed: int
 
     def __post_init__(self) -> None:
-        """Check that trials can be made and speakers keep something to train on."""
+        """Check that trials can be made and that speakers keep some utterances to train on."""
         at_least(self, 1, "min_frames")
         at_least(self, 0, "seed")
         if self.valid_speakers < 2 or self.valid_utterances < 2:
@@ -114,9 +115,9 @@ def make_training_set(
 
 
 def hash_training_set(egs_dir: Path, index: CropIndex) -> str:
-    """Give a SHA-256 of what a training set is: speakers, utterances, kinds, features.
+    """Return a SHA-256 of a training set: speakers, utterances, kinds and features.
 
-    Where its archives lie does not enter: a set may move to another disk.
+    The paths of its archives are left out: a set may move to another disk.
     """
     digest = hashlib.sha256()
     for name in ("spk2int", "utterances"):
@@ -140,7 +141,7 @@ def _keep(utterances: list[str], wanted, what: str) -> list[str]:
 def _hold_out(
     utterances: list[str], utt2spk: dict[str, str], speakers: list[str], config: TrainingSetConfig
 ) -> set[str]:
-    """Draw the validation utterances: some of each of some speakers."""
+    """Draw the validation utterances: the same number from each of some speakers."""
     rng = random.Random(config.seed)
     chosen = set(rng.sample(speakers, config.valid_speakers))
     held_out: set[str] = set()

@@ -153,7 +153,7 @@ def read_vectors(scp: Path) -> tuple[list[str], np.ndarray]:
         The keys in file order, and (keys, dim) float32.
 
     Raises:
-        SvError: Missing or damaged files, a key that stands twice, vectors of different size,
+        SvError: Missing or damaged files, a key that is listed twice, vectors of different size,
             NaN or infinity.
     """
     keys, vectors = _read_float_vectors(scp) or _read_any_vectors(scp)
@@ -204,7 +204,7 @@ def _read_any_vectors(scp: Path) -> tuple[list[str], np.ndarray]:
     try:
         for key, array in kaldiio.load_scp_sequential(str(scp)):
             if key in items:
-                raise SvError(f"{scp}: line {len(items) + 1}: '{key}' stands twice")
+                raise SvError(f"{scp}: line {len(items) + 1}: '{key}' is listed twice")
             items[key] = array
     except (OSError, ValueError, RuntimeError) as error:  # kaldiio's, for damage of any kind
         reason = " ".join(str(error).split())

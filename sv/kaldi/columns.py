@@ -89,7 +89,7 @@ def read_any_trials(path: Path, columns: Sequence[str]) -> Trials:
     """Read a trial list with these columns.
 
     Raises:
-        SvError: A line has other columns, a label is unknown, or a trial stands twice.
+        SvError: A line has other columns, a label is unknown, or a trial is listed twice.
     """
     table = _read_table(path, columns, {})
     labels = table.column("label").dictionary_encode().chunks

@@ -21,7 +21,7 @@ def read_table(path: Path) -> dict[str, str]:
     """Read a table into a dict in file order.
 
     Raises:
-        SvError: No such file, a line without a value, or a key that stands twice.
+        SvError: No such file, a line without a value, or a key that is listed twice.
     """
     table: dict[str, str] = {}
     for number, line in enumerate(read_text(path).splitlines(), 1):
@@ -29,7 +29,7 @@ def read_table(path: Path) -> dict[str, str]:
         if not value:
             raise SvError(f"{path}: line {number}: expected '<key> <value>', not {line!r}")
         if key in table:
-            raise SvError(f"{path}: line {number}: '{key}' stands twice")
+            raise SvError(f"{path}: line {number}: '{key}' is listed twice")
         table[key] = value.strip()
     return table
 

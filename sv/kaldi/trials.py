@@ -1,7 +1,10 @@
 """Trial lists (``enrol test target|nontarget``) and score files (``enrol test score``).
 
-Read with pyarrow: the largest list of the study has 9.7 million lines, and a Python loop over
-them costs more than the scoring.
+They are read with pyarrow: the largest list of the study has 9.7 million lines, and a Python loop
+over them costs more than the scoring. Enrolment models of several utterances are in
+``data/trials/<name>.models``, in the form of spk2utt: the first word of a trial is then a model,
+whose embedding is the mean of its utterances' embeddings. A list without this file enrols single
+utterances.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,9 +20,10 @@ import pyarrow.csv as pv
 
 from sv.errors import SvError
 from sv.files import replacing
+from sv.kaldi.data_dir import read_table, write_table
 
-_READ_BYTES = 4 << 20  # of a list at a time: a thousand small blocks would cost more to join
-_WRITE_LINES = 1 << 16  # formatted at a time: some megabytes
+_READ_BYTES = 4 << 20  # of a list at once: a thousand small blocks would cost more to join
+_WRITE_LINES = 1 << 16  # formatted at once: some megabytes
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,12 @@ def read_columns(
     source: Path | IO[bytes] | None = None,
     delimiter: str = " ",
 ) -> pa.Table:
-    """Read a text table without a head line, one delimiter between columns.
+    """Read a text table without a header line, one delimiter between columns.
 
     Args:
-        path: The file, as messages name it.
+        path: The file, named in error messages.
         types: Name and type of every column, in order.
-        source: What is read instead of the file itself.
+        source: Read instead of the file itself.
         delimiter: One byte.
 
     Raises:
@@ -76,7 +80,7 @@ def read_trials(path: Path) -> Trials:
     """Read a trial list.
 
     Raises:
-        SvError: A line is not ``enrol test target|nontarget`` (single spaces), a trial stands
+        SvError: A line is not ``enrol test target|nontarget`` (single spaces), a trial is listed
             twice, or the file is empty.
     """
     table = read_columns(path, dict.fromkeys(("enrol", "test", "target|nontarget"), pa.string()))
@@ -103,7 +107,7 @@ def _parse_labels(path: Path, labels: pa.ChunkedArray) -> np.ndarray:
 def encode_pairs(
     enrol: pa.ChunkedArray, test: pa.ChunkedArray
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Give the distinct ids of two columns of text, and each column as int32 indices of them."""
+    """Return the distinct ids of two text columns, and each column as int32 indices into them."""
     with ThreadPoolExecutor(2) as pool:
         (first, of_enrol), (second, of_test) = pool.map(_encode, (enrol, test))
     place = pc.index_in(second, first).fill_null(-1).to_numpy()
@@ -119,17 +123,17 @@ def _encode(column: pa.ChunkedArray) -> tuple[pa.StringArray, np.ndarray]:
 
 
 def pair_keys(enrol: np.ndarray, test: np.ndarray, utterances: int) -> np.ndarray:
-    """Give one int64 number for each ordered pair of indices below ``utterances``."""
+    """Return one int64 number for each ordered pair of indices below ``utterances``."""
     return enrol * np.int64(utterances) + test
 
 
 def validate_distinct(
     path: Path, utterances: Sequence[str], enrol: np.ndarray, test: np.ndarray
 ) -> None:
-    """Check that no pair stands twice.
+    """Check that there is no duplicate pair.
 
     Raises:
-        SvError: Some do: how many, where the first ones are, and how to get rid of them.
+        SvError: There are some: how many, where the first ones are, and how to remove them.
     """
     keys = pair_keys(enrol, test, len(utterances))
     ordered = np.sort(keys)
@@ -138,13 +142,13 @@ def validate_distinct(
     again = np.setdiff1d(np.arange(len(keys)), np.unique(keys, return_index=True)[1])
     lines = [f"line {i + 1}, {utterances[enrol[i]]} {utterances[test[i]]}" for i in again[:2]]
     raise SvError(
-        f"{path}: {len(again)} of {len(keys)} trials stand twice (first: {'; '.join(lines)}); "
-        f"decide which to keep, none is dropped here (the first ones: awk '!seen[$1,$2]++')"
+        f"{path}: {len(again)} of {len(keys)} trials are listed twice (first: {'; '.join(lines)}); "
+        f"none is dropped here; choose which to keep (the first ones: awk '!seen[$1,$2]++')"
     )
 
 
 def write_trials(path: Path, rows: list[tuple[str, str, bool]]) -> None:
-    """Write ``(enrol, test, is_target)`` rows as they come; an unchanged file keeps its time."""
+    """Write ``(enrol, test, is_target)`` rows in order; an unchanged file keeps its time."""
     with replacing(path, keep_if_same=True) as file:
         file.writelines(f"{e} {t} {'target' if y else 'nontarget'}\n" for e, t, y in rows)
 
@@ -154,9 +158,9 @@ def write_scores(path: Path, trials: Trials, scores: np.ndarray) -> None:
 
     Args:
         path: The file.
-        trials: The list; lines are in its order.
+        trials: The list; the lines are in its order.
         scores: (trials,) float32 or float64, written with the fewest digits that give the same
-            number back, so that measures of the file are those of the scores.
+            number when read, so that metrics of the file are those of the scores.
     """
     names = pc.binary_join_element_wise(pa.array(trials.utterances), "", " ")
     with replacing(path, mode="wb") as file:
@@ -171,3 +175,25 @@ def write_scores(path: Path, trials: Trials, scores: np.ndarray) -> None:
             )
             # The array's own memory is the text: its values, one after the other.
             file.write(lines.buffers()[2])
+
+
+def get_models_path(trials: Path) -> Path:
+    """Return the file of a trial list's enrolment models."""
+    return trials.with_name(f"{trials.name}.models")
+
+
+def read_models(trials: Path) -> dict[str, tuple[str, ...]]:
+    """Read the enrolment models of a trial list: name -> utterances; empty if it has none.
+
+    Raises:
+        SvError: See `sv.kaldi.data_dir.read_table`.
+    """
+    path = get_models_path(trials)
+    if not path.exists():
+        return {}
+    return {model: tuple(words.split()) for model, words in read_table(path).items()}
+
+
+def write_models(trials: Path, models: dict[str, tuple[str, ...]]) -> None:
+    """Write the enrolment models of a trial list."""
+    write_table(get_models_path(trials), {key: " ".join(words) for key, words in models.items()})

@@ -14,7 +14,7 @@ def append_models(
     """Append a row for each model: the mean of the embeddings of its utterances.
 
     Args:
-        models: Name -> utterances, see `sv.kaldi.enrolment.read_models`.
+        models: Name -> utterances, see `sv.kaldi.trials.read_models`.
         keys: Utterance of each row of ``vectors``.
         vectors: (utterances, dim) float32.
 

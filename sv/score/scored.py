@@ -12,8 +12,7 @@ from sv.kaldi.columns import (
     read_any_trials,
 )
 from sv.kaldi.data_dir import read_table
-from sv.kaldi.enrolment import read_models
-from sv.kaldi.trials import Trials
+from sv.kaldi.trials import Trials, read_models
 from sv.score.matching import match_scores
 
 

@@ -7,9 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from sv.data.audio import SAMPLE_RATE_HZ
+from sv.data.audio import SAMPLE_RATE_HZ, read_samples
 from sv.data.fbank import FbankConfig, compute_fbank
-from sv.data.samples import read_samples
 from sv.errors import SvError
 from sv.train.embed import DTYPES
 

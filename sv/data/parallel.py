@@ -1,0 +1,97 @@
+"""Work on a long list in chunks, by several processes, with the results in order.
+
+The result of a chunk must depend on the chunk alone: then the output is the same for any number
+of processes.
+"""
+
+import itertools
+import logging
+import multiprocessing
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+CHUNK = 1000  # items: a tenth of a second of work, some seconds where audio is decoded
+PROGRESS_S = 10.0
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def map_chunks(
+    function: Callable[[list[Item], Any], Result], items: Iterable[Item], shared: Any, *, nj: int
+) -> Iterator[Result]:
+    """Apply a function to chunks of `CHUNK` items.
+
+    Args:
+        function: Of a module's top level; takes a chunk and ``shared``.
+        items: Anything that can be pickled.
+        shared: The second argument of every call; sent once to each process.
+        nj: Processes. With one, or for a list of one chunk, none is started.
+
+    Yields:
+        The results in the order of the chunks.
+    """
+    chunks = split_chunks(items)
+    head = list(itertools.islice(chunks, 2))
+    chunks = itertools.chain(head, chunks)
+    if nj == 1 or len(head) < 2:
+        yield from (function(chunk, shared) for chunk in chunks)
+        return
+    # Not fork: this process may run threads (pyarrow, OpenMP), whose locks a fork would copy.
+    with multiprocessing.get_context("spawn").Pool(nj, _keep_shared, (shared,)) as pool:
+        # A few chunks ahead of the consumer; Pool.imap would read the whole list into its queue.
+        ahead = deque(
+            pool.apply_async(_apply, (function, chunk))
+            for chunk in itertools.islice(chunks, 2 * nj)
+        )
+        while ahead:
+            yield ahead.popleft().get()
+            ahead.extend(
+                pool.apply_async(_apply, (function, chunk)) for chunk in itertools.islice(chunks, 1)
+            )
+
+
+_shared: Any = None  # of a worker process
+
+
+def _keep_shared(shared: Any) -> None:
+    global _shared  # noqa: PLW0603
+    _shared = shared
+
+
+def _apply(function: Callable[[list[Item], Any], Result], chunk: list[Item]) -> Result:
+    return function(chunk, _shared)
+
+
+def split_chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """Split into lists of `CHUNK` items, the last one shorter."""
+    iterator = iter(items)
+    while chunk := list(itertools.islice(iterator, CHUNK)):
+        yield chunk
+
+
+def log_progress(
+    results: Iterable[Result],
+    name: str,
+    *,
+    total: int | None = None,
+    count: Callable[[Result], int] = lambda _: 1,
+) -> Iterator[Result]:
+    """Pass results on, and log every `PROGRESS_S` seconds how many utterances they cover.
+
+    Args:
+        results: In the order in which they are made.
+        name: What the utterances are of; begins the message.
+        total: Number of utterances, where it is known.
+        count: Number of utterances that a result covers; one each by default.
+    """
+    done, last = 0, time.monotonic()
+    of_total = "" if total is None else f" of {total}"
+    for result in results:
+        yield result
+        done += count(result)
+        if time.monotonic() - last >= PROGRESS_S:
+            logging.info("%s: %d%s utterances", name, done, of_total)
+            last = time.monotonic()
