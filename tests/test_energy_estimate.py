@@ -8,11 +8,10 @@ import sys
 
 import pytest
 
-from sv.energy import processes
 from sv.energy.config import EnergyConfig
 from sv.energy.journal import read_journal
-from sv.energy.processes import find_descendants
-from sv.energy.sensors.cpu_power import TABLE, choose_core_power
+from sv.energy.processes import find_descendants, search_all
+from sv.energy.sensors.estimate import TABLE, choose_core_power
 
 HEAD = "processor\t: 0\nvendor_id\t: x\nmodel name\t: {}\nmodel name\t: other\n"
 
@@ -90,7 +89,7 @@ def test_both_ways_of_finding_processes_agree():
         found = []
         while len(found) < 4:  # a shell, three sleeps
             found = find_descendants(child.pid)
-        assert sorted(found) == sorted(processes._search_all(child.pid))
+        assert sorted(found) == sorted(search_all(child.pid))
         assert child.pid in find_descendants(os.getpid())
         os.killpg(child.pid, 9)
     assert child.pid not in find_descendants(os.getpid())

@@ -6,10 +6,9 @@ import threading
 import pytest
 from metered_node import FREEIPMI, IPMITOOL, SYSTEM, build_meter, fill, print_report, write_tool
 
-from sv.energy.sensors import ipmi
-from sv.energy.sensors.channel import Channel
-from sv.energy.sensors.ipmi import parse_report
-from sv.energy.sensors.polled import Measurement, PolledReader, SensorError
+from sv.energy.sensors import node
+from sv.energy.sensors.node import Measurement, PolledReader, SensorError, parse_report
+from sv.energy.sensors.readers import ChannelSpec
 
 
 @pytest.fixture
@@ -97,7 +96,7 @@ def read_until_idle(answers):
         return answer
 
     taken = []
-    reader = PolledReader(Channel("node.x", "node", "derived", None, "test"), measure, 0.001)
+    reader = PolledReader(ChannelSpec("node.x", "node", "derived", None, "test"), measure, 0.001)
     reader.start()
     assert done.wait(5)
     reader.close()
@@ -109,15 +108,16 @@ def test_a_stale_answer_is_no_reading():
     values, reader = read_until_idle(moving)
     assert values == [1, 2, None, 3]
     assert reader.read() == {"node.x": None}
-    facts = reader.read_facts()["node.x"]
+    facts = reader.read_metadata()["node.x"]
     assert (facts["readings"], facts["stale"], facts["last_error"]) == (3, 1, "no more")
     without_clock = [Measurement(value, "1970") for value in (4, 5, 6)]
     assert read_until_idle(without_clock)[0] == [4, 5, 6]
 
 
 def test_a_tool_that_hangs_is_given_up(monkeypatch, tmp_path):
-    monkeypatch.setattr(ipmi, "TOOL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(node, "IPMI_TIMEOUT_S", 0.2)
     (tmp_path / "bin").mkdir()
     write_tool(tmp_path, "ipmitool", "sleep 20\n")
     with pytest.raises(SensorError, match="took over"):
-        ipmi.build_tool("ipmitool", {"PATH": f"{tmp_path}/bin:{SYSTEM}"})()
+        environ = {"PATH": f"{tmp_path}/bin:{SYSTEM}"}
+        node.build_ipmi(node.find_ipmi_tools("ipmitool", environ), environ)()

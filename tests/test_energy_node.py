@@ -3,11 +3,8 @@
 import pytest
 from metered_node import IPMITOOL, build_meter, print_report, write_tool
 
-from sv.energy.sensors.channel import Channel, SilentReader
-from sv.energy.sensors.containment import contain
-from sv.energy.sensors.cray import CrayReader
-from sv.energy.sensors.hwmon import build_hwmon
-from sv.energy.sensors.polled import SensorError
+from sv.energy.sensors.node import CrayReader, SensorError, build_hwmon
+from sv.energy.sensors.readers import ChannelSpec, SilentReader, contain
 
 
 @pytest.fixture
@@ -98,7 +95,8 @@ def test_hwmon_names_are_one_sensors(hwmon):
 def test_what_contains_what():
     def build(*channels):
         return [
-            SilentReader([Channel(name, kind, "measured", None, "t")]) for name, kind in channels
+            SilentReader([ChannelSpec(name, kind, "measured", None, "t")])
+            for name, kind in channels
         ]
 
     everything = [

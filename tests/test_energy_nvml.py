@@ -202,7 +202,7 @@ def test_who_else_is_on_the_board_and_mig(library, tmp_path):
         "from sv.energy.sensors.nvml import NvmlReader\n"
         "reader = NvmlReader(None, False)\n"
         "pathlib.Path(os.environ['FAKE_NVML'], 'pid.1').write_text(str(os.getpid()))\n"
-        "print(json.dumps(reader.read_facts()['nvml']))\n"
+        "print(json.dumps(reader.read_metadata()['nvml']))\n"
         "print(json.dumps([channel.reason for channel in reader.channels]))\n"
     )
     env = environment(LD_LIBRARY_PATH=str(library), FAKE_NVML=str(tmp_path))

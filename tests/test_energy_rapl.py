@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from sv.energy.counter import Accumulator, Reading
-from sv.energy.sensors.channel import Channel
-from sv.energy.sensors.powercap import (
+from sv.energy.sensors.rapl import (
     PowercapReader,
+    PyraplReader,
     build_channel,
-    build_unavailable,
+    build_unreadable,
     find_zones,
+    read_filter,
 )
-from sv.energy.sensors.rapl import PyraplReader, read_filter
-from sv.energy.sensors.readers import max_period_s
+from sv.energy.sensors.readers import ChannelSpec, max_period_s
 from sv.energy.units import kwh_from_j
 
 MAX_RANGE_UJ = 100_000_000  # 100 J, so that a second at 200 W wraps twice
@@ -115,10 +115,10 @@ def test_what_is_known_of_a_counter(tmp_path):
 def test_samples_are_at_most_an_eighth_of_a_wrap_apart():
     intel, amd = 262_143_328_850, 65_532_610_987  # uJ, as the kernel gives them
     counters = [
-        Channel("a", "cpu_package", "measured", "counter_delta", "t", "uJ", max_range=intel),
-        Channel("b", "cpu_package", "measured", "counter_delta", "t", "uJ", max_range=amd),
-        Channel("c", "gpu_board", "measured", "counter_delta", "t", "mJ"),
-        Channel("d", "node", "derived", "power_integral", "t", "W"),
+        ChannelSpec("a", "cpu_package", "measured", "counter_delta", "t", "uJ", max_range=intel),
+        ChannelSpec("b", "cpu_package", "measured", "counter_delta", "t", "uJ", max_range=amd),
+        ChannelSpec("c", "gpu_board", "measured", "counter_delta", "t", "mJ"),
+        ChannelSpec("d", "node", "derived", "power_integral", "t", "W"),
     ]
     assert max_period_s(counters, {"a": 350.0, "b": 10.0}) == pytest.approx(262_143 / 350 / 8, 1e-4)
     assert max_period_s(counters, {"a": 350.0, "b": 240.0}) == pytest.approx(65_533 / 240 / 8, 1e-4)
@@ -168,7 +168,7 @@ def test_a_blurred_counter_is_told(tmp_path):
 
 def test_the_reason_names_the_command_that_mends_it(sysfs):
     zone = find_zones(sysfs)[0]
-    channel = build_unavailable(zone, PermissionError(13, "Permission denied"), Path("/sys"))
+    channel = build_unreadable(zone, PermissionError(13, "Permission denied"), Path("/sys"))
     assert channel.reason.endswith(
         "Permission denied; run: sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
     )

@@ -12,12 +12,12 @@ from local_server import serve
 from metered import DRAM, PACKAGE, Runner, end, head, sample, write_journal
 
 from sv.energy.carbon.electricity_maps import fetch_history as fetch_zone_history
-from sv.energy.carbon.fetch import FetchError
 from sv.energy.carbon.recompute import choose_carbon, recompute_carbon
 from sv.energy.carbon.rte import fetch_history
 from sv.energy.carbon.utc import format_utc, parse_utc
 from sv.energy.record import read_record
 from sv.energy.sidecar import write_sidecar
+from sv.energy.web import FetchError
 from sv.errors import SvError, UsageError
 
 T0 = parse_utc("2026-11-22T10:00:00Z")

@@ -13,9 +13,8 @@ import pytest
 from metered_node import build_meter
 
 from sv.energy.config import EnergyConfig
-from sv.energy.sensors import redfish as redfish_sensor
-from sv.energy.sensors.polled import SensorError
-from sv.energy.sensors.redfish import choose_powers
+from sv.energy.sensors import node
+from sv.energy.sensors.node import SensorError, choose_powers
 
 
 class Controller(http.server.BaseHTTPRequestHandler):
@@ -70,8 +69,8 @@ def redfish(run_cli, tmp_path):
 def test_redfish_sums_the_chosen_chassis(redfish, tmp_path):
     more = 'redfish_power_control = ["0"]\n'
     channels, sidecar, samples, _ = redfish('["Self", "Left"]', more, seconds="1")
-    node = channels["node.redfish"]
-    assert node["energy_j"] == pytest.approx(310.5 * sidecar["duration_s"], rel=0.02)
+    machine = channels["node.redfish"]
+    assert machine["energy_j"] == pytest.approx(310.5 * sidecar["duration_s"], rel=0.02)
     assert {sample["raw"]["node.redfish"] for sample in samples} == {None, 310_500}
     written = b"".join(path.read_bytes() for path in (tmp_path / "energy").iterdir())
     assert b"calvin" not in written and b64encode(b"root:calvin") not in written
@@ -80,8 +79,8 @@ def test_redfish_sums_the_chosen_chassis(redfish, tmp_path):
 @pytest.mark.parametrize(
     ("chassis", "password", "reason"),
     [
-        ('["Self"]', "wrong", "HTTP status 401"),
-        ('["Elsewhere"]', "calvin", "HTTP status 302"),
+        ('["Self"]', "wrong", "HTTP 401"),
+        ('["Elsewhere"]', "calvin", "HTTP 302"),
         ('["Off"]', "calvin", "no PowerConsumedWatts"),
         ('["Self"]', "", "BMC_P is not set"),
     ],
@@ -112,20 +111,20 @@ def test_an_unknown_certificate_is_refused_unless_the_config_says_so(tmp_path):
     }
     environ = {"U": "root", "P": "calvin"}
     with pytest.raises(SensorError, match="CERTIFICATE_VERIFY_FAILED"):
-        redfish_sensor.build_redfish(EnergyConfig(**settings), environ)()
+        node.build_redfish(EnergyConfig(**settings), environ)()
     config = EnergyConfig(**settings, redfish_verify_tls=False)
-    assert redfish_sensor.build_redfish(config, environ)().value == 210_500
+    assert node.build_redfish(config, environ)().value == 210_500
     server.shutdown()
     server.server_close()
 
 
 def test_a_controller_that_hangs_is_given_up(monkeypatch):
-    monkeypatch.setattr(redfish_sensor, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(node, "REDFISH_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         config = EnergyConfig(redfish_url=url, redfish_chassis=("Self",))
-        with pytest.raises(SensorError, match="timed out"):
-            redfish_sensor.build_redfish(config, {})()
+        with pytest.raises(SensorError, match="no answer in time"):
+            node.build_redfish(config, {})()
 
 
 def test_members_of_a_chassis_that_do_not_add_up():

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from sv.energy.carbon.factor import is_usable
-from sv.energy.carbon.fetch import FetchError, fetch_json
 from sv.energy.carbon.utc import format_utc, parse_utc
 from sv.energy.sidecar import SCHEMA as SIDECAR_SCHEMA
 from sv.energy.units import kwh_from_j
+from sv.energy.web import FetchError, fetch_json
 from sv.errors import SvError, UsageError
 from sv.files import read_json
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sv.energy.fleet.nodes import SIBLING, read_expected
-from sv.energy.host import read_boot_id, read_start_ticks
+from sv.energy.processes import read_boot_id, read_start_ticks
 
 VARIABLE = "SV_METER_LIVE"
 SCHEMA = "energy-live/1"

@@ -22,14 +22,17 @@ from sv.energy.config import EnergyConfig
 from sv.energy.fleet.nodes import SCHEMA as STAGE_SCHEMA
 from sv.energy.fleet.nodes import STAGE_VARIABLE, get_nodes_folder
 from sv.energy.fleet.nodes import VARIABLE as NODES_VARIABLE
-from sv.energy.host import get_process, read_boot_id, read_git
 from sv.energy.journal import SCHEMA, SUFFIX, Journal, open_journal, read_journal
 from sv.energy.live import VARIABLE as LIVE_VARIABLE
 from sv.energy.live import format_figures, get_live_path, read_live_file, remove_live
 from sv.energy.marks_file import VARIABLE, MarksFile, fold_leftover, get_marks_path
+from sv.energy.processes import get_process, read_boot_id, read_git
 from sv.energy.recorder import Recorder, format_now, read_clocks
-from sv.energy.sensors.channel import Channel
-from sv.energy.sensors.readers import open_readers
+from sv.energy.sensors.estimate import EstimateReader
+from sv.energy.sensors.node import open_node
+from sv.energy.sensors.nvml import NvmlReader
+from sv.energy.sensors.rapl import open_rapl
+from sv.energy.sensors.readers import ChannelSpec, Reader, contain
 from sv.energy.sidecar import (
     count_attempts,
     find_run,
@@ -99,7 +102,7 @@ def run_metered(stage: Stage, environ: Mapping[str, str]) -> int:
     with open_journal(stage.journal) as journal:
         attempts = _read_attempts(stage, journal)
         git = read_git(CODE)
-        readers = open_readers(stage.config, stage.sysfs, environ)
+        readers = _open_readers(stage.config, stage.sysfs, environ)
         channels = [channel for reader in readers for channel in reader.channels]
         marks = MarksFile(get_marks_path(stage.journal, len(attempts) + 1).absolute())
         head = {
@@ -153,6 +156,27 @@ def run_metered(stage: Stage, environ: Mapping[str, str]) -> int:
     return status
 
 
+def _open_readers(config: EnergyConfig, sysfs: Path, environ: Mapping[str, str]) -> list[Reader]:
+    """Open all sensors, in the order of the sidecar's channels.
+
+    Args:
+        config: Settings.
+        sysfs: Root of sysfs.
+        environ: Environment of the metered command: it says which GPUs the command sees, where
+            programs are, and holds the user and password of Redfish.
+    """
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    pci_order = environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+    readers = [
+        *open_rapl(sysfs),
+        NvmlReader(visible, pci_order),
+        *open_node(config, sysfs, environ),
+        EstimateReader(config),
+    ]
+    contain(readers, node_includes_gpu=config.node_includes_gpu)
+    return readers
+
+
 def _describe_stage(stage: Stage, head: Mapping[str, Any]) -> str:
     """Give what the stage's other meters must know, one line of JSON."""
     about = {key: head[key] for key in ("stage", "name", "model", "attempt")}
@@ -188,7 +212,7 @@ def _sum_earlier(attempts: list[dict[str, Any]]) -> float | None:
 
 def _run(argv: Sequence[str], environ: Mapping[str, str], recorder: Recorder) -> int:
     """Run the command between the first and the last sample; give its exit status."""
-    recorder.write_facts()
+    recorder.write_metadata()
     recorder.sample()
     try:
         command = Command(argv, environ)
@@ -214,7 +238,7 @@ def _run(argv: Sequence[str], environ: Mapping[str, str], recorder: Recorder) ->
     return command.exit_code
 
 
-def _tell_remedy(stage: Stage, channels: list[Channel]) -> None:
+def _tell_remedy(stage: Stage, channels: list[ChannelSpec]) -> None:
     """Say once how a counter could be read that may not be; the sidecar says it every time."""
     others = set(stage.folder.glob(f"*{SUFFIX}")) - {stage.journal}
     remedies = [

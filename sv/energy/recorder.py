@@ -10,15 +10,13 @@ from pathlib import Path
 
 from sv.energy.carbon.factor import CarbonFactor
 from sv.energy.carbon.feed import FactorFeed
-from sv.energy.host import read_start_ticks
 from sv.energy.journal import Journal, Record, list_readable
 from sv.energy.live import write_live
 from sv.energy.marks import RESUMED
 from sv.energy.marks_file import MarksFile
-from sv.energy.sensors.channel import Reader
-from sv.energy.sensors.readers import max_period_s
+from sv.energy.processes import read_start_ticks, read_usage
+from sv.energy.sensors.readers import Reader, max_period_s
 from sv.energy.tracker import Tracker
-from sv.energy.usage import read_usage
 
 LOOK_S = 10.0  # between two looks at what job and machine use, as attribution needs them
 FINISH_S = 5.0  # a carbon factor asked over the network is waited for so long at the end
@@ -133,11 +131,11 @@ class Recorder:
             run_kwh = None if unknown else run_kwh + self._earlier_kwh
         return {**live, "run_energy_kwh": run_kwh}
 
-    def write_facts(self) -> None:
+    def write_metadata(self) -> None:
         """Write what the sensors say beside readings, where they say anything."""
         facts: Record = {}
         for reader in self._readers:
-            facts |= reader.read_facts()
+            facts |= reader.read_metadata()
         if facts:
             self._append({"line": "facts", "t_s": read_clocks()["t_s"], "facts": facts})
 
@@ -145,7 +143,7 @@ class Recorder:
         """Write the last lines."""
         for reader in self._readers:
             reader.close()
-        self.write_facts()
+        self.write_metadata()
         self._take(self._feed.finish(FINISH_S))
         own = resource.getrusage(resource.RUSAGE_SELF)
         self._append(

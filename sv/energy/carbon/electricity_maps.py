@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sv.energy.carbon.factor import CarbonFactor, is_usable
-from sv.energy.carbon.fetch import FetchError, fetch_json
 from sv.energy.carbon.utc import format_utc, parse_utc
 from sv.energy.config import EnergyConfig
+from sv.energy.web import FetchError, fetch_json
 from sv.errors import UsageError
 
 STEP_S = 3_600.0

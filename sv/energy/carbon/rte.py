@@ -8,9 +8,9 @@ Source: https://odre.opendatasoft.com, data sets eco2mix-national-tr and -cons-d
 from typing import Any
 
 from sv.energy.carbon.factor import CarbonFactor, is_usable
-from sv.energy.carbon.fetch import FetchError, fetch_json
 from sv.energy.carbon.utc import format_utc, parse_utc
 from sv.energy.config import EnergyConfig
+from sv.energy.web import FetchError, fetch_json
 
 REAL_TIME, CONSOLIDATED = "eco2mix-national-tr", "eco2mix-national-cons-def"
 PAGE = 100  # Opendatasoft Explore API 2.1: limit of records an answer, 2026-11

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from sv.energy.config import build_energy_config
 from sv.energy.fleet.nodes import STAGE_FILE, VARIABLE, make_folder, read_stage
-from sv.energy.host import find_process
 from sv.energy.meter import ACTIVE, Stage, run_metered, say
-from sv.energy.processes import is_below
+from sv.energy.processes import find_process, is_below
 
 
 def run_inner(

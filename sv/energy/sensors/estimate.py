@@ -2,33 +2,80 @@
 
 They need no privilege and work in a virtual machine, but they are models of what the command's
 processes use: no idle power, no unused memory, no disks, and a logical CPU counts as a core.
+
+The power of a core is the config's, else the rated power / cores of this CPU from cpu_models.csv,
+which has some server processors as their makers publish them, else a stated assumption.
 """
 
+import csv
 import os
 import resource
+from dataclasses import dataclass
+from pathlib import Path
 
 from sv.energy.config import EnergyConfig
-from sv.energy.processes import find_descendants
-from sv.energy.sensors.channel import Channel, Reader
-from sv.energy.sensors.cpu_power import choose_core_power
+from sv.energy.processes import find_descendants, read_memory, read_stat
+from sv.energy.sensors.readers import ChannelSpec, Reader
 from sv.energy.units import UNITS_PER_W, us_from_s
 
+CPUINFO = Path("/proc/cpuinfo")
+TABLE = Path(__file__).with_name("cpu_models.csv")
+ASSUMED_W_PER_CORE = 6.25  # Intel product specifications: Xeon Platinum 8480+, 350 W / 56 cores
+ASSUMPTION = "assumption: TDP / cores of an Intel Xeon Platinum 8480+ (350 W / 56), all cores busy"
 BYTES_PER_GB = 10**9
 DRAM_W_PER_GB = 0.3725
 DRAM_SOURCE = "Lannelongue et al., Green Algorithms, Advanced Science 8(12), 2021"
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 UNCERTAINTY = 0.5
 UNCERTAINTY_BASIS = (
     "assumed: a model of rated power; estimates of this kind were found up to 40 % off "
     "(arXiv 2509.22092, 2025)"
 )
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class CorePower:
+    """Watts of one busy core, and where the figure is from."""
+
+    w_per_core: float
+    source: str
+
+
+def choose_core_power(config: EnergyConfig, cpuinfo: Path = CPUINFO) -> CorePower:
+    """Choose the power of a core: the config's, else the table's for this CPU, else assumed."""
+    if config.cpu_power_w_per_core is not None:
+        return CorePower(config.cpu_power_w_per_core, config.cpu_power_source or "config")
+    name = _read_model_name(cpuinfo)
+    with open(TABLE, encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            # Whole words: "EPYC 7742" is in "AMD EPYC 7742 64-Core Processor", not in "EPYC 77420".
+            if f" {row['model']} " in f" {name} ":
+                tdp_w, cores = int(row["tdp_w"]), int(row["cores"])
+                source = f"TDP / cores of this CPU ({tdp_w} W / {cores}), all cores busy; "
+                return CorePower(tdp_w / cores, source + row["source"])
+    return CorePower(
+        ASSUMED_W_PER_CORE,
+        f"{ASSUMPTION}; this CPU ({name or 'unnamed'}) is not in {TABLE.name}",
+    )
+
+
+def _read_model_name(cpuinfo: Path) -> str:
+    """Read the CPU's name, with single spaces; empty where there is none (most ARM)."""
+    try:
+        with open(cpuinfo, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                key, _, value = line.partition(":")
+                if key.strip() == "model name":
+                    return " ".join(value.split())
+    except OSError:
+        pass
+    return ""
 
 
 class EstimateReader(Reader):
     """Reads CPU time and memory of all processes below this one.
 
-    The meter is a subreaper: a process whose parent has gone becomes the meter's child, so none
+    The meter is a subreaper: a process whose parent has ended becomes the meter's child, so none
     leaves the tree. CPU time of finished processes is kept; that of a process whose parent never
     waits for it (SIGCHLD ignored) is lost when it ends, as it is for the shell's ``time``. Made
     before the command is started.
@@ -41,7 +88,7 @@ class EstimateReader(Reader):
             dram_w_per_gb = config.dram_power_w_per_gb
             dram_source = config.dram_power_source or "config"
         self.channels = [
-            Channel(
+            ChannelSpec(
                 id="cpu_time",
                 boundary="cpu_package",
                 kind="estimated",
@@ -53,7 +100,7 @@ class EstimateReader(Reader):
                 sensor_rel=UNCERTAINTY,
                 sensor_rel_basis=UNCERTAINTY_BASIS,
             ),
-            Channel(
+            ChannelSpec(
                 id="dram_time",
                 boundary="dram",
                 kind="estimated",
@@ -74,7 +121,7 @@ class EstimateReader(Reader):
         self._last_us = 0
 
     def read(self) -> dict[str, int | None]:
-        """Give the CPU time so far in microseconds, never backwards, and the memory's power."""
+        """Return the CPU time so far in microseconds, never backwards, and the memory's power."""
         finished_us = _read_finished_us() - self._before_us
         # Parents are read before children: a child that ends between is missed, not counted twice.
         pids = find_descendants(os.getpid())
@@ -82,7 +129,9 @@ class EstimateReader(Reader):
         now_us = finished_us + us_from_s(ticks / _TICKS_PER_S)
         # A process that ends while the tree is read is missed once and counted the next time.
         self._last_us = max(self._last_us, now_us)
-        own_gb = sum(_read_own_bytes(pid) for pid in pids) / BYTES_PER_GB
+        # What is not shared: without libraries, files, /dev/shm.
+        own_bytes = sum(max(0, resident - shared) for resident, shared in map(read_memory, pids))
+        own_gb = own_bytes / BYTES_PER_GB
         return {"cpu_time": self._last_us, "dram_time": round(own_gb * self._mw_per_gb)}
 
 
@@ -92,23 +141,6 @@ def _read_finished_us() -> int:
 
 
 def _read_ticks(pid: int) -> int:
-    """Give the CPU time of a process with its waited-for children."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-            stat = file.read()
-    except OSError:
-        return 0  # it has ended
-    # Fields after the name, which is in brackets and may hold anything: 14 to 17 are utime,
-    # stime, cutime, cstime (proc_pid_stat(5)).
-    fields = stat[stat.rindex(b")") + 2 :].split(maxsplit=15)
-    return sum(int(field) for field in fields[11:15])
-
-
-def _read_own_bytes(pid: int) -> int:
-    """Give the resident memory of a process that is not shared (libraries, files, /dev/shm)."""
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            resident, shared = file.read().split()[1:3]
-    except (OSError, ValueError):
-        return 0  # it has ended
-    return max(0, int(resident) - int(shared)) * _PAGE_BYTES
+    """Return the CPU time of a process with its waited-for children; 0 if it has ended."""
+    # utime, stime, cutime, cstime
+    return sum(int(field) for field in read_stat(pid)[11:15])

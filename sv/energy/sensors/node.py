@@ -1,17 +1,29 @@
-"""Which sensor gives the power of the whole machine: as the config says, or what is there.
+"""The power of the whole machine: Cray's counters, IPMI, Redfish or hwmon, as the config says.
 
-Unasked, only sensors of the machine itself are tried: nothing goes over the network and nothing
-runs with other rights than the meter's own. Most machines have none, so a sensor's code is
-imported where it is used.
+By default only sensors of the machine itself are tried: nothing is asked over the network and
+nothing runs with other rights than the meter's own. All but Cray's counters are slow: they are
+asked by a thread at their own period (`PolledReader`), and the meter never waits for them.
 """
 
-from collections.abc import Mapping
+import base64
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 from sv.energy.config import EnergyConfig
-from sv.energy.sensors.channel import Reader
+from sv.energy.sensors.readers import ChannelSpec, Reader, SilentReader, build_unavailable
+from sv.energy.units import UNITS_PER_W
 
-CRAY = Path("cray") / "pm_counters" / "energy"  # below the root of sysfs
+ANY_IPMI = "ipmi"  # node_power = "auto" on a machine with IPMI: the first tool that answers
+GIVE_UP = 3  # questions to an IPMI that the config does not name
+IPMI_UNCERTAINTY = (0.05, "assumed: IPMI DCMI states none; power supplies' meters have 1 to 5 %")
+HWMON_UNCERTAINTY = (0.1, "assumed: what the config's sensors feed is the user's word")
 
 
 def open_node(config: EnergyConfig, sysfs: Path, environ: Mapping[str, str]) -> list[Reader]:
@@ -19,21 +31,464 @@ def open_node(config: EnergyConfig, sysfs: Path, environ: Mapping[str, str]) -> 
 
     Returns:
         One reader; none where the config wants none, or where it says auto and there is nothing.
+        What is known at once not to work is an unavailable channel.
     """
-    chosen = config.node_power
+    chosen, cray = config.node_power, sysfs / "cray" / "pm_counters" / "energy"
     if chosen == "auto":
-        if (sysfs / CRAY).exists():
-            chosen = "cray"
-        elif any((sysfs / "class" / "ipmi").glob("ipmi*")):
-            chosen = "ipmi"
-        else:
-            chosen = "none"
+        has_ipmi = any((sysfs / "class" / "ipmi").glob("ipmi*"))
+        chosen = "cray" if cray.exists() else ANY_IPMI if has_ipmi else "none"
     if chosen == "none":
         return []
     if chosen == "cray":
-        from sv.energy.sensors.cray import CrayReader  # noqa: PLC0415
+        return [CrayReader(cray)]
+    try:
+        return [_open_polled(chosen, config, sysfs, environ)]
+    except SensorError as error:
+        return [SilentReader([build_unavailable(f"node.{chosen}", "node", chosen, str(error))])]
 
-        return [CrayReader(sysfs / CRAY)]
-    from sv.energy.sensors.node_polled import open_polled  # noqa: PLC0415
 
-    return [open_polled(chosen, config, sysfs, environ)]
+def _open_polled(
+    chosen: str, config: EnergyConfig, sysfs: Path, environ: Mapping[str, str]
+) -> Reader:
+    method, unit, resolution = "power_integral", "W", 1
+    sensor_rel, basis = IPMI_UNCERTAINTY
+    if chosen == "redfish":
+        source = f"Redfish {config.redfish_url}, chassis {', '.join(config.redfish_chassis)}"
+        measure, unit = build_redfish(config, environ), "mW"
+        resolution = UNITS_PER_W["mW"]  # controllers report whole watts
+    elif chosen == "hwmon":
+        source = f"hwmon {' + '.join(config.hwmon_sensors)}"
+        measure, unit = build_hwmon(config.hwmon_sensors, sysfs), "uW"
+        sensor_rel, basis = HWMON_UNCERTAINTY
+        if "/energy" in config.hwmon_sensors[0]:
+            method, unit = "counter_delta", "uJ"
+    else:
+        tools = find_ipmi_tools(chosen, environ)
+        source = f"IPMI DCMI power reading, {' or '.join(tools)}"
+        measure = build_ipmi(tools, environ)
+    channel = ChannelSpec(
+        id=f"node.{chosen}",
+        boundary="node",
+        kind="measured" if method == "counter_delta" else "derived",
+        method=method,
+        source=source,
+        unit=unit,
+        update_period_s=config.node_period_s,
+        resolution=resolution,
+        sensor_rel=sensor_rel,
+        sensor_rel_basis=basis,
+    )
+    give_up = GIVE_UP if chosen == ANY_IPMI else None
+    return PolledReader(channel, measure, config.node_period_s, give_up=give_up)
+
+
+# A slow sensor
+
+
+class SensorError(Exception):
+    """A sensor gave no reading; the message says why."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One answer of a slow sensor.
+
+    Attributes:
+        value: In the unit of its channel.
+        stamp: When the sensor measured, as it says itself; None if it does not.
+        metadata: What else the answer says, for the sidecar.
+    """
+
+    value: int
+    stamp: str | None = None
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+
+Measure = Callable[[], Measurement]
+
+
+class PolledReader(Reader):
+    """Reads one channel in the background; each reading is returned once.
+
+    Args:
+        channel: The channel.
+        measure: Asks the sensor; `SensorError` if it does not answer. Called by one thread only.
+        period_s: Time between the beginnings of two questions.
+        give_up: After so many failures without any answer, ask no more; None: ask for ever.
+    """
+
+    def __init__(
+        self, channel: ChannelSpec, measure: Measure, period_s: float, *, give_up: int | None = None
+    ) -> None:
+        self.channels = [channel]
+        self._id = channel.id
+        self._measure = measure
+        self._period_s = period_s
+        self._give_up = give_up
+        self._lock = threading.Lock()  # guards all that follows
+        self._fresh: int | None = None
+        self._stamp: str | None = None
+        self._stamps_move = False
+        self._counts = {"readings": 0, "stale": 0, "failed": 0}
+        self._last_error: str | None = None
+        self._metadata: dict[str, object] = {}
+        self._closing = threading.Event()
+
+    def start(self) -> None:
+        """Begin to ask."""
+        threading.Thread(target=self._run, name=f"sensor {self._id}", daemon=True).start()
+
+    def read(self) -> dict[str, int | None]:
+        """Return the reading that came since the last call, else None."""
+        with self._lock:
+            value, self._fresh = self._fresh, None
+        return {self._id: value}
+
+    def read_metadata(self) -> dict[str, object]:
+        """Return what the sensor says of itself, how often it answered, and its last failure."""
+        with self._lock:
+            return {
+                self._id: {**self._metadata, **self._counts, "last_error": self._last_error},
+            }
+
+    def close(self) -> None:
+        """Stop asking; a question on its way is not waited for."""
+        self._closing.set()
+
+    def _run(self) -> None:
+        next_s = time.monotonic()
+        while not self._closing.is_set():
+            self._ask()
+            with self._lock:
+                silent = self._counts["readings"] == 0
+                if silent and self._counts["failed"] == self._give_up:
+                    return
+            next_s = max(time.monotonic(), next_s + self._period_s)
+            self._closing.wait(next_s - time.monotonic())
+
+    def _ask(self) -> None:
+        try:
+            answer = self._measure()
+        except SensorError as error:
+            with self._lock:
+                self._counts["failed"] += 1
+                self._last_error = str(error)
+            return
+        with self._lock:
+            self._metadata.update(answer.metadata)
+            same = answer.stamp is not None and answer.stamp == self._stamp
+            if same and self._stamps_move:
+                # An old answer again. Controllers whose stamp never moves have no clock.
+                self._counts["stale"] += 1
+                return
+            if answer.stamp is not None and self._stamp is not None and not same:
+                self._stamps_move = True
+            self._stamp = answer.stamp
+            self._fresh = answer.value
+            self._counts["readings"] += 1
+
+
+# Cray pm_counters: files of the kernel, refreshed ten times a second
+
+CRAY_ENERGY = r"(\d+) J(?: (\d+) us)?"
+SCAN_HZ = 10  # HPE Cray EX documentation; raw_scan_hz says it where it is there
+
+
+class CrayReader(Reader):
+    """Reads the node's energy counter.
+
+    A file holds ``<count> J <microseconds> us``. A counter whose time has not moved between two
+    samples is not taken again.
+
+    Args:
+        file: ``energy`` of pm_counters.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._stamp: str | None = None
+        if self._read() is None:
+            reason = f"{self._file} cannot be read"
+            self.channels = [build_unavailable("node.cray", "node", "Cray pm_counters", reason)]
+            return
+        self.channels = [
+            ChannelSpec(
+                id="node.cray",
+                boundary="node",
+                kind="measured",
+                method="counter_delta",
+                source=f"Cray pm_counters {self._file}",
+                unit="J",
+                update_period_s=1 / _read_scan_hz(file.with_name("raw_scan_hz")),
+                resolution=1,
+                sensor_rel=0.05,
+                sensor_rel_basis="assumed: the maker states none for this counter",
+            )
+        ]
+
+    def read(self) -> dict[str, int | None]:
+        """Return the joules so far; None if the file fails or has not moved since the last call."""
+        found = self._read()
+        if found is None:
+            return {"node.cray": None}
+        energy_j, stamp = found
+        stale = stamp is not None and stamp == self._stamp
+        self._stamp = stamp
+        return {"node.cray": None if stale else energy_j}
+
+    def _read(self) -> tuple[int, str | None] | None:
+        try:
+            match = re.fullmatch(CRAY_ENERGY, self._file.read_text(encoding="ascii").strip())
+        except (OSError, ValueError):
+            return None
+        return match and (int(match[1]), match[2])
+
+
+def _read_scan_hz(path: Path) -> float:
+    try:
+        return float(path.read_text(encoding="ascii")) or SCAN_HZ
+    except (OSError, ValueError):
+        return SCAN_HZ
+
+
+# IPMI: the management controller's (BMC) DCMI power reading, through FreeIPMI's ipmi-dcmi or
+# ipmitool. Both need the administrator's permission. Only the current power is used: minimum,
+# maximum and average are over a time that the controller chooses.
+
+IPMI_TIMEOUT_S = 5.0
+IPMI_TOOLS = {
+    "ipmi-dcmi": "ipmi-dcmi --get-system-power-statistics",
+    "ipmitool": "ipmitool dcmi power reading",
+}
+# Names of the lines, as FreeIPMI 1.6 and ipmitool 1.8 write them.
+CURRENT = r"(?:Current Power|Instantaneous power reading)\s*:\s*(\d+)\s*watts"
+STATE = r"(?:Power Measurement|Power reading state is)\s*:\s*(\S.*)"
+STAMP = r"(?:Time Stamp|IPMI timestamp)\s*:\s*(\S.*)"
+WINDOW = r"(?:Statistics reporting time period|Sampling period)\s*:\s*(\S.*)"
+ACTIVE = {"active", "activated"}
+NO_READING = "the controller says 0 W: it has no reading"  # a machine that runs uses power
+
+
+def find_ipmi_tools(chosen: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Find the tools that are installed.
+
+    Args:
+        chosen: A key of `IPMI_TOOLS`, or `ANY_IPMI`.
+        environ: Has the PATH.
+
+    Returns:
+        Command line -> the program's path.
+
+    Raises:
+        SensorError: There is none.
+    """
+    from shutil import which  # noqa: PLC0415 - only where there is IPMI: it imports much
+
+    # Both are often in the administrator's folders only.
+    path = f"{environ.get('PATH', '')}:/usr/sbin:/sbin"
+    tools = {}
+    for name, command in IPMI_TOOLS.items():
+        if chosen in (ANY_IPMI, name) and (program := which(name, path=path)):
+            tools[command] = program
+    if not tools and chosen != ANY_IPMI:
+        raise SensorError(f"{chosen} is not on the PATH")
+    if not tools:
+        raise SensorError("the machine has IPMI, but neither ipmi-dcmi nor ipmitool is installed")
+    return tools
+
+
+def build_ipmi(tools: Mapping[str, str], environ: Mapping[str, str]) -> Measure:
+    """Build the question to the first of `find_ipmi_tools` that answers, from then on to that."""
+    left = dict(tools)
+
+    def measure() -> Measurement:
+        failures = []
+        for command, program in list(left.items()):
+            try:
+                answer = parse_report(_run_tool([program, *command.split()[1:]], environ))
+            except SensorError as error:
+                failures.append(f"{command}: {error}")
+                continue
+            for other in left.keys() - {command}:
+                del left[other]
+            return Measurement(answer.value, answer.stamp, {**answer.metadata, "way": command})
+        raise SensorError("; ".join(failures))
+
+    return measure
+
+
+def _run_tool(words: list[str], environ: Mapping[str, str]) -> str:
+    name = Path(words[0]).name
+    try:
+        done = subprocess.run(
+            words,
+            env={**environ, "LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=IPMI_TIMEOUT_S,
+            check=False,  # the meter may have reaped it and its status: its output must do
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SensorError(f"{name} took over {IPMI_TIMEOUT_S:g} s") from error
+    except OSError as error:
+        raise SensorError(f"{name}: {error.strerror}") from error
+    return done.stdout.decode("utf-8", "replace")
+
+
+def parse_report(text: str) -> Measurement:
+    """Parse what ipmi-dcmi or ipmitool prints of the power.
+
+    Returns:
+        The current power in watts, with the controller's own time and averaging window.
+
+    Raises:
+        SensorError: No power in it, 0 W, or the measurement is not active.
+    """
+    state, current = _find_line(STATE, text), _find_line(CURRENT, text)
+    if state is not None and state.lower().rstrip(".") not in ACTIVE:
+        raise SensorError(f"the controller's power measurement is '{state}'")
+    if current is None or state is None:
+        printed = " ".join(text.split())[:200] or "nothing"
+        raise SensorError(f"no power reading in what it printed: {printed}")
+    if int(current) == 0:
+        raise SensorError(NO_READING)
+    window = _find_line(WINDOW, text)
+    metadata = {} if window is None else {"statistics_window": window}
+    return Measurement(int(current), _find_line(STAMP, text), metadata)
+
+
+def _find_line(pattern: str, text: str) -> str | None:
+    match = re.search(pattern, text, re.IGNORECASE)
+    return match and match[1].strip()
+
+
+# hwmon: sensors of the board. Only the maker knows what a rail feeds, so only the sensors that the
+# config names are read, and their sum is taken for the whole machine.
+
+
+def build_hwmon(names: tuple[str, ...], sysfs: Path) -> Measure:
+    """Build the reading of the sum of sensors.
+
+    Args:
+        names: ``<name>/<file>`` as in ``power_meter/power1_average``; ``<name>`` is what the
+            sensor's own file ``name`` says, or its folder (``hwmon3``) where two say the same.
+        sysfs: Root of sysfs.
+
+    Returns:
+        A function that returns the sum in uW (power) or uJ (energy).
+
+    Raises:
+        SensorError: A sensor is not there, or its name is not one sensor's alone.
+    """
+    files = [_find_hwmon(name, sysfs) for name in names]
+
+    def measure() -> Measurement:
+        total = 0
+        for file in files:
+            try:
+                total += int(file.read_text(encoding="ascii"))
+            except OSError as error:
+                raise SensorError(f"{file}: {error.strerror}") from error
+            except ValueError as error:
+                raise SensorError(f"{file}: not a number") from error
+        return Measurement(total)
+
+    return measure
+
+
+def _find_hwmon(name: str, sysfs: Path) -> Path:
+    wanted, _, file_name = name.partition("/")
+    names: dict[Path, str] = {}
+    for folder in sorted((sysfs / "class" / "hwmon").glob("hwmon*")):
+        try:
+            names[folder] = (folder / "name").read_text(encoding="ascii").strip()
+        except (OSError, ValueError):
+            names[folder] = "unnamed"
+    found = [
+        folder / file_name
+        for folder, known in names.items()
+        if wanted in (folder.name, known) and (folder / file_name).exists()
+    ]
+    if len(found) != 1:
+        known = ", ".join(f"{folder.name} is {known}" for folder, known in names.items()) or "none"
+        problem = "is not there" if not found else "is more than one sensor's: name the folder"
+        raise SensorError(f"hwmon_sensors: {name} {problem} (sensors: {known})")
+    return found[0]
+
+
+# Redfish: the management controller over HTTP. Only by configuration: it is a question over the
+# network, with a password. User and password come from the environment and are written nowhere; no
+# redirection is followed and no proxy used, so that they reach the controller alone.
+
+REDFISH_TIMEOUT_S = 5.0
+
+
+def build_redfish(config: EnergyConfig, environ: Mapping[str, str]) -> Measure:
+    """Build the question to the controller of ``config.redfish_url``.
+
+    Returns:
+        A function that returns the power of the configured chassis in mW.
+
+    Raises:
+        SensorError: A variable that the config names is not set.
+    """
+    from sv.energy.web import FetchError, fetch_json  # noqa: PLC0415 - an HTTP client
+
+    headers = {"OData-Version": "4.0"}
+    if config.redfish_user_variable:
+        names = (config.redfish_user_variable, config.redfish_password_variable)
+        for name in names:
+            if not environ.get(name):
+                raise SensorError(f"the environment variable {name} is not set")
+        token = base64.b64encode(":".join(environ[name] for name in names).encode()).decode()
+        headers["Authorization"] = f"Basic {token}"
+    root = config.redfish_url.rstrip("/")
+
+    def measure() -> Measurement:
+        power_mw, members = 0.0, []
+        for chassis in config.redfish_chassis:
+            url = f"{root}/redfish/v1/Chassis/{quote(chassis, safe='')}/Power"
+            try:
+                answer = fetch_json(
+                    url, headers=headers, timeout_s=REDFISH_TIMEOUT_S, use_proxy=False,
+                    verify_tls=config.redfish_verify_tls,
+                )  # fmt: skip
+            except FetchError as error:
+                raise SensorError(f"{url}: {error}") from error
+            for name, power_w in choose_powers(answer, config.redfish_power_control):
+                members.append(f"{chassis}: {name}")
+                power_mw += power_w * UNITS_PER_W["mW"]
+        if power_mw <= 0:
+            raise SensorError(NO_READING)
+        return Measurement(round(power_mw), metadata={"summed": members})
+
+    return measure
+
+
+def choose_powers(answer: Any, wanted: tuple[str, ...]) -> list[tuple[str, float]]:
+    """Return name and watts of the PowerControl members of one chassis.
+
+    Args:
+        answer: The chassis's Power resource.
+        wanted: MemberIds to take; empty: all. Some makers list the whole machine and its
+            processors side by side, which must not be added.
+
+    Raises:
+        SensorError: A member that is wanted has no figure, or there is none at all.
+    """
+    members = answer.get("PowerControl") if isinstance(answer, dict) else None
+    chosen = []
+    for i, member in enumerate(members if isinstance(members, list) else []):
+        if not isinstance(member, dict):
+            continue
+        member_id = str(member.get("MemberId", i))
+        if wanted and member_id not in wanted:
+            continue
+        power_w = member.get("PowerConsumedWatts")
+        if isinstance(power_w, bool) or not isinstance(power_w, int | float) or power_w < 0:
+            raise SensorError(f"PowerControl {member_id} has no PowerConsumedWatts now")
+        chosen.append((f"{member_id} {member.get('Name', '')}".strip(), float(power_w)))
+    if not chosen or (wanted and len(chosen) != len(wanted)):
+        raise SensorError("the chassis lacks a PowerControl member that is to be summed")
+    return chosen

@@ -2,20 +2,44 @@
 
 A board's counter holds everything on the board, its memory too, and whoever used it. It is
 refreshed every 20 to 100 ms, so a command of under a second has a large error.
+
+Some boards carry a processor (Grace-Hopper): their power has two scopes, the GPU and the whole
+module. A board that reports only the module's power has the processor in its counter as well.
 """
 
 import ctypes
 import os
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from sv.energy.processes import find_descendants
-from sv.energy.sensors.channel import Channel, Reader, unavailable
-from sv.energy.sensors.nvml_power import WHOLE_BOARD, find_sources, read_facts
-from sv.energy.sensors.visible_gpus import Board, choose_boards
+from sv.energy.sensors.readers import ChannelSpec, Reader, build_unavailable
 
 LIBRARY = "libnvidia-ml.so.1"
+WHOLE_BOARD = "MIG: the energy is that of the whole parent board"
+WITH_CPU = "the module's figure: the processor on it is inside"
+NOT_SUMMED = "the whole module with its processor; boards of one module may all show the same"
+CROSS_CHECK = "a cross-check of the counter, never summed"
+SEVERAL_KINDS = "boards of several kinds: set CUDA_DEVICE_ORDER=PCI_BUS_ID to be sure which"
+UPDATE_PERIOD_S = 0.1  # refreshed every 20 to 100 ms (PETSc manual, profiling on GPUs, 2024)
+UNCERTAINTY = 0.05
+UNCERTAINTY_BASIS = (
+    "assumed: the NVML reference states 5 % for the power of Fermi and Kepler boards, and nothing "
+    "for later ones"
+)
+VALUES = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")  # by nvmlValueType_t
+Read = Callable[[], int]
+
+
+@dataclass(frozen=True)
+class Board:
+    """A GPU board: its UUID, its NVML handle once known, and whether it is split (MIG)."""
+
+    uuid: str
+    handle: Any = None
+    mig: bool = False
 
 
 class NvmlReader(Reader):
@@ -27,54 +51,51 @@ class NvmlReader(Reader):
     """
 
     def __init__(self, visible: str | None, pci_order: bool) -> None:
-        self.channels: list[Channel] = []
-        self._reads: dict[str, Callable[[], int]] = {}
+        self.channels: list[ChannelSpec] = []
+        self._reads: dict[str, Read] = {}
         self._boards: list[Board] = []
         try:
             self._nvml = _load_nvml()
             self._boards, uncertain = self._find_boards(visible, pci_order)
         except _MissingError as error:
-            self.channels = [unavailable("nvml", "gpu_board", LIBRARY, str(error))]
+            self.channels = [build_unavailable("nvml", "gpu_board", LIBRARY, str(error))]
             return
         for board in self._boards:
-            reason = WHOLE_BOARD if board.mig else uncertain
-            for source in find_sources(self._nvml, board.uuid, board.handle, reason):
-                self.channels.append(source.channel)
-                if source.read is not None:
-                    self._reads[source.channel.id] = source.read
+            for channel, read in find_sources(self._nvml, board, uncertain):
+                self.channels.append(channel)
+                if read is not None:
+                    self._reads[channel.id] = read
         if not self._boards:
             reason = "no board" if visible is None else f"CUDA_VISIBLE_DEVICES='{visible}': none"
-            self.channels = [unavailable("nvml", "gpu_board", "NVML", reason)]
+            self.channels = [build_unavailable("nvml", "gpu_board", "NVML", reason)]
 
     def _find_boards(self, visible: str | None, pci_order: bool) -> tuple[list[Board], str | None]:
+        """Return the boards, and why it is uncertain that they are the command's."""
         nvml = self._nvml
         try:
             nvml.nvmlInit()
             handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
-            uuids = [_text(nvml.nvmlDeviceGetUUID(handle)) for handle in handles]
-            names = {_text(nvml.nvmlDeviceGetName(handle)) for handle in handles}
+            uuids = [_decode(nvml.nvmlDeviceGetUUID(handle)) for handle in handles]
+            names = {_decode(nvml.nvmlDeviceGetName(handle)) for handle in handles}
         except nvml.NVMLError as error:
             raise _MissingError(f"NVML does not answer: {error}") from error
-        boards = choose_boards(visible, uuids, self._find_mig_parent)
         by_uuid = dict(zip(uuids, handles, strict=True))
         boards = [
             Board(board.uuid, by_uuid[board.uuid], board.mig or self._is_mig(by_uuid[board.uuid]))
-            for board in boards
+            for board in choose_boards(visible, uuids, self._find_mig_parent)
         ]
         by_index = visible is not None and any(
             item.strip().isdigit() for item in visible.split(",")
         )
-        uncertain = None
-        if by_index and not pci_order and len(names) > 1:
-            uncertain = "boards of several kinds: set CUDA_DEVICE_ORDER=PCI_BUS_ID to be sure which"
-        return boards, uncertain
+        uncertain = by_index and not pci_order and len(names) > 1
+        return boards, SEVERAL_KINDS if uncertain else None
 
     def _find_mig_parent(self, mig_uuid: str) -> str | None:
         nvml = self._nvml
         try:
             handle = nvml.nvmlDeviceGetHandleByUUID(mig_uuid)
             parent = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
-            return _text(nvml.nvmlDeviceGetUUID(parent))
+            return _decode(nvml.nvmlDeviceGetUUID(parent))
         except nvml.NVMLError:
             return None
 
@@ -94,19 +115,17 @@ class NvmlReader(Reader):
                 values[channel_id] = None
         return values
 
-    def read_facts(self) -> dict[str, object]:
-        """Give the driver and, of each board, name, limit, MIG and who else computes on it."""
+    def read_metadata(self) -> dict[str, object]:
+        """Return the driver and, of each board, name, limit, MIG and who else computes on it."""
         if not self._boards:
             return {}
         own_pids = {os.getpid(), *find_descendants(os.getpid())}
+        nvml = self._nvml
         try:
-            driver = _text(self._nvml.nvmlSystemGetDriverVersion())
-        except self._nvml.NVMLError:
+            driver = _decode(nvml.nvmlSystemGetDriverVersion())
+        except nvml.NVMLError:
             driver = None
-        boards = {
-            board.uuid: {**read_facts(self._nvml, board.handle, own_pids), "mig": board.mig}
-            for board in self._boards
-        }
+        boards = {board.uuid: _describe_board(nvml, board, own_pids) for board in self._boards}
         return {"nvml": {"driver": driver, "boards": boards}}
 
 
@@ -131,5 +150,158 @@ def _load_nvml() -> Any:
     return pynvml
 
 
-def _text(value: str | bytes) -> str:
+def choose_boards(
+    visible: str | None, uuids: list[str], find_mig_parent: Callable[[str], str | None]
+) -> list[Board]:
+    """Choose boards by a list of indices, GPU-<uuid prefix> and MIG-<uuid>, as CUDA reads it.
+
+    Args:
+        visible: Value of CUDA_VISIBLE_DEVICES; None: unset, all boards; "" or "-1": none.
+        uuids: UUIDs of the boards (``GPU-...``) in NVML's order.
+        find_mig_parent: Returns the board's UUID for a MIG device's, None if there is none.
+
+    Returns:
+        Each board once, in the order of the list. As in CUDA, an item that names nothing hides
+        itself and all items after it.
+    """
+    if visible is None:
+        return [Board(uuid) for uuid in uuids]
+    boards: dict[str, Board] = {}
+    for item in (word.strip() for word in visible.split(",")):
+        mig = item.startswith("MIG-")
+        if item.isascii() and item.isdigit():
+            matches = uuids[int(item) : int(item) + 1]
+        elif item.startswith("MIG-GPU-"):  # drivers before 470: MIG-GPU-<uuid>/<gi>/<ci>
+            matches = [uuid for uuid in uuids if uuid == item[4:].split("/")[0]]
+        elif mig:
+            parent = find_mig_parent(item)
+            matches = [uuid for uuid in uuids if uuid == parent]
+        else:
+            matches = [uuid for uuid in uuids if item.startswith("GPU-") and uuid.startswith(item)]
+        if len(matches) != 1:
+            break
+        boards.setdefault(matches[0], Board(matches[0], mig=mig))
+    return list(boards.values())
+
+
+def find_sources(
+    nvml: Any, board: Board, uncertain: str | None
+) -> list[tuple[ChannelSpec, Read | None]]:
+    """Find what can be read of a board.
+
+    Args:
+        nvml: The module pynvml, initialised.
+        board: With its handle.
+        uncertain: What a reader of its figures should know.
+
+    Returns:
+        Channels, and how to read them (None: unavailable). The board (or module) first, in the
+        total; then the cross-check of its counter and the module around it, where they can be
+        read, never in the total.
+    """
+    handle = board.handle
+    gpu_power = _probe(nvml, lambda: _read_instant_mw(nvml, handle, nvml.NVML_POWER_SCOPE_GPU))
+    module_power = _probe(
+        nvml, lambda: _read_instant_mw(nvml, handle, nvml.NVML_POWER_SCOPE_MODULE)
+    )
+    usage = _probe(nvml, lambda: int(nvml.nvmlDeviceGetPowerUsage(handle)))
+    counter = _probe(nvml, lambda: int(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)))
+    with_cpu = gpu_power is None and module_power is not None
+    power = module_power if with_cpu else gpu_power or usage
+    name, field = _decode(nvml.nvmlDeviceGetName(handle)), "NVML_FI_DEV_POWER_INSTANT"
+    power_source = f"NVML {'nvmlDeviceGetPowerUsage' if power is usage else field} {name}"
+    kind = "module" if with_cpu else "board"
+    channel_id, boundary = f"nvml.{kind}.{board.uuid}", f"gpu_{kind}"
+    notes = [WHOLE_BOARD if board.mig else uncertain, WITH_CPU if with_cpu else None]
+    reason = "; ".join(filter(None, notes)) or None
+    has_module = module_power is not None and not with_cpu
+    inside = (f"nvml.module.{board.uuid}",) if has_module else ()
+    sources: list[tuple[ChannelSpec, Read | None]] = []
+    if counter is not None:
+        channel = _build_channel(
+            channel_id, boundary, f"NVML nvmlDeviceGetTotalEnergyConsumption {name}",
+            kind="measured", method="counter_delta", unit="mJ", reason=reason, contained_in=inside,
+        )  # fmt: skip
+        sources.append((channel, counter))
+        if power is not None:
+            channel = _build_channel(
+                f"nvml.power.{board.uuid}", boundary, power_source, reason=CROSS_CHECK,
+                in_total=False, contained_in=(channel_id, *inside),
+            )  # fmt: skip
+            sources.append((channel, power))
+    elif power is not None:
+        channel = _build_channel(
+            channel_id, boundary, power_source, reason=reason, contained_in=inside
+        )
+        sources.append((channel, power))
+    else:
+        why = _explain(nvml, lambda: nvml.nvmlDeviceGetPowerUsage(handle))
+        why = f"neither energy nor power can be read: {why}"
+        sources.append((build_unavailable(channel_id, boundary, "NVML", why), None))
+    if has_module:
+        source = f"NVML {field}, module scope, {name}"
+        channel = _build_channel(inside[0], "gpu_module", source, reason=NOT_SUMMED, in_total=False)
+        sources.append((channel, module_power))
+    return sources
+
+
+def _build_channel(
+    channel_id: str, boundary: str, source: str, *, reason: str | None, kind: str = "derived",
+    method: str = "power_integral", unit: str = "mW", in_total: bool = True,
+    contained_in: tuple[str, ...] = (),
+) -> ChannelSpec:  # fmt: skip
+    return ChannelSpec(
+        channel_id, boundary, kind, method, source, unit, in_total=in_total, reason=reason,
+        contained_in=contained_in, update_period_s=UPDATE_PERIOD_S, resolution=1,
+        sensor_rel=UNCERTAINTY, sensor_rel_basis=UNCERTAINTY_BASIS,
+    )  # fmt: skip
+
+
+def _probe(nvml: Any, read: Read) -> Read | None:
+    try:
+        read()
+    except nvml.NVMLError:
+        return None
+    return read
+
+
+def _explain(nvml: Any, call: Callable[[], object]) -> str:
+    try:
+        call()
+    except nvml.NVMLError as error:
+        return str(error)
+    return "it answers now"
+
+
+def _read_instant_mw(nvml: Any, handle: Any, scope: int) -> int:
+    """Read the instantaneous power; the plain call returns a mean over 1 s since Ampere."""
+    item = nvml.nvmlDeviceGetFieldValues(handle, [(nvml.NVML_FI_DEV_POWER_INSTANT, scope)])[0]
+    if item.nvmlReturn != nvml.NVML_SUCCESS:
+        raise nvml.NVMLError(item.nvmlReturn)
+    value = getattr(item.value, VALUES[item.valueType])
+    if value <= 0:  # some drivers report so that a board lacks this scope
+        raise nvml.NVMLError(nvml.NVML_ERROR_NOT_SUPPORTED)
+    return int(value)
+
+
+def _describe_board(nvml: Any, board: Board, own_pids: set[int]) -> dict[str, object]:
+    """Return name, power limit, MIG, and the processes on the board that are not this meter's.
+
+    What NVML does not report is None (in a container it may see no process, or know them by other
+    numbers).
+    """
+    try:
+        limit_mw = int(nvml.nvmlDeviceGetEnforcedPowerLimit(board.handle))
+    except nvml.NVMLError:
+        limit_mw = None
+    try:
+        running = nvml.nvmlDeviceGetComputeRunningProcesses(board.handle)
+        others = sorted({int(process.pid) for process in running} - own_pids)
+    except nvml.NVMLError:
+        others = None
+    name = _decode(nvml.nvmlDeviceGetName(board.handle))
+    return {"name": name, "power_limit_mw": limit_mw, "other_pids": others, "mig": board.mig}
+
+
+def _decode(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value  # bytes before version 11.5

@@ -1,20 +1,223 @@
-"""CPU package and memory energy from RAPL: through pyRAPL where it works, else read by ourselves.
+"""CPU package and memory energy from RAPL: through pyRAPL where it works, else from powercap.
 
-pyRAPL gives raw counters in microjoules. It always looks in /sys, knows neither wraps nor dies,
-needs every package to have the zone, and raises where energy_uj is for root only: another root
-and everything that it cannot do are left to `sv.energy.sensors.powercap`.
+pyRAPL returns raw counters in microjoules. It always looks in /sys, knows neither wraps nor dies,
+needs every package to have the zone, and raises where energy_uj is for root only. Another root of
+sysfs and everything that pyRAPL cannot do are read from the kernel's powercap tree by ourselves.
+
+Zones that another one contains are left out (core, uncore) or kept out of the total (psys: the
+whole platform). The mirror tree intel-rapl-mmio counts the same packages again and is not read.
 """
 
 import logging
 import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
-from sv.energy.sensors.channel import Channel, Reader, SilentReader, unavailable
-from sv.energy.sensors.powercap import PowercapReader, Zone, build_channel, find_zones
+from sv.energy.sensors.readers import ChannelSpec, Reader, SilentReader, build_unavailable
 
 SYSFS_OF_PYRAPL = Path("/sys")  # literal in pyRAPL 0.2.3.1, device_api.py
 CPUINFO, MSR = Path("/proc/cpuinfo"), Path("/dev/cpu/0/msr")
 MISC_PACKAGE_CTLS, ENERGY_FILTERING = 0xBC, 1  # Intel SDM volume 4: bit 0, ENERGY_FILTERING_ENABLE
+ZONE_DIR = re.compile(r"intel-rapl:\d+(:\d+)?")
+PACKAGE_NAME = re.compile(r"package-(\d+)(?:-die-(\d+))?")
+# /sys has every zone as a flat link; another mount may have the real, nested folders only.
+ZONE_PATTERNS = (
+    "intel-rapl:*",
+    "intel-rapl:*/intel-rapl:*",
+    "intel-rapl/intel-rapl:*",
+    "intel-rapl/intel-rapl:*/intel-rapl:*",
+)
+COUNTER_BITS = 32  # Intel SDM volume 3B, 15.10: energy status registers
+UPDATE_PERIOD_S = 0.001  # the same: refreshed about every millisecond
+UNCERTAINTY = {  # of the counter itself, k = 2, with its basis
+    "cpu_package": (
+        0.05,
+        "assumed: Intel and AMD state none; follows measured power closely "
+        "(Khan et al., RAPL in Action, ACM TOMPECS 2018)",
+    ),
+    "dram": (
+        0.2,
+        "assumed: none is stated; a constant offset, larger when idle "
+        "(Desrochers et al., MEMSYS 2016)",
+    ),
+    "psys": (0.2, "assumed: none is stated, and what it covers depends on the board"),
+}
+
+
+@dataclass(frozen=True)
+class Zone:
+    """One counter of the powercap tree.
+
+    Attributes:
+        id: Channel id, ``rapl.package.0``, ``rapl.dram.0`` or ``rapl.psys``.
+        boundary: cpu_package, dram or psys.
+        socket: Number of the package; None for psys and for one die of several.
+        path: The zone's folder.
+        max_range_uj: Where the counter wraps; None if the kernel does not say.
+    """
+
+    id: str
+    boundary: str
+    socket: int | None
+    path: Path
+    max_range_uj: int | None
+
+    @property
+    def energy_file(self) -> Path:
+        """The counter, in microjoules."""
+        return self.path / "energy_uj"
+
+    def read_uj(self) -> int:
+        """Read the counter in microjoules.
+
+        Raises:
+            OSError: The file cannot be read (since 2020 only root may, CVE-2020-8694).
+            ValueError: It does not hold a number.
+        """
+        return int(self.energy_file.read_text(encoding="ascii"))
+
+
+def open_rapl(sysfs: Path) -> list[Reader]:
+    """Open every RAPL counter of the machine.
+
+    Args:
+        sysfs: Root of sysfs, /sys.
+
+    Returns:
+        Readers of the packages, their memory and psys; what cannot be read is in them as an
+        unavailable channel. Never raises for a machine that is not as expected.
+    """
+    zones = find_zones(sysfs)
+    readers: list[Reader] = []
+    for boundary in ("cpu_package", "dram", "psys"):
+        chosen = [zone for zone in zones if zone.boundary == boundary]
+        if chosen:
+            readers.append(_open_boundary(chosen, sysfs))
+        elif boundary != "psys":
+            readers.append(SilentReader([_build_missing(boundary, bool(zones), sysfs)]))
+    return [*readers, FilterReader()] if zones else readers
+
+
+def _open_boundary(zones: list[Zone], sysfs: Path) -> Reader:
+    packages_only = all(zone.socket is not None for zone in zones)
+    if sysfs == SYSFS_OF_PYRAPL and packages_only:
+        try:
+            return PyraplReader(zones)
+        except Exception:
+            # Whatever an outside package finds wrong, our own reader gives the user the reason.
+            logging.getLogger(__name__).debug("pyRAPL failed", exc_info=True)
+    return PowercapReader(zones, sysfs)
+
+
+def _build_missing(boundary: str, any_zone: bool, sysfs: Path) -> ChannelSpec:
+    if any_zone:
+        reason = f"this CPU has no {boundary} counter"
+    else:
+        reason = (
+            f"no {sysfs}/class/powercap/intel-rapl:0: a virtual machine, a CPU without RAPL, "
+            "or the driver is not loaded; run: sudo modprobe intel_rapl_msr"
+        )
+    short = "package" if boundary == "cpu_package" else boundary
+    return build_unavailable(f"rapl.{short}", boundary, f"powercap {sysfs}/class/powercap", reason)
+
+
+def find_zones(sysfs: Path) -> list[Zone]:
+    """Find the zones that are a CPU package, its memory or the whole platform, by name."""
+    folders: dict[str, Path] = {}
+    for pattern in ZONE_PATTERNS:
+        for folder in sorted((sysfs / "class" / "powercap").glob(pattern)):
+            if ZONE_DIR.fullmatch(folder.name):
+                folders.setdefault(folder.name, folder)
+    names = {key: _read_word(folder / "name") for key, folder in folders.items()}
+    zones: dict[str, Zone] = {}
+    for key, folder in sorted(folders.items()):
+        parent = key.rsplit(":", 1)[0] if key.count(":") > 1 else key
+        package = PACKAGE_NAME.fullmatch(names.get(parent) or "")
+        if package and (names[key] == "dram" or key == parent):
+            kind = "dram" if names[key] == "dram" else "package"
+            die = package[2]
+            number = package[1] if die is None else f"{package[1]}.die.{die}"
+            boundary = "dram" if kind == "dram" else "cpu_package"
+            socket = int(package[1]) if die is None else None
+            zone_id = f"rapl.{kind}.{number}"
+        elif names[key] == "psys" and key == parent:
+            zone_id, boundary, socket = "rapl.psys", "psys", None
+        else:
+            continue
+        max_range = _read_word(folder / "max_energy_range_uj")
+        max_range_uj = int(max_range or 0) if (max_range or "0").isdigit() else 0
+        # Two drivers may offer the same package (MSR and TPMI): one of them is enough.
+        zones.setdefault(zone_id, Zone(zone_id, boundary, socket, folder, max_range_uj or None))
+    return list(zones.values())
+
+
+def _read_word(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return None
+
+
+def build_channel(zone: Zone, source: str) -> ChannelSpec:
+    """Build the channel of a zone that can be read."""
+    reason = "contains cpu_package and dram" if zone.boundary == "psys" else None
+    resolution = None
+    if zone.max_range_uj is None:
+        reason = f"{zone.path}/max_energy_range_uj cannot be read: a wrap counts as a reset"
+    else:
+        resolution = max(1, round(zone.max_range_uj / 2**COUNTER_BITS))
+    sensor_rel, basis = UNCERTAINTY[zone.boundary]
+    return ChannelSpec(
+        id=zone.id,
+        boundary=zone.boundary,
+        kind="measured",
+        method="counter_delta",
+        source=source,
+        unit="uJ",
+        max_range=zone.max_range_uj,
+        in_total=zone.boundary != "psys",
+        reason=reason,
+        update_period_s=UPDATE_PERIOD_S,
+        resolution=resolution,
+        sensor_rel=sensor_rel,
+        sensor_rel_basis=basis,
+    )
+
+
+def build_unreadable(zone: Zone, error: Exception, sysfs: Path) -> ChannelSpec:
+    """Build the channel of a zone that cannot be read; the reason names the remedy."""
+    why = getattr(error, "strerror", None) or f"not a number ({error})"
+    reason = f"cannot read {zone.energy_file}: {why}"
+    if isinstance(error, PermissionError):
+        reason += f"; run: sudo chmod a+r {sysfs}/class/powercap/intel-rapl:*/energy_uj"
+    return build_unavailable(zone.id, zone.boundary, f"powercap {zone.path}", reason)
+
+
+class PowercapReader(Reader):
+    """Reads zones file by file."""
+
+    def __init__(self, zones: list[Zone], sysfs: Path) -> None:
+        self.channels: list[ChannelSpec] = []
+        self._zones: list[Zone] = []
+        for zone in zones:
+            try:
+                zone.read_uj()
+            except (OSError, ValueError) as error:
+                self.channels.append(build_unreadable(zone, error, sysfs))
+            else:
+                self.channels.append(build_channel(zone, f"powercap {zone.energy_file}"))
+                self._zones.append(zone)
+
+    def read(self) -> dict[str, int | None]:
+        """Read every zone that could be read at the start."""
+        values: dict[str, int | None] = {}
+        for zone in self._zones:
+            try:
+                values[zone.id] = zone.read_uj()
+            except (OSError, ValueError):
+                values[zone.id] = None
+        return values
 
 
 class PyraplReader(Reader):
@@ -45,36 +248,26 @@ class PyraplReader(Reader):
         return dict(zip((zone.id for zone in self._zones), values, strict=True))
 
 
+def _import_pyrapl():
+    # It warns at import that pymongo and pandas, which are not needed here, are not installed.
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        import pyRAPL  # noqa: N813, PLC0415
+    finally:
+        logging.disable(disabled)
+    return pyRAPL
+
+
 class FilterReader(SilentReader):
-    """Tells whether the processor blurs its counters on purpose; has no channel."""
+    """Reports whether the processor blurs its counters on purpose; has no channel."""
 
     def __init__(self) -> None:
         super().__init__([])
 
-    def read_facts(self) -> dict[str, object]:
-        """Give ``sgx`` and ``energy_filter``: true, false, or null where they cannot be read."""
+    def read_metadata(self) -> dict[str, object]:
+        """Return ``sgx`` and ``energy_filter``: true, false, or null where they cannot be read."""
         return {"rapl": read_filter(CPUINFO, MSR)}
-
-
-def open_rapl(sysfs: Path) -> list[Reader]:
-    """Open every RAPL counter of the machine.
-
-    Args:
-        sysfs: Root of sysfs, /sys.
-
-    Returns:
-        Readers of the packages, their memory and psys; what cannot be read is in them as an
-        unavailable channel. Never raises for a machine that is not as expected.
-    """
-    zones = find_zones(sysfs)
-    readers: list[Reader] = []
-    for boundary in ("cpu_package", "dram", "psys"):
-        chosen = [zone for zone in zones if zone.boundary == boundary]
-        if chosen:
-            readers.append(_open_boundary(chosen, sysfs))
-        elif boundary != "psys":
-            readers.append(SilentReader([_build_missing(boundary, bool(zones), sysfs)]))
-    return [*readers, FilterReader()] if zones else readers
 
 
 def read_filter(cpuinfo: Path, msr: Path) -> dict[str, bool | None]:
@@ -96,37 +289,3 @@ def read_filter(cpuinfo: Path, msr: Path) -> dict[str, bool | None]:
     except OSError:
         filtered = None
     return {"sgx": sgx, "energy_filter": filtered}
-
-
-def _open_boundary(zones: list[Zone], sysfs: Path) -> Reader:
-    packages_only = all(zone.socket is not None for zone in zones)
-    if sysfs == SYSFS_OF_PYRAPL and packages_only:
-        try:
-            return PyraplReader(zones)
-        except Exception:
-            # Whatever an outside package finds wrong, our own reader tells the user's reason.
-            logging.getLogger(__name__).debug("pyRAPL failed", exc_info=True)
-    return PowercapReader(zones, sysfs)
-
-
-def _import_pyrapl():
-    # It warns at import that pymongo and pandas, which nobody needs here, are not installed.
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        import pyRAPL  # noqa: N813, PLC0415
-    finally:
-        logging.disable(disabled)
-    return pyRAPL
-
-
-def _build_missing(boundary: str, any_zone: bool, sysfs: Path) -> Channel:
-    if any_zone:
-        reason = f"this CPU has no {boundary} counter"
-    else:
-        reason = (
-            f"no {sysfs}/class/powercap/intel-rapl:0: a virtual machine, a CPU without RAPL, "
-            "or the driver is not loaded; run: sudo modprobe intel_rapl_msr"
-        )
-    short = "package" if boundary == "cpu_package" else boundary
-    return unavailable(f"rapl.{short}", boundary, f"powercap {sysfs}/class/powercap", reason)

@@ -1,48 +1,153 @@
-"""Every reader that this machine and the config have, in the order of the sidecar's channels."""
+"""What a channel and a reader are, which channels contain which, and how often to read them.
+
+A channel is one physical or modelled source of energy inside one boundary. A reader owns some
+channels and reads all of them at once. Readers never raise for a channel that cannot be read: they
+return None for it, and at the start an ``unavailable`` channel whose reason names the remedy.
+"""
 
 import math
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
-from sv.energy.config import EnergyConfig
 from sv.energy.counter import MAX_CHANNEL_W
-from sv.energy.sensors.channel import Channel, Reader
-from sv.energy.sensors.containment import contain
-from sv.energy.sensors.estimate import EstimateReader
-from sv.energy.sensors.node import open_node
-from sv.energy.sensors.nvml import NvmlReader
-from sv.energy.sensors.rapl import open_rapl
 from sv.energy.units import UNITS_PER_J
 
+BOUNDARIES = ("node", "gpu_module", "gpu_board", "cpu_package", "dram", "psys")
+# Boundary -> boundaries that have it in them, whichever board or socket they are of.
+CONTAINERS = {
+    "cpu_package": ("psys", "gpu_module", "node"),
+    "dram": ("psys", "gpu_module", "node"),
+    "psys": ("node",),
+    "gpu_module": ("node",),
+    "gpu_board": ("node",),
+    "node": (),
+}
+OF_GPU = {"gpu_board", "gpu_module"}
 READINGS_PER_WRAP = 8  # a counter that gets eight times faster still shows every wrap
 SHORTEST_S = 0.05  # as the config's period_s: no counter sold wraps in under a second
 
 
-def open_readers(config: EnergyConfig, sysfs: Path, environ: Mapping[str, str]) -> list[Reader]:
-    """Open all sensors; what cannot be read is an unavailable channel with its reason.
+@dataclass(frozen=True)
+class ChannelSpec:
+    """What is known of a channel before it is read; the head of the journal repeats it.
+
+    Attributes:
+        id: Unique in a meter: ``rapl.package.0``, ``nvml.board.GPU-4e81...``, ``cpu_time``.
+        boundary: What the energy flows into, one of `BOUNDARIES`: the whole machine (node), a
+            board with the CPU on it (gpu_module), gpu_board, cpu_package, dram or psys.
+        kind: measured, derived (integral of a measured power), estimated or unavailable.
+        method: counter_delta, power_integral or cpu_time_x_power; None if unavailable.
+        source: What is read, as a person would look it up.
+        unit: Unit of the raw readings: uJ, mJ, J (counters), uW, mW, W (power) or us (CPU time).
+        max_range: Value at which a counter starts again from 0, in ``unit``; None: it does not.
+        in_total: False for a channel that is never summed: psys, a cross-check.
+        reason: Why it is unavailable, or what a reader should know of the figure.
+        power_w_per_core: Of cpu_time_x_power only.
+        contained_in: Ids of the channels whose energy has this one's in it. Where one of them is
+            in the total, this one is not.
+        update_period_s: How old a reading may be, because the source is refreshed or asked this
+            often; None: not known.
+        resolution: Smallest step of a reading, in ``unit``.
+        sensor_rel: Uncertainty of the source itself, relative, k = 2.
+        sensor_rel_basis: Where ``sensor_rel`` is from; begins with ``assumed`` where no maker
+            states it.
+    """
+
+    id: str
+    boundary: str
+    kind: str
+    method: str | None
+    source: str
+    unit: str | None = None
+    max_range: int | None = None
+    in_total: bool = True
+    reason: str | None = None
+    power_w_per_core: float | None = None
+    contained_in: tuple[str, ...] = ()
+    update_period_s: float | None = None
+    resolution: int | None = None
+    sensor_rel: float | None = None
+    sensor_rel_basis: str | None = None
+
+
+class Reader(Protocol):
+    """Anything that reads channels; only `read` must be written."""
+
+    channels: list[ChannelSpec]
+
+    def start(self) -> None:
+        """Begin what needs a thread. Called once, after the command was started."""
+
+    def read(self) -> dict[str, int | None]:
+        """Return the raw reading of each channel by id; None where there is none now.
+
+        A source that is slower than the meter returns each reading once, None in between.
+        """
+        ...
+
+    def read_metadata(self) -> dict[str, object]:
+        """Return what else is worth knowing, as JSON. Called at the start and the end."""
+        return {}
+
+    def close(self) -> None:
+        """End what `start` began; must not wait for a sensor. Called once, at the end."""
+
+
+class SilentReader(Reader):
+    """Stands for a sensor that cannot be read.
 
     Args:
-        config: Settings.
-        sysfs: Root of sysfs.
-        environ: Environment of the metered command: it says which GPUs the command sees, where
-            programs are, and holds the user and password of Redfish.
+        channels: Unavailable, each with its reason.
     """
-    visible = environ.get("CUDA_VISIBLE_DEVICES")
-    pci_order = environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
-    readers = [
-        *open_rapl(sysfs),
-        NvmlReader(visible, pci_order),
-        *open_node(config, sysfs, environ),
-        EstimateReader(config),
-    ]
-    contain(readers, node_includes_gpu=config.node_includes_gpu)
-    return readers
+
+    def __init__(self, channels: list[ChannelSpec]) -> None:
+        self.channels = channels
+
+    def read(self) -> dict[str, int | None]:
+        """Return nothing."""
+        return {}
+
+
+def build_unavailable(channel_id: str, boundary: str, source: str, reason: str) -> ChannelSpec:
+    """Build the channel of something that cannot be metered; its energy will be null."""
+    return ChannelSpec(
+        channel_id, boundary, "unavailable", None, source, in_total=False, reason=reason
+    )
+
+
+def contain(readers: Sequence[Reader], *, node_includes_gpu: bool) -> None:
+    """Write into every channel the ids of the channels that contain it.
+
+    Args:
+        readers: All readers of a meter; their channels are replaced.
+        node_includes_gpu: Whether the machine's power supply feeds the GPUs too.
+    """
+    available = [c for reader in readers for c in reader.channels if c.kind != "unavailable"]
+    has_gpus = any(channel.boundary in OF_GPU for channel in available)
+    inside = "inside" if node_includes_gpu else "not inside"
+    note = f"the GPUs are assumed to be {inside} (node_includes_gpu in the config)"
+
+    def complete(channel: ChannelSpec) -> ChannelSpec:
+        if channel.kind == "unavailable":
+            return replace(channel, contained_in=())
+        containers = CONTAINERS[channel.boundary]
+        if channel.boundary in OF_GPU and not node_includes_gpu:
+            containers = ()
+        found = [other.id for other in available if other.boundary in containers]
+        reason = channel.reason
+        if channel.boundary == "node" and has_gpus:
+            reason = note if reason is None else f"{reason}; {note}"
+        return replace(channel, contained_in=(*channel.contained_in, *found), reason=reason)
+
+    for reader in readers:
+        reader.channels = [complete(channel) for channel in reader.channels]
 
 
 def max_period_s(
-    channels: Iterable[Channel], power_w_by_channel: Mapping[str, float | None]
+    channels: Iterable[ChannelSpec], power_w_by_channel: Mapping[str, float | None]
 ) -> float:
-    """Give the longest time between two samples that lets no counter wrap unseen.
+    """Return the longest time between two samples that lets no counter wrap unseen.
 
     Args:
         channels: All channels.

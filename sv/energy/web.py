@@ -1,11 +1,13 @@
 """Ask a web service one question and read its answer as JSON.
 
-Nothing of a failed answer is repeated in an error: a service may send back the token that it was
-sent. No redirection is followed, for the token would go with it.
+Used by the carbon providers, CEEMS and Redfish. Nothing of a failed answer is repeated in an error:
+a service may send back the token that it was sent. No redirection is followed, for the token would
+go with it.
 """
 
 import http.client
 import json
+import ssl
 import urllib.error
 import urllib.request
 import zlib
@@ -31,32 +33,44 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 def fetch_json(
     url: str,
-    query: Mapping[str, str],
+    query: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
     *,
     timeout_s: float = TIMEOUT_S,
+    use_proxy: bool = True,
+    verify_tls: bool = True,
 ) -> Any:
-    """Send a GET and give the parsed body of the answer, which may be gzip.
+    """Send a GET and return the parsed body of the answer, which may be gzip.
 
     Args:
         url: Address without a query.
         query: Names and values, not yet escaped.
         headers: What else is sent; secrets go here and nowhere else.
         timeout_s: For the connection and for each part of the answer.
+        use_proxy: Whether the proxies of the environment are used.
+        verify_tls: Whether the server's certificate is checked.
 
     Raises:
         FetchError: No connection, a status other than 200, or no JSON.
     """
     for value in (headers or {}).values():
-        # http.client would show the value in its own complaint.
+        # http.client would show the value in its own message.
         if not (value.isascii() and value.isprintable()):
             raise FetchError("a header to send (token, user) has characters that none may have")
     request = urllib.request.Request(
-        f"{url}?{urlencode(query)}",
+        f"{url}?{urlencode(query)}" if query else url,
         headers={"Accept": "application/json", "Accept-Encoding": "gzip", **(headers or {})},
     )
+    handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
+    if not use_proxy:
+        handlers.append(urllib.request.ProxyHandler({}))
+    if not verify_tls:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        handlers.append(urllib.request.HTTPSHandler(context=context))
     try:
-        with urllib.request.build_opener(_NoRedirect).open(request, timeout=timeout_s) as answer:
+        with urllib.request.build_opener(*handlers).open(request, timeout=timeout_s) as answer:
             if answer.status != HTTPStatus.OK:
                 raise FetchError(_describe_status(answer.status))
             body = answer.read(MAX_BYTES + 1)
