@@ -7,13 +7,17 @@ exclusive meter must agree to the digit; several or shared ones, whose sums may 
 order, to 1e-12.
 """
 
+import csv
 import json
 import math
 import shutil
+import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, call
+from conftest import ROOT, call, environment
+from report_tree import build_tree
+from study_exp import build_study
 
 NET = ROOT / "tests" / "net"
 SIDECARS = sorted(path.stem for path in (NET / "sidecars").glob("*.json"))
@@ -154,3 +158,154 @@ def test_a_journal_gives_the_same_sidecar(rebuilt, name):
     wrong += check_meters(new) if new["schema"] == SCHEMAS[1] else []
     how = "to the digit" if scales is None else f"to {REL:g}"
     assert not wrong, f"{name}, {how}: {len(wrong)} differences\n" + "\n".join(wrong[:40])
+
+
+@pytest.mark.parametrize(("name", "is_new"), [("53_forecast", True), ("86_forecast", False)])
+def test_a_sidecar_forecasts_the_same(rebuilt, tmp_path, name, is_new):
+    """From a sidecar of the trunk, and from one of f8b4a44."""
+    sidecar = (rebuilt if is_new else NET / "sidecars") / f"{name}.json"
+    done = run("sv.bin.forecast", sidecar, tmp_path / "forecast.json")
+    assert done.returncode == 0, done.stderr
+    old, new = (
+        json.loads(path.read_text())
+        for path in (NET / "forecasts" / f"{name}.json", tmp_path / "forecast.json")
+    )
+    for key in ("expected", "plan", "carbon", "pue", "boundary"):
+        assert not find_differences(old[key], new[key], find_scales(old)), key
+
+
+@pytest.mark.parametrize("name", ["an4", "mini", "voxceleb"])
+def test_a_recipes_old_settings_are_read(tmp_path, name):
+    words = ["--stage", 5, "--name", "train", "--dir", tmp_path, "--sysfs", tmp_path]
+    done = run(
+        "sv.bin.meter", *words, "--config", NET / "conf" / f"{name}.energy.toml", "--", "true"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+TABLES = sorted(path.relative_to(NET / "tables").as_posix() for path in NET.glob("tables/*/*.*"))
+DROPPED_COLUMNS = {"energy_above_idle_kwh", "missing"}  # the latter: reasons, in words
+FIRST_BACKEND = ("", "-", "cosine")  # rows of the others are new
+TREES = {"study": ["--study", ROOT / "egs" / "voxceleb" / "study"], "four": [], "recipe": []}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """The folders of tables that the trunk makes, by the name of the tree."""
+    root = tmp_path_factory.mktemp("trees")
+    build_study(root / "study")
+    build_tree(root / "four")
+    shutil.copytree(NET / "recipe", root / "recipe")
+    # The tables are made first; without what draws the figures, the rest takes no time.
+    for package in ("matplotlib", "plotly"):
+        stub = root / "stub" / f"{package}.py"
+        stub.parent.mkdir(exist_ok=True)
+        stub.write_text(f"raise ModuleNotFoundError('not needed here', name='{package}')\n")
+    path = f"{root / 'stub'}:{ROOT}"
+    started = {
+        tree: subprocess.Popen(
+            [sys.executable, "-m", "sv.bin.make_results", *options, "--inference-sets", "all",
+             root / tree / "data", root / tree / "exp"],
+            cwd=ROOT, env=environment(PYTHONPATH=path), text=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )
+        for tree, options in TREES.items()
+    }  # fmt: skip
+    for tree, process in started.items():
+        _, errors = process.communicate(timeout=120)
+        assert (root / tree / "exp" / "results" / "table1.md").is_file(), errors
+    return {tree: root / tree / "exp" / "results" for tree in TREES}
+
+
+def read_rows(path):
+    """Read a table as {title of the column: cell}, without rows of other backends."""
+    if path.suffix == ".csv":
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    else:
+        lines = [line for line in path.read_text().splitlines() if line.startswith("|")]
+        grid = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+        rows = [dict(zip(grid[0], line, strict=True)) for line in grid[2:]]
+    return [r for r in rows if r.get("backend", r.get("Backend", "")) in FIRST_BACKEND]
+
+
+def is_same_cell(old, new):
+    """Tell whether two cells agree: numbers in full to 1e-12, all else as it is printed."""
+    try:
+        return old == new or math.isclose(float(old), float(new), rel_tol=REL, abs_tol=REL)
+    except (TypeError, ValueError):
+        return False
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_has_the_same_cells(results, name):
+    tree, _, file = name.partition("/")
+    old, new = read_rows(NET / "tables" / name), read_rows(results[tree] / file)
+    assert len(old) == len(new), f"{name}: {len(old)} rows, now {len(new)}"
+    printed = name.endswith(".md")
+    wrong = [
+        f"row {number} ({', '.join(list(a.values())[:3])}), {title}: {cell!r}, now {b.get(title)!r}"
+        for number, (a, b) in enumerate(zip(old, new, strict=True), 1)
+        for title, cell in a.items()
+        if title not in DROPPED_COLUMNS
+        and not (cell == b.get(title) if printed else is_same_cell(cell, b.get(title)))
+    ]
+    assert not wrong, f"{name}: {len(wrong)} cells differ\n" + "\n".join(wrong[:40])
+
+
+SCORED = NET / "scored"
+BACKENDS = ("cosine", "cosine_mean", "as_norm")  # of tests/net/scored/score.toml
+SCORES = {"eer_threshold", "min_dcf_threshold", "edges"}  # what has the unit of a score
+
+
+@pytest.mark.parametrize("backend", ["cosine", "as_norm"])
+def test_a_score_text_gives_the_same_metrics(backend):
+    old = json.loads((SCORED / "scores" / f"list_{backend}.metrics.json").read_text())
+    scores = SCORED / "scores" / f"list_{backend}.txt"
+    options = ["--calibrated", "true", "--format", "json"]
+    done = run("sv.bin.compute_metrics", *options, SCORED / "list", scores)
+    assert done.returncode == 0, done.stderr
+    new = json.loads(done.stdout)
+    assert {key: new.get(key) for key in old} == old
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """A folder with what the trunk makes of the embeddings: list_<backend>.txt, .json, ..."""
+    folder = tmp_path_factory.mktemp("scored")
+    score_list(folder)
+    return folder
+
+
+def score_list(folder):
+    """Score the list by every backend, with intervals; by the programs of stage 7."""
+    config = ["--config", SCORED / "score.toml"]
+    for backend in BACKENDS:
+        out = folder / f"list_{backend}"
+        words = ["--backend", backend, "--cohort", SCORED / "cohort", *config]
+        done = run("sv.bin.score_trials", *words, SCORED / "xvectors", SCORED / "list", out)
+        assert done.returncode == 0, done.stderr
+        words = [SCORED / "list", f"{out}.txt", SCORED / "xvectors" / "utt2spk", f"{out}.json"]
+        done = run("sv.bin.compute_statistics", *config, *words)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_embeddings_give_the_same_scores_and_intervals(scored, backend):
+    name = f"list_{backend}"
+    old, new = (
+        [line.split() for line in (folder / f"{name}.txt").read_text().splitlines()]
+        for folder in (SCORED / "scores", scored)
+    )
+    assert [line[:2] for line in new] == [line[:2] for line in old]
+    # Another machine's matrix products may round otherwise; a figure of ranks stays.
+    assert [float(c) for *_, c in new] == pytest.approx([float(c) for *_, c in old], abs=1e-5)
+    for ending in (".json", ".boot.json", ".det.json", ".hist.json"):
+        old, new = (
+            json.loads((folder / f"{name}{ending}").read_text())
+            for folder in (SCORED / "scores", scored)
+        )
+        for key in SCORES.intersection(old):
+            assert new.pop(key) == pytest.approx(old.pop(key), abs=1e-5)
+        wrong = find_differences(old, new, find_scales(old))
+        assert not wrong, f"{name}{ending}\n" + "\n".join(wrong[:40])

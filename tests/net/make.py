@@ -1,4 +1,4 @@
-"""Write the journals of tests/net and the sidecars that commit f8b4a44 makes of them.
+"""Write what tests/net holds: journals and scores, and what commit f8b4a44 makes of them.
 
 Run once, with the code of that commit, whose clone lies in $OLD:
     PYTHONPATH=$OLD:$OLD/tests python3 tests/net/make.py tests/net
@@ -12,13 +12,19 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import numpy as np
 from metered import BOARD, DRAM, ESTIMATE, MAX_RANGE_UJ, NODE, PACKAGE, end, head, mark
+from report_tree import build_tree
+from study_exp import build_study
+
+from sv.kaldi.archive import write_archive
 
 TICK_S = 1 / 8
 CORE_W = 6.0
-FAST = {**PACKAGE, "max_range": 400_000_000}  # goes round every few seconds
+FAST = {**PACKAGE, "max_range": 1_000_000_000}  # goes round every ten seconds
 COUNTER = {
     **BOARD, "method": "counter_delta", "kind": "measured", "unit": "mJ", "max_range": 2**63 - 1,
     "update_period_s": 0.1, "sensor_rel": 0.05, "sensor_rel_basis": "assumed",
@@ -87,12 +93,12 @@ def attempt(  # noqa: PLR0913 - each is one thing that may happen to an attempt
     busy=None, cores=1.37, slow=(), lines=(), asleep=(), look_s=10, memory=False, cut=None,
     boot="b", **changes,
 ):  # fmt: skip
-    """Return the lines of an attempt, a sample a second and at the end.
+    """Return the lines of an attempt, a sample each other second and at the end.
 
     Args:
         busy: Part of the machine's processor time that is the job's; None: nobody looked.
         lacks: (channel, first second, last second) without a reading.
-        slow: Channels that are read each fifth time.
+        slow: Channels that are read each third time.
         lines: (second, line) between the samples: factors, facts.
         asleep: (second, seconds) in which the machine was suspended.
         cut: A second from which on counters begin at 0 again.
@@ -104,12 +110,12 @@ def attempt(  # noqa: PLR0913 - each is one thing that may happen to an attempt
             *channels, host=host, boot_id=boot, started_utc=utc(first_s), t_s=float(first_s),
             awake_s=float(first_s), config=config or {}, argv=["steps/train.sh", "--model", "m"],
             git={"commit": "c" * 40, "dirty": False},
-            **({"carbon": FRANCE} | changes),
+            **({"carbon": FRANCE, "period_s": 2.0} | changes),
         )
     ]  # fmt: skip
     readable = [ch for ch in channels if ch["kind"] != "unavailable"]
     waiting = sorted(lines, key=lambda pair: pair[0])
-    ticks = [(first_s + k) * 8 + k * 37 % 3 for k in range(last_s - first_s)]
+    ticks = [at_s * 8 + at_s * 37 % 3 for at_s in range(first_s, last_s, 2)]
     next_look_s, slept_s = first_s, 0
     for k, tick in enumerate([first_s * 8, *ticks[1:], last_s * 8]):
         t_s = tick * TICK_S
@@ -123,7 +129,7 @@ def attempt(  # noqa: PLR0913 - each is one thing that may happen to an attempt
             if cut is not None and t_s >= cut and channel["method"] == "counter_delta":
                 value = read(channel, host, t_s - cut, first_s, cores)
             out = any(name == lack and a <= t_s <= b for lack, a, b in lacks)
-            if out or (name in slow and k % 5 != 2):
+            if out or (name in slow and k % 3 != 1):
                 value = None
             raw.append(value)
         line = {"line": "sample", "t_s": t_s + slept_s, "awake_s": t_s, "raw": raw}
@@ -148,6 +154,14 @@ def factor(t_s, valid_s, observed_s=None, **changes):
     if observed_s is not None:
         record["observed_utc"] = utc(observed_s)
     return (t_s, {"line": "factor", "t_s": float(t_s), "factor": record})
+
+
+def list_stretches(first_s):
+    """Return the marks of a forecast's training."""
+    plan = {"total_steps": 4000, "steps_per_epoch": 400, "crops_per_step": 8}
+    marks = [mark(first_s + 2.5, "plan", **plan), mark(first_s + 6.25, "validation", seconds=3.5)]
+    marks += [mark(first_s + 6.25 + 12.5 * i, "stretch", steps=9 + i % 3) for i in range(1, 8)]
+    return [*marks, mark(first_s + 95.75, "checkpoint", step=70)]
 
 
 def build_single():
@@ -237,6 +251,7 @@ def build_single():
                                          busy=0.31, memory=True),
         "49_ceems_without_node": attempt("a", 3, 63, PACKAGE, DRAM, ESTIMATE, config=ceems,
                                          busy=0.31, memory=True),
+        "53_forecast": attempt("a", 3, 105, PACKAGE, COUNTER, ESTIMATE, marks=list_stretches(3)),
         "50_no_looks": attempt("a", 3, 33, config=cpu),
         "51_shared_module": attempt("a", 3, 63, inside, MODULE, ESTIMATE, config=cpu, busy=0.31),
         "52_two_rules": [
@@ -347,6 +362,8 @@ def build_fleets():
         "83_exclusive_and_shared": (login, {
             "f.1": attempt("a", 0, 40), "f.2": attempt("a", 20, 60, config=cpu, busy=0.5)}),
         "84_reset": (login, {"f.1": attempt("a", 0, 40, cut=22), "f.2": attempt("b", 5, 45, FAST)}),
+        "86_forecast": (attempt("login", 0, 140, ESTIMATE), {
+            "t.1": attempt("a", 10, 110, PACKAGE, COUNTER, ESTIMATE, marks=list_stretches(10))}),
         "85_unknown": (attempt("login", 0, 30, NONE), {"f.1": attempt("a", 0, 30, NONE),
                                                        "f.2": attempt("b", 0, 30)}),
     }  # fmt: skip
@@ -416,8 +433,92 @@ def write_sidecars(journals, folder):
     shutil.rmtree(copy)
 
 
+def write_scored(folder):
+    """Write embeddings of speakers that are hard to tell apart, trials, and what f8b4a44 scores."""
+    shutil.rmtree(folder, ignore_errors=True)
+    draw = np.random.default_rng(5)
+    for name, speakers, each in (("xvectors", 24, 6), ("cohort", 20, 3)):
+        keys, vectors = [], []
+        for number in range(speakers):
+            speaker = draw.normal(size=8)
+            for take in range(each):
+                keys.append(f"{name[0]}{number:02d}-{take}")
+                vectors.append(speaker + 0.6 * draw.normal(size=8))
+        (folder / name).mkdir(parents=True)
+        ark = f"tests/net/{folder.name}/{name}/xvector.ark"
+        entries = ((k, v.astype("float32")) for k, v in zip(keys, vectors, strict=True))
+        write_archive(Path(ark), folder / name / "xvector.scp", entries, method="none")
+        info = {"data_set": name, "precision": "fp32", "utterances": len(keys), "device": "cpu"}
+        info |= {"frames": 100 * len(keys), "audio_s": 1.0 * len(keys), "untrained": False}
+        (folder / name / "info.json").write_text(json.dumps(info))
+        table = "".join(f"{key} {key.split('-')[0]}\n" for key in keys)
+        (folder / name / "utt2spk").write_text(table)
+        if name == "xvectors":
+            pairs = [sorted(draw.choice(keys, 2, replace=False)) for _ in range(500)]
+            pairs += [(a, b) for a in keys for b in keys if a < b and a[:3] == b[:3]]
+            lines = {f"{a} {b} {'target' if a[:3] == b[:3] else 'nontarget'}\n" for a, b in pairs}
+            (folder / "list").write_text("".join(sorted(lines)))
+    (folder / "score.toml").write_text(
+        'backends = ["cosine", "cosine_mean", "as_norm"]\ntop_n = 10\n'
+        "bootstrap_replicates = 100\nbootstrap_seed = 3\n"
+    )
+    for backend in ("cosine", "cosine_mean", "as_norm"):
+        out = folder / "scores" / f"list_{backend}"
+        out.parent.mkdir(exist_ok=True)
+        config = ["--config", folder / "score.toml"]
+        run_old("score_trials", "--backend", backend, "--cohort", folder / "cohort", *config,
+                folder / "xvectors", folder / "list", out)  # fmt: skip
+        run_old("compute_statistics", *config, folder / "list", f"{out}.txt",
+                folder / "xvectors" / "utt2spk", f"{out}.json")  # fmt: skip
+        done = run_old("compute_metrics", "--calibrated", "true", "--format", "json",
+                       folder / "list", f"{out}.txt")  # fmt: skip
+        Path(f"{out}.metrics.json").write_text(done)
+
+
+def write_forecasts(root):
+    """Write what the sidecars of forecasts expect."""
+    (root / "forecasts").mkdir(exist_ok=True)
+    for name in ("53_forecast", "86_forecast"):
+        out = root / "forecasts" / f"{name}.json"
+        run_old("forecast", root / "sidecars" / f"{name}.json", out)
+
+
+def run_old(program, *words):
+    """Run a program of f8b4a44 and return what it printed."""
+    # -P: the working folder holds another commit's sv.
+    argv = [sys.executable, "-P", "-m", f"sv.bin.{program}", *map(str, words)]
+    return subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def write_tables(root, folder):
+    """Write the tables of the two trees that tests make, and of the one in tests/net/recipe."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as scratch_name:
+        scratch = Path(scratch_name)
+        build_study(scratch / "study")
+        build_tree(scratch / "four")
+        shutil.copytree(root / "recipe", scratch / "recipe")
+        study = ["--study", os.environ["PYTHONPATH"].split(":")[0] + "/egs/voxceleb/study"]
+        options = {"study": study, "four": [], "recipe": []}
+        for tree, words in options.items():
+            data, exp = scratch / tree / "data", scratch / tree / "exp"
+            run_old("make_results", *words, "--inference-sets", "all", data, exp)
+            (folder / tree).mkdir(parents=True)
+            for path in sorted((exp / "results").glob("*.md")):
+                name = path.stem
+                # The study's Table 3 has 300 rows of one kind, and the others have it too.
+                if name in ("advice", "implied") or (tree, name) == ("study", "table3"):
+                    continue
+                for suffix in (".md", ".csv"):
+                    shutil.copy(path.with_suffix(suffix), folder / tree)
+
+
 if __name__ == "__main__":
     assert MAX_RANGE_UJ  # of the old tests: a clone of another commit may lack it
     root = Path(sys.argv[1]).resolve()
     write_journals(root / "journals")
     write_sidecars(root / "journals", root / "sidecars")
+    write_forecasts(root)
+    write_scored(root / "scored")
+    if (root / "recipe").is_dir():
+        write_tables(root, root / "tables")
