@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from sv.energy.marks import RESUMED, write_mark
+from sv.energy.journal import RESUMED, write_mark
 
 MARKS = "SV_METER_MARKS"
 

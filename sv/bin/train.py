@@ -12,8 +12,8 @@ import torch
 
 from sv.bin.cli import Parser, positive_float, positive_int, run
 from sv.bin.device import choose_device
+from sv.energy.journal import write_mark
 from sv.energy.live import read_live
-from sv.energy.marks import write_mark
 from sv.model_name import check_model_name
 from sv.train.config import read_train_config
 from sv.train.gauge import EnergyGauge

@@ -11,7 +11,7 @@ from sv.energy.carbon.utc import parse_utc
 from sv.energy.channel_figures import build_channel
 from sv.energy.crosscheck import compute_crosschecks
 from sv.energy.events import build_marks, build_phases
-from sv.energy.marks import RESUMED
+from sv.energy.journal import RESUMED
 from sv.energy.samples import AttemptLines
 from sv.energy.total import choose_total, list_boundaries, sum_energy
 from sv.energy.uncertainty import sum_uncertainty

@@ -1,10 +1,14 @@
-"""The journal of a stage: one JSON object a line, each sample on the disk before the next.
+"""The journal of a stage, and the marks that its command reports.
 
-Lines by their ``line``: ``head`` (begins an attempt), ``sample`` (raw readings, in the order of the
-head's channels), ``mark`` (something that the command said), ``factor`` (of carbon), ``facts``
-(what sensors say beside readings), ``end``. An attempt without an end was interrupted. Files are
-only ever appended to; a line torn by a crash or a full disk is kept and read as ``torn``. Who
-holds the lock on the file (flock) is its only writer.
+A journal has one JSON object a line, each sample on the disk before the next. Lines by their
+``line``: ``head`` (begins an attempt), ``sample`` (raw readings, in the order of the head's
+channels), ``mark`` (what the command reported, in its ``said``), ``factor`` (of carbon), ``facts``
+(metadata of the sensors), ``end``. An attempt without an end was interrupted. Files are only ever
+appended to; a line torn by a crash or a full disk is kept and read as ``torn``. Who holds the lock
+on the file (flock) is its only writer.
+
+The meter names a marks file in ``$SV_METER_MARKS``; a command appends to it, one JSON line a mark,
+with `write_mark`. The meter copies each into the journal after its next sample (`MarksFile`).
 """
 
 import errno
@@ -21,6 +25,9 @@ from sv.errors import SvError
 
 SCHEMA = "energy-journal/1"
 SUFFIX = ".journal.jsonl"
+MARKS_VARIABLE = "SV_METER_MARKS"
+# A program that resumes earlier work reports it: that work's energy then belongs to its result.
+RESUMED = "resumed"
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # this file system has no flock
 Record = dict[str, Any]
 
@@ -66,7 +73,7 @@ def open_journal(path: Path, *, wait_s: float = 2.0) -> Iterator[Journal]:
 
     Args:
         path: The file; its folder is made.
-        wait_s: How long to wait for the lock: a reader that rebuilds holds it for a moment.
+        wait_s: How long to wait for the lock, which a reader that rebuilds holds for a short time.
 
     Raises:
         BusyError: Another process holds it.
@@ -102,12 +109,12 @@ def _lock(fd: int, path: Path, wait_s: float) -> None:
 
 
 def list_readable(channels: list[Record]) -> list[str]:
-    """Give the channels that are read, by id: ``raw`` of a sample line is in their order."""
+    """Return the channels that are read, by id: ``raw`` of a sample line is in their order."""
     return [channel["id"] for channel in channels if channel["kind"] != "unavailable"]
 
 
 def read_journal(path: Path) -> Iterator[Record]:
-    """Read the lines of a journal one by one; ``raw`` of a sample is given by channel id.
+    """Read the lines of a journal one by one; ``raw`` of a sample is returned by channel id.
 
     A line that is not a JSON object becomes ``{"line": "torn"}``.
 
@@ -138,3 +145,91 @@ def _parse_line(line: str) -> Record:
     if isinstance(record, dict) and "line" in record:
         return record
     return {"line": "torn", "text": line[:200]}
+
+
+def append_line(path: str | os.PathLike[str], record: Record, *, sync: bool = False) -> None:
+    """Append one JSON line to a file that several programs write; it is made if missing.
+
+    Args:
+        path: The file.
+        record: The line.
+        sync: Bring it to the disk.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    line = json.dumps(record) + "\n"
+    # One write of one line in append mode: lines of several programs do not mix.
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(fd, line.encode())
+        if sync:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_mark(path: str | None, mark: str, **payload: float | str) -> None:
+    """Append a mark with the time; without a meter (no path) there is nothing to do.
+
+    Args:
+        path: Value of ``$SV_METER_MARKS``, None or empty outside a meter.
+        mark: Name, e.g. ``"resumed"`` or ``"epoch"``.
+        payload: What belongs to it, e.g. ``epoch=3``.
+    """
+    if path:
+        append_line(path, {"mark": mark, "time_unix": time.time(), **payload})
+
+
+class MarksFile:
+    """The marks file of one attempt, read as it grows."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offset = 0
+
+    def read_new(self, *, final: bool = False) -> list[Record]:
+        """Return the marks since the last call; ``final`` takes a last line without its end too."""
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except OSError:
+            return []  # the command removed it
+        if not final:
+            data = data[: data.rfind(b"\n") + 1]
+        self._offset += len(data)
+        lines = data.decode("utf-8", "replace").split("\n")
+        return [_parse_mark(line) for line in lines if line]
+
+
+def _parse_mark(line: str) -> Record:
+    try:
+        mark = json.loads(line)
+        json.dumps(mark, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except ValueError:  # not JSON, or nothing that a sidecar could hold (NaN, half a character)
+        mark = None
+    if isinstance(mark, dict) and isinstance(mark.get("mark"), str):
+        return mark
+    return {"mark": "unreadable", "text": line[:200]}
+
+
+def get_marks_path(journal: Path, attempt: int) -> Path:
+    """Return the marks file of an attempt, a hidden file next to the journal."""
+    stem = journal.name.split(".journal.")[0]
+    return journal.with_name(f".{stem}.marks.{attempt}.jsonl")
+
+
+def fold_leftover(journal: Journal, attempt: int) -> None:
+    """Append to the journal the marks that came after a killed meter's last sample."""
+    path = get_marks_path(journal.path, attempt)
+    if not path.exists():
+        return
+    known = 0  # lines of the file that are in the journal
+    for record in read_journal(journal.path):
+        if record["line"] in ("head", "mark"):
+            known = 0 if record["line"] == "head" else known + 1
+    for mark in MarksFile(path).read_new(final=True)[known:]:
+        journal.append({"line": "mark", "t_s": None, "said": mark})
+    journal.sync()
+    path.unlink()

@@ -22,10 +22,19 @@ from sv.energy.config import EnergyConfig
 from sv.energy.fleet.nodes import SCHEMA as STAGE_SCHEMA
 from sv.energy.fleet.nodes import STAGE_VARIABLE, get_nodes_folder
 from sv.energy.fleet.nodes import VARIABLE as NODES_VARIABLE
-from sv.energy.journal import SCHEMA, SUFFIX, Journal, open_journal, read_journal
+from sv.energy.journal import (
+    MARKS_VARIABLE,
+    SCHEMA,
+    SUFFIX,
+    Journal,
+    MarksFile,
+    fold_leftover,
+    get_marks_path,
+    open_journal,
+    read_journal,
+)
 from sv.energy.live import VARIABLE as LIVE_VARIABLE
 from sv.energy.live import format_figures, get_live_path, read_live_file, remove_live
-from sv.energy.marks_file import VARIABLE, MarksFile, fold_leftover, get_marks_path
 from sv.energy.processes import get_process, read_boot_id, read_git
 from sv.energy.recorder import Recorder, format_now, read_clocks
 from sv.energy.sensors.estimate import EstimateReader
@@ -141,7 +150,7 @@ def run_metered(stage: Stage, environ: Mapping[str, str]) -> int:
             journal, head, readers, marks=marks, feed=feed, live=live, earlier_kwh=earlier_kwh,
             nodes=nodes, complain=say,
         )  # fmt: skip
-        extra = {ACTIVE: get_process(), VARIABLE: str(marks.path), LIVE_VARIABLE: str(live)}
+        extra = {ACTIVE: get_process(), MARKS_VARIABLE: str(marks.path), LIVE_VARIABLE: str(live)}
         if stage.label is None:  # else the folder is the stage's already
             extra |= {NODES_VARIABLE: str(nodes), STAGE_VARIABLE: _describe_stage(stage, head)}
         status = _run(stage.argv, {**environ, **extra}, recorder)

@@ -10,10 +10,8 @@ from pathlib import Path
 
 from sv.energy.carbon.factor import CarbonFactor
 from sv.energy.carbon.feed import FactorFeed
-from sv.energy.journal import Journal, Record, list_readable
+from sv.energy.journal import RESUMED, Journal, MarksFile, Record, list_readable
 from sv.energy.live import write_live
-from sv.energy.marks import RESUMED
-from sv.energy.marks_file import MarksFile
 from sv.energy.processes import read_start_ticks, read_usage
 from sv.energy.sensors.readers import Reader, max_period_s
 from sv.energy.tracker import Tracker

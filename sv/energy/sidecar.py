@@ -16,8 +16,7 @@ from sv.energy.carbon.intervals import join_carbon
 from sv.energy.crosscheck import compute_crosschecks
 from sv.energy.events import PHASE, sum_phases
 from sv.energy.fleet.nodes import get_nodes_root
-from sv.energy.journal import SUFFIX, BusyError, Record, open_journal, read_journal
-from sv.energy.marks_file import fold_leftover
+from sv.energy.journal import SUFFIX, BusyError, Record, fold_leftover, open_journal, read_journal
 from sv.energy.samples import AttemptLines, split_attempts
 from sv.energy.total import list_boundaries, sum_channels
 from sv.errors import SvError

@@ -18,8 +18,7 @@ from sv.energy.fleet.machine import Machine, build_machine, find_offset
 from sv.energy.fleet.member import WAITING, Member, build_member
 from sv.energy.fleet.nodes import SIBLING
 from sv.energy.fleet.table import Place, explain_fleet, list_nodes
-from sv.energy.journal import Record
-from sv.energy.marks import RESUMED
+from sv.energy.journal import RESUMED, Record
 from sv.energy.samples import AttemptLines
 from sv.energy.total import list_boundaries, sum_energy
 from sv.energy.uncertainty import sum_uncertainty

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from sv.energy.command import STOPPING
 from sv.energy.fleet.nodes import EXPECTED_FILE, get_nodes_root, read_expected
-from sv.energy.journal import SUFFIX, BusyError, open_journal, read_journal
+from sv.energy.journal import SUFFIX, BusyError, fold_leftover, open_journal, read_journal
 from sv.energy.live import SILENT_S, get_live_path, read_live_file, remove_live
-from sv.energy.marks_file import fold_leftover
 from sv.energy.samples import AttemptLines, split_attempts
 from sv.errors import SvError
 
