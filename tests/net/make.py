@@ -509,8 +509,10 @@ def write_tables(root, folder):
                 # The study's Table 3 has 300 rows of one kind, and the others have it too.
                 if name in ("advice", "implied") or (tree, name) == ("study", "table3"):
                     continue
-                for suffix in (".md", ".csv"):
-                    shutil.copy(path.with_suffix(suffix), folder / tree)
+                shutil.copy(path.with_suffix(".csv"), folder / tree)
+                lines = path.read_text(encoding="utf-8").splitlines()  # notes below name paths
+                rows = "".join(f"{line}\n" for line in lines if line.startswith("|"))
+                (folder / tree / path.name).write_text(rows, encoding="utf-8")
 
 
 if __name__ == "__main__":
