@@ -11,10 +11,8 @@ from carbon_services import NOW, TOKEN, france, rte_answer, zone_answer
 from local_server import serve
 from metered import DRAM, PACKAGE, Runner, end, head, sample, write_journal
 
-from sv.energy.carbon.electricity_maps import fetch_history as fetch_zone_history
-from sv.energy.carbon.recompute import choose_carbon, recompute_carbon
-from sv.energy.carbon.rte import fetch_history
 from sv.energy.carbon.utc import format_utc, parse_utc
+from sv.energy.carbon_web import choose_carbon, fetch_history, recompute_carbon
 from sv.energy.record import read_record
 from sv.energy.sidecar import write_sidecar
 from sv.energy.web import FetchError
@@ -198,7 +196,7 @@ def test_history_is_read_in_pages_and_windows():
     values = [10 + n % 90 for n in range(96 * days)]
     start_s = parse_utc("2026-09-01T00:00:00Z")
     with serve(paged(values, "2026-09-01T00:00:00Z")) as (url, asked):
-        factors = fetch_history(france(url, "rte"), start_s, start_s + 86_400 * days)
+        factors = fetch_history("rte", france(url, "rte"), {}, start_s, start_s + 86_400 * days)
     assert [factor.g_per_kwh for factor in factors] == values
     assert len(asked) > 38
     starts = [parse_utc(factor.valid_from_utc) for factor in factors]
@@ -212,7 +210,7 @@ def test_older_days_come_from_the_consolidated_set():
 
     start_s = parse_utc(NOW)
     with serve(answer) as (url, _):
-        factors = fetch_history(france(url, "rte"), start_s, start_s + 1800)
+        factors = fetch_history("rte", france(url, "rte"), {}, start_s, start_s + 1800)
     assert [factor.g_per_kwh for factor in factors] == [31.0, 33.0]
     assert "cons-def" in factors[0].source
 
@@ -226,8 +224,8 @@ def test_history_of_electricity_maps_is_asked_ten_days_at_a_time():
         return 200, {"zone": "FR", "data": data}
 
     with serve(answer) as (url, asked):
-        config = france(url, "electricity_maps")
-        factors = fetch_zone_history(config, {"EMAPS_API_TOKEN": TOKEN}, T0, T0 + 86_400 * 12)
+        config, environ = france(url, "electricity_maps"), {"EMAPS_API_TOKEN": TOKEN}
+        factors = fetch_history("electricity_maps", config, environ, T0, T0 + 86_400 * 12)
     assert len(asked) == 2 and asked[0].path == "/v3/carbon-intensity/past-range"
     assert len(factors) == 12 * 24 + 2 - 2, "two hours are unknown"
 
@@ -238,5 +236,5 @@ def test_a_service_that_never_turns_the_page():
         serve(lambda _: page) as (url, asked),
         pytest.raises(FetchError, match="more than 6000 records"),
     ):
-        fetch_history(france(url, "rte"), T0, T0 + 3600)
+        fetch_history("rte", france(url, "rte"), {}, T0, T0 + 3600)
     assert len(asked) == 60

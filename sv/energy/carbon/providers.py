@@ -37,7 +37,7 @@ def check_providers(config: EnergyConfig) -> None:
             "take rte out of carbon in energy.toml"
         )
     if "electricity_maps" in names:
-        from sv.energy.carbon.electricity_maps import choose_zone  # noqa: PLC0415
+        from sv.energy.carbon_web import choose_zone  # noqa: PLC0415
 
         choose_zone(config)
 
@@ -84,14 +84,10 @@ def _apply_from(factor: CarbonFactor, now_s: float | None, failures: list[str]) 
 
 
 def _ask(name: str, config: EnergyConfig, environ: Mapping[str, str]) -> CarbonFactor:
-    if name == "rte":
-        from sv.energy.carbon import rte  # noqa: PLC0415
+    if name in NETWORK:
+        from sv.energy.carbon_web import fetch_latest  # noqa: PLC0415
 
-        return rte.fetch_latest(config)
-    if name == "electricity_maps":
-        from sv.energy.carbon import electricity_maps  # noqa: PLC0415
-
-        return electricity_maps.fetch_latest(config, environ)
+        return fetch_latest(name, config, environ)
     if name == "fixed":
         return CarbonFactor(
             "fixed", config.country, g_per_kwh=config.g_per_kwh, source=config.g_per_kwh_source

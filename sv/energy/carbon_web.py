@@ -1,0 +1,342 @@
+"""Carbon factors from services on the network, and old energies at another factor.
+
+RTE's eCO2mix: the direct emissions of the electricity that France produces, every 15 minutes.
+Imports, building and fuel supply of the plants are not in the figure. The real-time data set goes
+from about a month back to about two hours ago; older days are in the consolidated one.
+Source: https://odre.opendatasoft.com, data sets eco2mix-national-tr and -cons-def, 2026-11.
+
+Electricity Maps: emissions of the electricity consumed in a zone, flows between zones traced. The
+token goes into a header of the question and nowhere else.
+Source: Electricity Maps API v3, https://portal.electricitymaps.com/docs, 2026-11.
+
+It imports an HTTP client: a meter loads it only where its config names one of the two.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sv.config import build_config
+from sv.energy.carbon.factor import CarbonFactor, is_usable
+from sv.energy.carbon.intervals import apply_factors
+from sv.energy.carbon.providers import ask_providers, check_providers
+from sv.energy.carbon.utc import format_utc, parse_utc
+from sv.energy.config import NETWORK, EnergyConfig, build_energy_config, list_providers
+from sv.energy.journal import SUFFIX
+from sv.energy.record import Carbon, Sidecar
+from sv.energy.series import read_energy_series
+from sv.energy.units import j_from_kwh
+from sv.energy.web import FetchError, fetch_json
+from sv.errors import SvError, UsageError
+
+RTE_REAL_TIME, RTE_CONSOLIDATED = "eco2mix-national-tr", "eco2mix-national-cons-def"
+RTE_PAGE = 100  # Opendatasoft Explore API 2.1: limit of records an answer, 2026-11
+RTE_WINDOW_S = 30 * 86_400.0  # 2,880 quarter hours: an offset must stay below 10,000
+RTE_MAX_RECORDS = 6_000  # twice as many: the service does not turn the pages
+RTE_STEP_S = 900.0
+RTE_EARLIER_S = 3_600.0  # the first value must cover the beginning also where one is missing
+ZONE_STEP_S = 3_600.0
+ZONE_WINDOW_S = 10 * 86_400.0  # past-range returns at most ten days of hours
+# ISO 3166 codes of two letters of the countries in carbon_intensity.csv.
+ZONES = {
+    "AUS": "AU", "AUT": "AT", "BEL": "BE", "BRA": "BR", "CAN": "CA", "CHE": "CH", "CHN": "CN",
+    "CZE": "CZ", "DEU": "DE", "DNK": "DK", "ESP": "ES", "FIN": "FI", "FRA": "FR", "GBR": "GB",
+    "IND": "IN", "IRL": "IE", "ITA": "IT", "JPN": "JP", "KOR": "KR", "MAR": "MA", "NLD": "NL",
+    "NOR": "NO", "POL": "PL", "PRT": "PT", "SGP": "SG", "SWE": "SE", "USA": "US", "ZAF": "ZA",
+}  # fmt: skip
+SAME = 1e-6  # relative: a journal gives the energy of its sidecar
+Points = list[tuple[float, float]]
+
+
+def fetch_latest(provider: str, config: EnergyConfig, environ: Mapping[str, str]) -> CarbonFactor:
+    """Return the newest value of ``rte`` or ``electricity_maps``.
+
+    Args:
+        provider: Which of them.
+        config: Settings.
+        environ: Holds the token of Electricity Maps.
+
+    Raises:
+        FetchError: No token, no answer or no usable value in it.
+    """
+    if provider == "electricity_maps":
+        return _parse_zone(_ask_zone(config, environ, "latest", {}), config)
+    results = _ask_rte(config, RTE_REAL_TIME, "taux_co2 is not null", "date_heure desc", limit=1)
+    if not results:
+        raise FetchError("no value at all")
+    return _parse_rte(results[0], RTE_REAL_TIME)
+
+
+def fetch_history(
+    provider: str, config: EnergyConfig, environ: Mapping[str, str], start_s: float, end_s: float
+) -> list[CarbonFactor]:
+    """Return the values of a span of Unix time, in order.
+
+    Each holds from its own time on: a quarter hour (rte) or an hour (electricity_maps).
+
+    Raises:
+        FetchError: No token, no answer, or no value in the span.
+    """
+    factors: dict[str | None, CarbonFactor] = {}
+    if provider == "electricity_maps":
+        at_s = start_s - ZONE_STEP_S
+        while at_s < end_s:
+            to_s = min(at_s + ZONE_WINDOW_S, end_s + ZONE_STEP_S)
+            factors |= _fetch_zone_window(config, environ, at_s, to_s)
+            at_s = to_s
+    else:
+        at_s = start_s - RTE_EARLIER_S
+        while at_s < end_s:
+            to_s = min(at_s + RTE_WINDOW_S, end_s)
+            found = _fetch_rte_window(config, RTE_REAL_TIME, at_s, to_s)
+            if len(found) < (to_s - at_s) / RTE_STEP_S / 2:
+                # Mostly not there (any more): days that are consolidated leave the real-time set.
+                older = _fetch_rte_window(config, RTE_CONSOLIDATED, at_s, to_s)
+                found = older if len(older) > len(found) else found
+            factors |= found
+            at_s = to_s
+    if not factors:
+        raise FetchError(f"no value between {format_utc(start_s)} and {format_utc(end_s)}")
+    return sorted(factors.values(), key=lambda factor: parse_utc(factor.observed_utc or ""))
+
+
+def _build_factor(provider: str, at_s: float, step_s: float, **values: Any) -> CarbonFactor:
+    return CarbonFactor(
+        provider=provider,
+        valid_from_utc=format_utc(at_s),
+        valid_to_utc=format_utc(at_s + step_s),
+        observed_utc=format_utc(at_s),
+        **values,
+    )
+
+
+# RTE
+
+
+def _fetch_rte_window(
+    config: EnergyConfig, data_set: str, start_s: float, end_s: float
+) -> dict[str | None, CarbonFactor]:
+    """Return the values by time; one that is there twice counts once."""
+    span = f"date'{format_utc(int(start_s))}' TO date'{format_utc(int(end_s) + 1)}'"
+    where = f"date_heure in [{span}] and taux_co2 is not null"
+    records: list[Any] = []
+    while True:
+        page = _ask_rte(config, data_set, where, "date_heure", limit=RTE_PAGE, offset=len(records))
+        records += page
+        if len(page) < RTE_PAGE:
+            break
+        if len(records) >= RTE_MAX_RECORDS:
+            days = RTE_WINDOW_S / 86_400
+            raise FetchError(f"more than {RTE_MAX_RECORDS} records for {days:.0f} days")
+    factors = [_parse_rte(record, data_set) for record in records]
+    return {factor.observed_utc: factor for factor in factors}
+
+
+def _ask_rte(
+    config: EnergyConfig, data_set: str, where: str, order: str, *, limit: int, offset: int = 0
+) -> list[Any]:
+    query = {
+        "select": "taux_co2,date_heure",
+        "where": where,
+        "order_by": order,
+        "limit": str(limit),
+        "offset": str(offset),
+        "timezone": "UTC",
+    }
+    answer = fetch_json(f"{config.rte_url.rstrip('/')}/{data_set}/records", query)
+    results = answer.get("results") if isinstance(answer, dict) else None
+    if not isinstance(results, list):
+        raise FetchError("no list of results in the answer")
+    return results
+
+
+def _parse_rte(record: Any, data_set: str) -> CarbonFactor:
+    value = record.get("taux_co2") if isinstance(record, dict) else None
+    if not is_usable(value):
+        raise FetchError(f"taux_co2 is {value!r}"[:80])
+    try:
+        at_s = parse_utc(record["date_heure"])
+    except (KeyError, TypeError, ValueError):
+        raise FetchError("a record without a date_heure") from None
+    return _build_factor(
+        "rte",
+        at_s,
+        RTE_STEP_S,
+        zone="FRA",
+        scope="direct",
+        basis="production",
+        g_per_kwh=float(value),
+        source=f"RTE eCO2mix, {data_set}, taux_co2",
+    )
+
+
+# Electricity Maps
+
+
+def choose_zone(config: EnergyConfig) -> str:
+    """Return the zone of Electricity Maps that the config means.
+
+    Raises:
+        UsageError: There is none, or it lies in another country than the config's.
+    """
+    country, zone = (config.country or "").upper(), config.electricity_maps_zone
+    if zone is None:
+        if country not in ZONES:
+            raise UsageError("carbon names electricity_maps: set electricity_maps_zone")
+        return ZONES[country]
+    if country in ZONES and zone.split("-")[0] != ZONES[country]:
+        raise UsageError(f"electricity_maps_zone '{zone}' does not lie in {country}")
+    return zone
+
+
+def _fetch_zone_window(
+    config: EnergyConfig, environ: Mapping[str, str], start_s: float, end_s: float
+) -> dict[str | None, CarbonFactor]:
+    span = {"start": format_utc(int(start_s)), "end": format_utc(int(end_s))}
+    answer = _ask_zone(config, environ, "past-range", span)
+    entries = answer.get("data") if isinstance(answer, dict) else None
+    if not isinstance(entries, list):
+        raise FetchError("no list of data in the answer")
+    factors = [
+        _parse_zone(entry, config)
+        for entry in entries
+        # An hour that is not known is left out: the value before it grows old.
+        if not (isinstance(entry, dict) and entry.get("carbonIntensity") is None)
+    ]
+    return {factor.observed_utc: factor for factor in factors}
+
+
+def _ask_zone(
+    config: EnergyConfig, environ: Mapping[str, str], path: str, more: Mapping[str, str]
+) -> Any:
+    variable = config.electricity_maps_token_variable
+    token = environ.get(variable, "").strip()
+    if not token:
+        raise FetchError(f"no token in the environment variable {variable}")
+    query = {
+        "zone": choose_zone(config),
+        "emissionFactorType": config.electricity_maps_scope,
+        "disableEstimations": "false" if config.electricity_maps_estimates else "true",
+        # Else an unknown zone would be answered for the place of the caller's address.
+        "shouldUseFallbackCallerLookup": "false",
+        **more,
+    }
+    url = f"{config.electricity_maps_url.rstrip('/')}/v3/carbon-intensity/{path}"
+    return fetch_json(url, query, {"auth-token": token})
+
+
+def _parse_zone(answer: Any, config: EnergyConfig) -> CarbonFactor:
+    if not isinstance(answer, dict):
+        raise FetchError("no object in the answer")
+    value, zone = answer.get("carbonIntensity"), choose_zone(config)
+    if not is_usable(value):
+        raise FetchError(f"carbonIntensity is {value!r}"[:80])
+    if answer.get("zone", zone) != zone:
+        raise FetchError(f"the answer is for another zone than {zone}")
+    scope = answer.get("emissionFactorType", config.electricity_maps_scope)
+    if scope != config.electricity_maps_scope:
+        raise FetchError(f"the answer is not of {config.electricity_maps_scope} emissions")
+    estimated = answer.get("isEstimated")
+    if estimated is True and not config.electricity_maps_estimates:
+        raise FetchError("only an estimate, and estimates are refused")
+    try:
+        at_s = parse_utc(answer["datetime"])
+    except (KeyError, TypeError, ValueError):
+        raise FetchError("an answer without a datetime") from None
+    return _build_factor(
+        "electricity_maps",
+        at_s,
+        ZONE_STEP_S,
+        zone=zone,
+        scope=config.electricity_maps_scope,
+        basis="consumption",
+        g_per_kwh=float(value),
+        source="Electricity Maps, carbon intensity of consumption, flow-traced",
+        estimated=estimated if isinstance(estimated, bool) else None,
+    )
+
+
+# Old energies at another factor
+
+
+def choose_carbon(
+    provider: str,
+    *,
+    country: str | None = None,
+    year: int | None = None,
+    g_per_kwh: float | None = None,
+) -> EnergyConfig:
+    """Return settings with one provider, as a command line chooses it.
+
+    Raises:
+        UsageError: No such provider, or the values do not go together.
+    """
+    values: dict[str, Any] = {"carbon": [provider], "country": country, "carbon_year": year}
+    if g_per_kwh is not None:
+        values |= {"g_per_kwh": g_per_kwh, "g_per_kwh_source": "the command line"}
+    return build_energy_config(values, "carbon")
+
+
+def recompute_carbon(
+    path: Path, sidecar: Sidecar, config: EnergyConfig, environ: Mapping[str, str]
+) -> Carbon:
+    """Return the emissions of a sidecar at the factor of the one provider that the config names.
+
+    Args:
+        path: The sidecar's file. A factor that varies in time needs the journal next to it.
+        sidecar: Its content.
+        config: See `choose_carbon`.
+        environ: Holds the token of Electricity Maps.
+
+    Raises:
+        SvError: The journal is missing or has another energy, or the provider did not answer. No
+            other provider is asked instead.
+        UsageError: The provider cannot know the country or the year.
+    """
+    check_providers(config)
+    (provider,) = list_providers(config)
+    points: Points = []
+    if sidecar.energy_kwh is not None:
+        points = _read_points(path, sidecar) if provider in NETWORK else _span_run(sidecar)
+    values = apply_factors(
+        points, _find_factors(provider, config, environ, points), sidecar.pue.value
+    )
+    return build_config(values, Carbon, where=str(path))
+
+
+def _span_run(sidecar: Sidecar) -> Points:
+    last = sidecar.attempts[-1]
+    start_s, end_s = parse_utc(sidecar.started_utc), parse_utc(last.started_utc) + last.duration_s
+    return [(start_s, 0.0), (max(end_s, start_s), j_from_kwh(sidecar.energy_kwh or 0.0))]
+
+
+def _read_points(path: Path, sidecar: Sidecar) -> Points:
+    journal = path.with_name(path.stem + SUFFIX)
+    if not journal.is_file():
+        raise SvError(f"no such file {journal}: a factor that varies needs the journal")
+    points = read_energy_series(journal)
+    if not points:
+        raise SvError(f"{journal}: no energy in it, and the sidecar has one")
+    energy_j, series_j = j_from_kwh(sidecar.energy_kwh or 0.0), points[-1][1] - points[0][1]
+    if abs(series_j - energy_j) > SAME * max(energy_j, series_j):
+        raise SvError(
+            f"{journal} gives {series_j:.6g} J and {path.name} {energy_j:.6g} J; write the sidecar "
+            f"again: python3 -m sv.bin.meter --rebuild {path.parent}"
+        )
+    return points
+
+
+def _find_factors(
+    provider: str, config: EnergyConfig, environ: Mapping[str, str], points: Points
+) -> list[CarbonFactor]:
+    if provider not in NETWORK:
+        factor = ask_providers(config, environ, 0.0)
+        if factor.g_per_kwh is None:
+            raise SvError(f"{provider}: {factor.reason}")
+        return [factor]
+    if not points:
+        return [CarbonFactor(provider, reason="the energy is not known")]
+    try:
+        return fetch_history(provider, config, environ, points[0][0], points[-1][0])
+    except SvError as error:
+        raise type(error)(f"{provider}: {error}") from error
