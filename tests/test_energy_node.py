@@ -1,9 +1,39 @@
-"""The machine's power: what is chosen, Cray and hwmon files, what contains what, settings."""
+"""The machine's power: Cray, IPMI, hwmon, Redfish, what a slow sensor returns, what contains what.
+
+IPMI's tools and the management controller are fakes; Cray's and hwmon's files lie in another sysfs.
+"""
+
+import http.server
+import json
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from base64 import b64encode
 
 import pytest
-from metered_node import IPMITOOL, build_meter, print_report, write_tool
+from metered_node import (
+    FREEIPMI,
+    IPMITOOL,
+    SYSTEM,
+    build_meter,
+    fill,
+    print_report,
+    write_tool,
+)
 
-from sv.energy.sensors.node import CrayReader, SensorError, build_hwmon
+from sv.energy.config import EnergyConfig
+from sv.energy.sensors import node
+from sv.energy.sensors.node import (
+    CrayReader,
+    Measurement,
+    PolledReader,
+    SensorError,
+    build_hwmon,
+    choose_powers,
+    parse_report,
+)
 from sv.energy.sensors.readers import ChannelSpec, SilentReader, contain
 
 
@@ -148,3 +178,228 @@ def test_wrong_settings(meter, tmp_path, settings, message):
     _, _, _, done = meter(settings, "touch", tmp_path / "ran", check=False)
     assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("ipmi-dcmi", FREEIPMI, "--get-system-power-statistics"),
+        ("ipmitool", IPMITOOL, "dcmi power reading"),
+    ],
+)
+def test_the_machines_power_is_integrated_and_contains_the_rest(meter, tmp_path, name, text, words):
+    write_tool(tmp_path, name, print_report(text).format(""))
+    settings = f'node_power = "{name}"\nnode_period_s = 0.4\n'
+    channels, sidecar, samples, _ = meter(settings, "sleep", "1.5")
+    node = channels[f"node.{name}"]
+    assert (node["boundary"], node["kind"], node["method"]) == ("node", "derived", "power_integral")
+    assert node["energy_j"] == pytest.approx(200 * sidecar["duration_s"], rel=0.02)
+    assert node["in_total"] and node["raw"]["unit"] == "W"
+    assert sidecar["energy_kwh"] == pytest.approx(node["energy_j"] / 3.6e6)
+    assert not channels["cpu_time"]["in_total"] and not channels["dram_time"]["in_total"]
+    calls = (tmp_path / "bin/calls").read_text().splitlines()
+    given = [value for sample in samples if (value := sample["raw"][f"node.{name}"]) is not None]
+    assert set(calls) == {words} and set(given) == {200}
+    assert len(calls) - 1 <= len(given) <= len(calls) < len(samples), "each reading once"
+
+
+def test_a_failed_reading_is_a_gap_and_a_slow_tool_delays_no_sample(meter, tmp_path):
+    fails = 'sleep 0.3; case $n in 2|3) s="not active";; esac'
+    write_tool(tmp_path, "ipmitool", print_report(IPMITOOL).format(fails))
+    settings = 'node_power = "ipmitool"\nnode_period_s = 0.1\n'
+    _, _, samples, _ = meter(settings, "sleep", "2")
+    given = [sample["t_s"] for sample in samples if sample["raw"]["node.ipmitool"] is not None]
+    assert len(given) >= 3
+    assert given[1] - given[0] > 0.8, "the second and third question failed"
+    gaps = [now["t_s"] - before["t_s"] for before, now in zip(samples, samples[1:], strict=False)]
+    assert sorted(gaps)[len(gaps) // 2] < 0.1
+
+
+@pytest.mark.skipif(shutil.which("ipmi-dcmi", path=SYSTEM) is not None, reason="it is there")
+def test_a_tool_that_is_not_there(meter):
+    channels, _, _, _ = meter('node_power = "ipmi-dcmi"\n', "true", env={"PATH": SYSTEM})
+    node = channels["node.ipmi-dcmi"]
+    assert node["kind"] == "unavailable" and "not on the PATH" in node["reason"]
+    assert channels["cpu_time"]["in_total"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (fill(FREEIPMI, 164, state="Active"), 164),
+        (fill(IPMITOOL, 262), 262),
+        (fill(FREEIPMI, 164, state="Not Available"), "'Not Available'"),
+        (fill(IPMITOOL, 164, state="deactivated"), "'deactivated'"),
+        (fill(IPMITOOL, 0), "0 W"),
+        ("Could not open device at /dev/ipmi0\n", "Could not open device"),
+        ("", "nothing"),
+        (fill(FREEIPMI).replace("Power Measurement", "Something"), "no power reading"),
+    ],
+)
+def test_reports_of_the_tools(text, expected):
+    if isinstance(expected, int):
+        assert parse_report(text).value == expected
+    else:
+        with pytest.raises(SensorError, match=expected):
+            parse_report(text)
+
+
+def read_until_idle(answers):
+    """Give what a polled reader hands over for a list of answers."""
+    left, done = list(answers), threading.Event()
+
+    def measure():
+        if not left:
+            done.set()
+            raise SensorError("no more")
+        answer = left.pop(0)
+        if isinstance(answer, str):
+            raise SensorError(answer)
+        taken.append(reader.read()["node.x"])
+        return answer
+
+    taken = []
+    reader = PolledReader(ChannelSpec("node.x", "node", "derived", None, "test"), measure, 0.001)
+    reader.start()
+    assert done.wait(5)
+    reader.close()
+    return [*taken[1:], reader.read()["node.x"]], reader
+
+
+def test_a_stale_answer_is_no_reading():
+    moving = [Measurement(1, "a"), Measurement(2, "b"), Measurement(9, "b"), Measurement(3, "c")]
+    values, reader = read_until_idle(moving)
+    assert values == [1, 2, None, 3]
+    assert reader.read() == {"node.x": None}
+    facts = reader.read_metadata()["node.x"]
+    assert (facts["readings"], facts["stale"], facts["last_error"]) == (3, 1, "no more")
+    without_clock = [Measurement(value, "1970") for value in (4, 5, 6)]
+    assert read_until_idle(without_clock)[0] == [4, 5, 6]
+
+
+def test_a_tool_that_hangs_is_given_up(monkeypatch, tmp_path):
+    monkeypatch.setattr(node, "IPMI_TIMEOUT_S", 0.2)
+    (tmp_path / "bin").mkdir()
+    write_tool(tmp_path, "ipmitool", "sleep 20\n")
+    with pytest.raises(SensorError, match="took over"):
+        environ = {"PATH": f"{tmp_path}/bin:{SYSTEM}"}
+        node.build_ipmi(node.find_ipmi_tools("ipmitool", environ), environ)()
+
+
+class Controller(http.server.BaseHTTPRequestHandler):
+    """A management controller with two chassis, one with a part listed beside the whole."""
+
+    power = {
+        "Self": [{"MemberId": "0", "Name": "Server Power Control", "PowerConsumedWatts": 210.5}],
+        "Left": [
+            {"MemberId": "0", "Name": "All", "PowerConsumedWatts": 100},
+            {"MemberId": "1", "Name": "CPU", "PowerConsumedWatts": 60},
+        ],
+        "Off": [{"MemberId": "0", "PowerConsumedWatts": None}],
+    }
+
+    def do_GET(self):  # noqa: N802
+        chassis = self.path.split("/")[4]
+        if chassis == "Elsewhere":
+            self.send_response(302)
+            self.send_header("Location", "/redfish/v1/Chassis/Self/Power")
+            self.end_headers()
+            return
+        allowed = self.headers["Authorization"] == f"Basic {b64encode(b'root:calvin').decode()}"
+        self.send_response(200 if allowed else 401)
+        self.end_headers()
+        if allowed:
+            self.wfile.write(json.dumps({"PowerControl": self.power[chassis]}).encode())
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def redfish(run_cli, tmp_path):
+    meter = build_meter(run_cli, tmp_path)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Controller)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def run(chassis, more="", password="calvin", seconds="0.6"):
+        settings = (
+            f'node_power = "redfish"\nredfish_url = "http://127.0.0.1:{server.server_port}/"\n'
+            f'redfish_chassis = {chassis}\nnode_period_s = 0.3\nredfish_user_variable = "BMC_U"\n'
+            f'redfish_password_variable = "BMC_P"\n{more}'
+        )
+        env = {"BMC_U": "root", "BMC_P": password, "http_proxy": "http://127.0.0.1:1"}
+        return meter(settings, "sleep", seconds, env=env)
+
+    yield run
+    server.shutdown()
+    server.server_close()
+
+
+def test_redfish_sums_the_chosen_chassis(redfish, tmp_path):
+    more = 'redfish_power_control = ["0"]\n'
+    channels, sidecar, samples, _ = redfish('["Self", "Left"]', more, seconds="1")
+    machine = channels["node.redfish"]
+    assert machine["energy_j"] == pytest.approx(310.5 * sidecar["duration_s"], rel=0.02)
+    assert {sample["raw"]["node.redfish"] for sample in samples} == {None, 310_500}
+    written = b"".join(path.read_bytes() for path in (tmp_path / "energy").iterdir())
+    assert b"calvin" not in written and b64encode(b"root:calvin") not in written
+
+
+@pytest.mark.parametrize(
+    ("chassis", "password", "reason"),
+    [
+        ('["Self"]', "wrong", "HTTP 401"),
+        ('["Elsewhere"]', "calvin", "HTTP 302"),
+        ('["Off"]', "calvin", "no PowerConsumedWatts"),
+        ('["Self"]', "", "BMC_P is not set"),
+    ],
+)
+def test_redfish_that_gives_nothing(redfish, chassis, password, reason, tmp_path):
+    channels, sidecar, _, _ = redfish(chassis, password=password, seconds="0.3")
+    assert channels["node.redfish"]["kind"] == "unavailable" and channels["cpu_time"]["in_total"]
+    said = json.dumps(sidecar) + (tmp_path / "energy/05_train.journal.jsonl").read_text()
+    assert reason in said
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl for a certificate")
+def test_an_unknown_certificate_is_refused_unless_the_config_says_so(tmp_path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    words += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate]
+    subprocess.run(words, check=True, capture_output=True)
+    server = http.server.HTTPServer(("127.0.0.1", 0), Controller)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    settings = {
+        "redfish_url": f"https://127.0.0.1:{server.server_port}",
+        "redfish_chassis": ("Self",),
+        "redfish_user_variable": "U",
+        "redfish_password_variable": "P",
+    }
+    environ = {"U": "root", "P": "calvin"}
+    with pytest.raises(SensorError, match="CERTIFICATE_VERIFY_FAILED"):
+        node.build_redfish(EnergyConfig(**settings), environ)()
+    config = EnergyConfig(**settings, redfish_verify_tls=False)
+    assert node.build_redfish(config, environ)().value == 210_500
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_controller_that_hangs_is_given_up(monkeypatch):
+    monkeypatch.setattr(node, "REDFISH_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        config = EnergyConfig(redfish_url=url, redfish_chassis=("Self",))
+        with pytest.raises(SensorError, match="no answer in time"):
+            node.build_redfish(config, {})()
+
+
+def test_members_of_a_chassis_that_do_not_add_up():
+    both = {"PowerControl": Controller.power["Left"]}
+    assert choose_powers(both, ()) == [("0 All", 100.0), ("1 CPU", 60.0)]
+    assert choose_powers(both, ("1",)) == [("1 CPU", 60.0)]
+    for answer, wanted in [(both, ("2",)), ({}, ()), ([], ()), ({"PowerControl": [1]}, ())]:
+        with pytest.raises(SensorError):
+            choose_powers(answer, wanted)
