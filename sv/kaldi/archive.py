@@ -1,8 +1,8 @@
-"""Kaldi archives: matrices written through kaldiio, rows of them read with one seek.
+"""Kaldi archives: matrices and vectors, written through kaldiio and read with one ``pread`` each.
 
-A training crop is 350 rows of a matrix that may have thousands.
-Kaldi's float32 and two-byte formats keep rows one after the other, so the crop is one ``pread``
-at ``offset + row * bytes_a_row``. (The one-byte "CM" format stores column by column: refused.)
+Kaldi's float32 and two-byte formats store rows one after the other, so that a training crop, 350
+rows of a matrix that may have thousands, can be read alone (`sv.data.crops`). The one-byte "CM"
+format stores column by column and is refused.
 Formats: Kaldi src/matrix/compressed-matrix.h and kaldi-matrix.cc, 2025-07.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from sv.errors import SvError
 from sv.files import read_text, replacing
 
-# kaldiio's number of Kaldi's kTwoByteAuto: min, range, then one uint16 a value.
+# kaldiio's number for Kaldi's kTwoByteAuto: min, range, then one uint16 for each value.
 TWO_BYTE_AUTO = 3
 COMPRESSION = {"two-byte": TWO_BYTE_AUTO, "none": None}
 HEADER_BYTES = 2 + 4 + 16  # "\0B", "CM2 ", min, range, rows, columns: the longest header read
@@ -26,7 +26,7 @@ HEADER_BYTES = 2 + 4 + 16  # "\0B", "CM2 ", min, range, rows, columns: the longe
 
 @dataclass(frozen=True)
 class MatrixLocation:
-    """Where the rows of one matrix lie: all that is needed to read any of them.
+    """Location of the rows of one matrix: all that is needed to read any of them.
 
     A value is ``minimum + step * raw`` for two-byte matrices (``item_bytes`` 2) and the raw
     float32 itself otherwise (``item_bytes`` 4, ``step`` 0).
@@ -44,7 +44,7 @@ class MatrixLocation:
 def write_archive(
     ark: Path, scp: Path, items: Iterator[tuple[str, np.ndarray]], *, method: str
 ) -> int:
-    """Write ``(key, matrix or vector)`` items to an ark and its scp; both appear when complete.
+    """Write ``(key, matrix or vector)`` items to an ark and its scp; both appear once complete.
 
     Args:
         ark: Archive to write; the scp holds this path as given.
@@ -58,7 +58,7 @@ def write_archive(
     entries = []
     with replacing(ark, mode="wb") as file:
         for key, array in items:
-            # What an scp points to begins behind the key and its space.
+            # An scp points to the position after the key and its space.
             entries.append((key, f"{ark}:{file.tell() + len(key.encode()) + 1}"))
             matrix = np.ascontiguousarray(array, dtype=np.float32)
             kaldiio.save_ark(file, {key: matrix}, compression_method=COMPRESSION[method])
@@ -67,11 +67,12 @@ def write_archive(
     return len(entries)
 
 
-def locate_matrix(entry: str) -> MatrixLocation:
-    """Read the header of the matrix that an scp entry ``file.ark:offset`` points to.
+def read_matrix(entry: str) -> np.ndarray:
+    """Read the matrix that an scp entry ``file.ark:offset`` points to, (rows, columns) float32.
 
     Raises:
-        SvError: No such file, or no float32 or two-byte matrix at that offset.
+        SvError: No such file, no float32 or two-byte matrix at that offset, or one that is
+            truncated or holds NaN or infinity.
     """
     ark, _, offset_text = entry.rpartition(":")
     if not ark or not offset_text.isdigit():
@@ -79,24 +80,30 @@ def locate_matrix(entry: str) -> MatrixLocation:
     try:
         with open(ark, "rb") as file:
             header = os.pread(file.fileno(), HEADER_BYTES, int(offset_text))
+            where = parse_header(header, ark, int(offset_text))
+            size = where.rows * where.columns * where.item_bytes
+            data = os.pread(file.fileno(), size, where.offset)
     except OSError as error:
         raise SvError(f"cannot read {ark}: {error.strerror or error}") from error
-    return parse_header(header, ark, int(offset_text))
-
-
-def read_matrix(entry: str) -> np.ndarray:
-    """Read the whole matrix that an scp entry points to, (rows, columns) float32.
-
-    Raises:
-        SvError: See `locate_matrix` and `read_rows`.
-    """
-    where = locate_matrix(entry)
-    with open(where.ark, "rb") as file:
-        return read_rows(file.fileno(), where, 0, where.rows)
+    if len(data) != size:
+        raise SvError(f"{entry}: truncated: {len(data)} of {size} bytes are there")
+    raw = np.frombuffer(data, dtype="<u2" if where.item_bytes == 2 else "<f4")
+    matrix = raw.reshape(where.rows, where.columns).astype(np.float32)
+    if where.item_bytes == 2:
+        matrix *= np.float32(where.step)
+        matrix += np.float32(where.minimum)
+    # Any NaN or infinity shows in the sum, without an array of flags.
+    if not np.isfinite(matrix.sum(dtype=np.float64)):
+        raise SvError(f"{entry}: NaN or infinity in the matrix")
+    return matrix
 
 
 def parse_header(header: bytes, ark: str, offset: int) -> MatrixLocation:
-    """Understand the `HEADER_BYTES` (or more) of an ark from ``offset`` on. See `locate_matrix`."""
+    """Parse the `HEADER_BYTES` (or more) of an ark from ``offset`` on.
+
+    Raises:
+        SvError: There is no float32 or two-byte matrix.
+    """
     if header[:6] == b"\0BCM2 " and len(header) >= HEADER_BYTES:
         minimum, value_range, rows, columns = struct.unpack_from("<ffii", header, 6)
         step = value_range / 65535.0
@@ -107,43 +114,6 @@ def parse_header(header: bytes, ark: str, offset: int) -> MatrixLocation:
     raise SvError(
         f"{ark}:{offset}: no float32 or two-byte Kaldi matrix there (bytes {header[:6]!r})"
     )
-
-
-def read_rows(
-    descriptor: int, where: MatrixLocation, start: int, stop: int, *, out: np.ndarray | None = None
-) -> np.ndarray:
-    """Read rows ``start`` to ``stop`` of a matrix with one ``pread``.
-
-    Args:
-        descriptor: The open ark.
-        where: The matrix.
-        start: First row, 0-based.
-        stop: One past the last row, at most ``where.rows``.
-        out: (stop - start, columns) float32 to fill; made if absent.
-
-    Returns:
-        (stop - start, columns) float32.
-
-    Raises:
-        SvError: The ark ends before the rows do, or holds NaN or infinity.
-    """
-    row_bytes = where.columns * where.item_bytes
-    wanted = (stop - start) * row_bytes
-    data = os.pread(descriptor, wanted, where.offset + start * row_bytes)
-    if len(data) != wanted:
-        raise SvError(f"{where.ark}:{where.offset}: truncated: rows {start}-{stop} are not there")
-    if out is None:
-        out = np.empty((stop - start, where.columns), dtype=np.float32)
-    raw = np.frombuffer(data, dtype="<u2" if where.item_bytes == 2 else "<f4")
-    if where.item_bytes == 2:
-        np.multiply(raw.reshape(out.shape), np.float32(where.step), out=out)
-        out += np.float32(where.minimum)
-    else:
-        out[...] = raw.reshape(out.shape)
-    # Any NaN or infinity shows in the sum, without an array of flags a crop.
-    if not np.isfinite(out.sum(dtype=np.float64)):
-        raise SvError(f"{where.ark}:{where.offset}: NaN or infinity in rows {start}-{stop}")
-    return out
 
 
 def read_vectors(scp: Path) -> tuple[list[str], np.ndarray]:
@@ -164,9 +134,9 @@ def read_vectors(scp: Path) -> tuple[list[str], np.ndarray]:
 
 
 def _read_float_vectors(scp: Path) -> tuple[list[str], np.ndarray] | None:
-    """Read vectors that are all binary float32 of one size; None if anything is otherwise.
+    """Read vectors that are all binary float32 of one size; None if anything differs.
 
-    kaldiio, which reads them all and says what is wrong, takes five times as long.
+    kaldiio, which reads every form and reports what is wrong, takes five times as long.
     """
     rows: dict[str, list[tuple[int, int]]] = {}  # of each ark: row, offset
     keys: dict[str, None] = {}
@@ -199,7 +169,7 @@ def _read_float_vectors(scp: Path) -> tuple[list[str], np.ndarray] | None:
 
 
 def _read_any_vectors(scp: Path) -> tuple[list[str], np.ndarray]:
-    """Read vectors of any of Kaldi's forms through kaldiio. See `read_vectors`."""
+    """Read vectors of any Kaldi form through kaldiio. See `read_vectors`."""
     items: dict[str, np.ndarray] = {}
     try:
         for key, array in kaldiio.load_scp_sequential(str(scp)):
