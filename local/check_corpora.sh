@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Says what is there of a recipe's corpora beside what was published; status 1 if a part is missing.
+# Counts what is there of a recipe's corpora and what was published; status 1 if a part is missing.
 # Usage: local/check_corpora.sh [options] <egs-dir>
 #  e.g.: local/check_corpora.sh --corpora /corpora --audio header egs/voxceleb
 set -euo pipefail

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetches, verifies and unpacks what may be fetched of the study's corpora without a login (MUSAN,
-# RIRS_NOISES, CN-Celeb, VoxCeleb's lists); says what to ask for of the others and where to put it.
-# Run again, it goes on where it broke off.
+# RIRS_NOISES, CN-Celeb, VoxCeleb's lists); says which files of the others to request, and where to
+# put them. Run again, it resumes where it broke off.
 # Usage: local/download_corpora.sh [options] <corpora-dir>
 #  e.g.: local/download_corpora.sh --only "musan rirs_noises" /corpora
 set -euo pipefail

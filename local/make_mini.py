@@ -4,8 +4,8 @@ Usage: python3 -m local.make_mini [--config egs/mini/conf/mini.toml] [--nj 2] <c
  e.g.: python3 -m local.make_mini --nj 2 egs/mini/corpus
 
 The folders look like a speaker corpus (``mini``, laid out as VoxCeleb), MUSAN (``musan``) and
-RIRS_NOISES (``rirs``); no later stage knows that they were computed. One config gives the same
-bytes on every run, whatever ``--nj`` (see `local.mini_voices` for what that takes).
+RIRS_NOISES (``rirs``); no later stage depends on their being computed. One config gives the same
+bytes on every run, whatever ``--nj`` (`local.mini_voices` says how).
 """
 
 import hashlib
@@ -50,7 +50,7 @@ Error rates on this corpus show that the recipe works; they say nothing about re
 
 @dataclass(frozen=True)
 class MiniConfig:
-    """What is made; see egs/mini/conf/mini.toml. Counts may not be 0."""
+    """Sizes of the corpus; see egs/mini/conf/mini.toml. Counts may not be 0."""
 
     seed: int
     train_speakers: int
@@ -81,7 +81,7 @@ class MiniConfig:
 
 @dataclass(frozen=True)
 class Job:
-    """What one process makes: one speaker, or one file of noise, music, babble or one room."""
+    """The work of one process: one speaker, or one file of noise, music, babble or one room."""
 
     kind: str  # speaker | babble | noise | music | room
     name: str
@@ -90,7 +90,7 @@ class Job:
 
 
 def list_jobs(config: MiniConfig) -> list[Job]:
-    """List every piece of work; speakers of training first, then of test, as VoxCeleb's ids."""
+    """List all jobs; speakers of training first, then of test, with ids like VoxCeleb's."""
     jobs = []
     for k in range(config.train_speakers + config.test_speakers):
         split = "train" if k < config.train_speakers else "test"
@@ -107,7 +107,7 @@ def list_jobs(config: MiniConfig) -> list[Job]:
 
 def do_job(job: Job, config: MiniConfig, root: Path, scratch: Path) -> None:
     """Make the files of one job below ``root``; runs in a process of its own."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C, once
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C, once
     folder = root / job.folder
     folder.mkdir(parents=True, exist_ok=True)
     rng = mini_voices.seeded(config.seed, job.kind, job.name)
@@ -157,13 +157,13 @@ def run_jobs(jobs: list[Job], config: MiniConfig, root: Path, scratch: Path, *, 
     """Run every job in a fresh process, ``nj`` at once, with a line every few seconds.
 
     Raises:
-        SvError: a process failed; its own message stands above.
+        SvError: a process failed; its own message is above.
     """
     # A fork server is clean (one thread, espeak-ng not started) and has the imports done.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["local.mini_noise", "local.mini_voices", "sv.config"])
     waiting, running = list(reversed(jobs)), {}
-    said = time.monotonic()
+    last = time.monotonic()
     try:
         while waiting or running:
             while waiting and len(running) < nj:
@@ -177,8 +177,8 @@ def run_jobs(jobs: list[Job], config: MiniConfig, root: Path, scratch: Path, *, 
                 process.join()
                 if process.exitcode != 0:
                     raise SvError(f"{process.name} failed (status {process.exitcode}), see above")
-            if time.monotonic() - said > PROGRESS_S:
-                said = time.monotonic()
+            if time.monotonic() - last > PROGRESS_S:
+                last = time.monotonic()
                 done = len(jobs) - len(waiting) - len(running)
                 print(f"local.make_mini: {done} of {len(jobs)} jobs done", file=sys.stderr)
     finally:
@@ -226,10 +226,10 @@ def describe(folder: Path, config: MiniConfig, espeak: str) -> dict[str, Any]:
 
 
 def read_made(folder: Path) -> dict[str, Any] | None:
-    """Read what an existing folder says of itself; None where there is none.
+    """Read the corpus.json of an existing folder; None where there is no folder.
 
     Raises:
-        SvError: the folder was not made by this program, or files came or went since.
+        SvError: the folder was not made by this program, or files were added or removed since.
     """
     if not os.path.lexists(folder):
         return None
@@ -243,7 +243,7 @@ def read_made(folder: Path) -> dict[str, Any] | None:
 
 
 def install(build: Path, corpora: Path) -> None:
-    """Put the built folders in place of older ones; ``mini``, the mark of the whole, comes last."""
+    """Put the built folders in place of older ones; ``mini`` comes last, as the mark of a whole."""
     present = [name for name in FOLDERS if read_made(corpora / name) is not None]
     for name in reversed(FOLDERS):
         if name in present:
@@ -253,7 +253,7 @@ def install(build: Path, corpora: Path) -> None:
 
 
 def make_corpus(config: MiniConfig, corpora: Path, *, nj: int) -> bool:
-    """Make the corpus in ``corpora`` unless it is there already; say whether it was made.
+    """Make the corpus in ``corpora`` unless it is there already; return whether it was made.
 
     Raises:
         SvError: espeak-ng is missing, a job failed, or a folder in the way is not ours.

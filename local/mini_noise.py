@@ -1,4 +1,4 @@
-"""Everything around the voices: channels of sessions, noise, music, rooms. numpy and scipy only.
+"""All but the voices: channels of sessions, noise, music, rooms. numpy and scipy only.
 
 All functions take a generator and give the same samples for the same one. Sums run in one thread
 (no matrix product), so that the number of cores does not change a bit.
@@ -168,7 +168,7 @@ def make_rir(rng: np.random.Generator, size_m: np.ndarray, t60_s: float) -> np.n
     start_s = direct_m / SOUND_M_PER_S + 0.004
     tail = rng.standard_normal(count) * 10 ** (-3.0 * (time_s - start_s) / t60_s)
     tail *= np.clip((time_s - start_s) / 0.01, 0.0, 1.0)
-    # A tail whose energy stands to the direct sound as in a diffuse field: 16 pi r^2 / (A S).
+    # The tail's energy over the direct sound's, as in a diffuse field: 16 pi r^2 / (A S).
     ratio = 16 * np.pi * (1 - absorption) / (2 * (x * y + y * z + x * z) * absorption)
     response += tail * np.sqrt(ratio / max(float((tail**2).sum()), 1e-9))
     return 0.9 * response / float(np.abs(response).max())

@@ -56,7 +56,7 @@ class Voice:
 
 
 def seeded(seed: int, *names: object) -> np.random.Generator:
-    """Give the generator of one named thing: the same whatever else is made, and in what order."""
+    """Return the generator for one name: the same whatever else is made, and in what order."""
     return np.random.default_rng([seed, zlib.crc32("/".join(map(str, names)).encode())])
 
 
@@ -97,7 +97,7 @@ def draw_voice(seed: int, name: str) -> Voice:
 
 
 def vary_voice(voice: Voice, rng: np.random.Generator) -> Voice:
-    """Draw how the speaker sounds in one session: mood, effort, a cold; who it is stays."""
+    """Draw how the speaker sounds in one session: mood, effort, a cold; the identity stays."""
     tilt = rng.uniform(0.8, 1.2)
     breath = rng.uniform(0, 12) if rng.random() < 0.5 else 0.0
     return replace(

@@ -1,8 +1,8 @@
 """CN-Celeb's evaluation part (v2 of the archive), in both of its enrolment protocols.
 
 The list ``cnceleb`` enrols the concatenated file of each of the 196 models, ``cnceleb_avg`` the
-mean embedding of the files that it was made from (``eval/lists/enroll.map``): published figures
-are of one or the other, and differ. The lists say ``.wav``, the files are ``.flac``.
+mean embedding of the files that it was made from (``eval/lists/enroll.map``). Published figures
+are of one or the other, and differ. The lists name ``.wav`` files, the files are ``.flac``.
 """
 
 import logging
@@ -100,7 +100,7 @@ def prepare(request: Request) -> list[Remark]:
 
 
 def _locate(request: Request, lists: Lists) -> Files:
-    """Find the file of every utterance that a list of the recipe needs; None if it is not there."""
+    """Find the file of every utterance that a list of the recipe needs; None if it is missing."""
     wanted = {key: f"eval/{file}" for key, file in lists.test.items()}
     if request.trials.get(CONCATENATED) == SET:
         wanted |= {model: f"eval/{file}" for model, file in lists.enrol.items()}
@@ -112,7 +112,7 @@ def _locate(request: Request, lists: Lists) -> Files:
 
 
 def _name_source(word: str) -> str:
-    """Give ``id00800-data-singing-01-001`` for ``id00800/singing-01-001.wav``.
+    """Return ``id00800-data-singing-01-001`` for ``id00800/singing-01-001.wav``.
 
     Without the middle part it could be the id of a test utterance.
     """

@@ -1,9 +1,9 @@
 """CommonBench: a user's list of trials on Common Voice 16.1.
 
 ``<language>/clips/common_voice_<language>_<number>.mp3`` and ``<language>/*.tsv``, which name the
-speakers. The list is handed out by its makers and changes when a donor withdraws: its SHA-256 and
-date are recorded. Its form is not documented; the columns are recognised from what is in them:
-a label (0 or 1) first or last, and two clips, with or without folders and ending.
+speakers. The list is handed out by its makers and changes when a donor withdraws, so its SHA-256
+and date are recorded. Its form is not documented; the columns are recognised by their content: a
+label (0 or 1) first or last, and two clips, with or without folders and suffix.
 """
 
 import csv
@@ -25,11 +25,11 @@ SET = TRIALS = "commonbench"
 CLIP = re.compile(r"common_voice_(?P<language>[A-Za-z-]+)_\d+")
 TABLES = ("validated.tsv", "invalidated.tsv", "other.tsv")
 LABELS = {"0": False, "1": True, "nontarget": False, "target": True}
-SPEAKER_CHARACTERS = 16  # of the 128 of a client_id: 64 bits tell a million speakers apart
+SPEAKER_CHARACTERS = 16  # of the 128 of a client_id: 64 bits distinguish a million speakers
 
 
 def check(request: Request) -> list[Count]:
-    """Count the trials of the list and the clips of it that are there."""
+    """Count the trials of the list, and its clips that are there."""
     rows = read_list(_find_list(request))
     clips = {clip for enrol, test, _ in rows for clip in (enrol, test)}
     paths = tuple(path for clip in clips if (path := _find_clip(request.corpus, clip)))
@@ -43,7 +43,7 @@ def prepare(request: Request) -> list[Remark]:
     """Write the set and the list commonbench.
 
     Raises:
-        SvError: No list, a line that cannot be understood, or more clips missing than
+        SvError: No list, a line that cannot be parsed, or more clips missing than
             ``max_unmatched`` of corpora.toml allows.
     """
     path = _find_list(request)
@@ -55,7 +55,7 @@ def prepare(request: Request) -> list[Remark]:
     without = [clip for clip in found if clip not in speakers]
     if without:
         logging.warning(
-            "%d of %d clips are in no table of Common Voice, each is taken for a speaker of its "
+            "%d of %d clips are in no table of Common Voice, each is taken as a speaker of its "
             "own (first: %s)", len(without), len(found), without[0],
         )  # fmt: skip
     ids = {clip: f"{speakers.get(clip, clip)}-{clip}" for clip in found}
@@ -70,7 +70,7 @@ def prepare(request: Request) -> list[Remark]:
             nj=request.nj,
         )
     )
-    # How many may be missing was said above: max_unmatched.
+    # max_unmatched, checked above, limits how many may be missing.
     named = [(ids.get(enrol, ""), ids.get(test, ""), target) for enrol, test, target in rows]
     usable, lost = keep_scorable(TRIALS, named, kept, allow_partial=True)
     write_trials(request.data / "trials" / TRIALS, usable)
@@ -96,7 +96,7 @@ def _find_list(request: Request) -> Path:
 
 
 def read_list(path: Path) -> Rows:
-    """Read the trials as clip names without folder and ending.
+    """Read the trials as clip names without folder and suffix.
 
     Raises:
         SvError: A line that has no label, or not two clips of Common Voice.

@@ -21,14 +21,14 @@ from sv.kaldi.trials import read_models, read_trials
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Call local/prepare_<corpus>.py for each corpus, then check what all of them made."""
+    """Call local/prepare_<corpus>.py for each corpus, then check the data sets and lists."""
     parser = Parser(__doc__)
     parser.add_argument("--config", type=Path, required=True, help="conf/corpora.toml")
     parser.add_argument("--corpora", default="", help="the folder that holds the corpora")
     parser.add_argument("--lists", default="", help="folder of trial lists and speaker tables")
     parser.add_argument("--nj", type=positive_int, default=1, help="processes that read files")
     parser.add_argument(
-        "--allow-partial", type=true_or_false, default=False, help="go on without missing parts"
+        "--allow-partial", type=true_or_false, default=False, help="continue without missing parts"
     )
     parser.add_argument("data", type=Path, help="where manifests and data directories go")
     args = parser.parse_args(argv)
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check_trials(path: Path, data_dir: Path) -> None:
-    """See that every utterance of a list, or of its enrolment models, is in the data set."""
+    """Check that every utterance of a list, or of its enrolment models, is in the data set."""
     trials, utterances = read_trials(path), read_table(data_dir / "utt2spk")
     models = read_models(path)
     known = utterances.keys() | models.keys()

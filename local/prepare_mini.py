@@ -4,9 +4,9 @@ import logging
 from pathlib import Path
 
 from local.corpora import Remark, Request
+from local.voxceleb import read_trial_list
 from sv.data.audio import list_audio
 from sv.data.cuts import Utterance, write_data_set
-from sv.errors import SvError
 from sv.files import read_text
 from sv.kaldi.trials import write_trials
 
@@ -22,29 +22,20 @@ def prepare(request: Request) -> list[Remark]:
         folder = request.corpus / "wav" / split
         utterances = [
             Utterance(
-                utterance_id(path.relative_to(folder)), path.parts[-3], path, labels[path.parts[-3]]
+                utterance_id(str(path.relative_to(folder))),
+                path.parts[-3],
+                path,
+                labels[path.parts[-3]],
             )
             for path in list_audio(folder)
         ]
         kept = write_data_set(request.data, f"mini_{split}", utterances, nj=request.nj)
         logging.info("mini_%s: %d utterances", split, len(kept))
-    trials = read_trial_list(request.corpus / "trials.txt")
+    trials = read_trial_list(request.corpus / "trials.txt", utterance_id)
     write_trials(request.data / "trials" / "mini", trials)
     return []
 
 
-def utterance_id(relative: Path) -> str:
-    """Give ``speaker-session-number`` for ``speaker/session/number.flac``."""
-    return "-".join(relative.with_suffix("").parts)
-
-
-def read_trial_list(path: Path) -> list[tuple[str, str, bool]]:
-    """Read a list in VoxCeleb's form, ``1 <path> <path>``, 1 meaning the same speaker."""
-    trials = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        match line.split():
-            case [("0" | "1") as label, enrol, test]:
-                trials.append((utterance_id(Path(enrol)), utterance_id(Path(test)), label == "1"))
-            case _:
-                raise SvError(f"{path}: line {number}: expected '1|0 <path> <path>', not {line!r}")
-    return trials
+def utterance_id(relative: str) -> str:
+    """Return ``speaker-session-number`` for ``speaker/session/number.flac``."""
+    return "-".join(Path(relative).with_suffix("").parts)

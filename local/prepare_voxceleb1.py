@@ -130,7 +130,7 @@ def _find_list(name: str, request: Request) -> Path:
     if path is None:
         raise SvError(
             f"{name}: no {LISTS[name].file} in {request.lists}; local/download_corpora.sh fetches "
-            "it, --lists DIR says where it is"
+            "it, --lists DIR gives its folder"
         )
     return path
 

@@ -14,7 +14,7 @@ from sv.errors import SvError
 from sv.kaldi.data_dir import MAX_LISTED
 
 SET = "voxceleb2_dev"
-FORMS = ("wav", "flac", "aac", "m4a")  # in order of what costs least to read
+FORMS = ("wav", "flac", "aac", "m4a")  # those that cost least to read first
 SPEAKERS, UTTERANCES = 5994, 1_092_009  # Chung et al., "VoxCeleb2", 2018, table 2
 META = "vox2_meta.csv"
 
@@ -34,7 +34,7 @@ def prepare(request: Request) -> list[Remark]:
     meta_path = find_file(META, [request.lists, request.corpus])
     labels = {}
     if meta_path is None:
-        logging.warning("no %s: the speakers' genders are not known", META)
+        logging.warning("no %s: the speakers' genders are unknown", META)
     else:
         labels = {key: {"gender": row.gender} for key, row in read_meta(meta_path).items()}
     kept = write_data_set(

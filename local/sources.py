@@ -1,4 +1,4 @@
-"""What is mixed in: recordings of noise, music and voices, and room impulse responses."""
+"""Sources of augmentation: recordings of noise, music and voices, and room impulse responses."""
 
 from pathlib import Path
 
@@ -10,17 +10,17 @@ from sv.data.cuts import build_recording, refuse_losses
 from sv.errors import SvError
 from sv.files import read_text
 
-RIR_LIST = "rir_list"  # the name of RIRS_NOISES' tables of impulse responses
+RIR_LIST = "rir_list"  # name of RIRS_NOISES' tables of impulse responses
 
 
 def list_sources(root: Path, entries: list[str]) -> list[Recording]:
-    """Describe every audio file that the entries of [augment] mean, sorted by id.
+    """Describe every audio file of some entries of [augment], sorted by id.
 
     Args:
         root: Folder of the corpora; ids are paths below it.
         entries: Folders, or RIRS_NOISES' ``rir_list`` tables. The folder of the real impulse
-            responses holds noises too, and no test of names tells the two apart: 107 of its 325
-            responses do not have "rir" in theirs. Its list does.
+            responses also holds noises, and their names do not distinguish them: 107 of its 325
+            responses do not have "rir" in theirs. Its list names the responses.
 
     Raises:
         SvError: A folder or a file is missing, or too many files cannot be used.
@@ -49,9 +49,9 @@ PUBLISHED = {
 
 
 def count_sources(root: Path, kind: str, entries: list[str], *, published: bool) -> list[Count]:
-    """Count the files of each entry, against the published number if that is what is there.
+    """Count the files of each entry; errors as `list_sources`.
 
-    Errors as `list_sources`.
+    ``published`` says whether the corpora are the public ones, whose numbers are known.
     """
     counts = []
     for entry in entries:
@@ -65,7 +65,7 @@ def count_sources(root: Path, kind: str, entries: list[str], *, published: bool)
 def _find(root: Path, entry: Path) -> list[Path]:
     if entry.name != RIR_LIST:
         return list_audio(entry)
-    # Kaldi's options, then the file as seen from the folder that holds RIRS_NOISES:
+    # Kaldi's options, then the file, relative to the folder that holds RIRS_NOISES:
     # --rir-id 00001 --room-id 001 RIRS_NOISES/real_rirs_isotropic_noises/RWCP_...wav
     named = [line.split()[-1] for line in read_text(entry).splitlines() if line.strip()]
     if not named:

@@ -1,14 +1,14 @@
 """What VoxCeleb1 and VoxCeleb2 share: ids, trial lists, speaker tables, published counts.
 
 An audio file is ``<speaker>/<video>/<number>``; its utterance id joins the three with '-'. Video
-ids hold '-' and '_' themselves and may begin with them: ids are taken apart by their fixed
-widths (7, 11 and 5 characters), never at a separator.
+ids contain '-' and '_' and may begin with them: ids are split by their fixed widths (7, 11 and
+5 characters), never at a separator.
 """
 
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ AUDIO = re.compile(r"(id\d{5})/([\w-]{11})/(\d{5})\.(wav|flac|m4a)", re.ASCII)
 
 
 def utterance_id(relative: str) -> str | None:
-    """Give ``id10270-5r0dWxy17C8-00001`` for ``id10270/5r0dWxy17C8/00001.wav``, else None."""
+    """Return ``id10270-5r0dWxy17C8-00001`` for ``id10270/5r0dWxy17C8/00001.wav``, else None."""
     match = AUDIO.fullmatch(relative)
     return "-".join(match.group(1, 2, 3)) if match else None
 
@@ -32,7 +32,7 @@ def find_utterances(roots: Iterable[Path]) -> tuple[dict[str, Path], list[Path]]
         Utterance id to file, and the audio files whose path is no VoxCeleb path.
 
     Raises:
-        SvError: A folder cannot be read, or an utterance lies in two folders.
+        SvError: A folder cannot be read, or an utterance is in two folders.
     """
     found: dict[str, Path] = {}
     strays: list[Path] = []
@@ -42,14 +42,21 @@ def find_utterances(roots: Iterable[Path]) -> tuple[dict[str, Path], list[Path]]
             if key is None:
                 strays.append(Path(path))
             elif key in found:
-                raise SvError(f"utterance {key} lies twice: {found[key]} and {path}")
+                raise SvError(f"utterance {key} has two files: {found[key]} and {path}")
             else:
                 found[key] = Path(path)
     return found, strays
 
 
-def read_trial_list(path: Path) -> list[tuple[str, str, bool]]:
+def read_trial_list(
+    path: Path, find_id: Callable[[str], str | None] = utterance_id
+) -> list[tuple[str, str, bool]]:
     """Read a list in VoxCeleb's form, ``1 <path> <path>``, 1 meaning the same speaker.
+
+    Args:
+        path: The list.
+        find_id: Returns the utterance id of a path in it, None if it is no such path. The first
+            7 characters of an id are the speaker's.
 
     Raises:
         SvError: A line of another form, or a label that the speakers' ids contradict.
@@ -62,7 +69,7 @@ def read_trial_list(path: Path) -> list[tuple[str, str, bool]]:
             continue
         for word in words[1:]:
             if word not in ids:
-                ids[word] = utterance_id(word)
+                ids[word] = find_id(word)
         keys = [ids[word] for word in words[1:]]
         if len(keys) != 2 or None in keys or words[0] not in ("0", "1"):
             raise SvError(
@@ -89,9 +96,9 @@ class SpeakerRow:
 
 
 def read_meta(path: Path) -> dict[str, SpeakerRow]:
-    """Read vox1_meta.csv or vox2_meta.csv, in any of the spellings that go round.
+    """Read vox1_meta.csv or vox2_meta.csv, in any of their public variants.
 
-    Tabs or commas, a byte-order mark or none, blanks in the header's names.
+    Tabs or commas, a byte-order mark or none, spaces in the header's names.
 
     Raises:
         SvError: No column of ids, genders or parts.
@@ -120,7 +127,7 @@ def read_meta(path: Path) -> dict[str, SpeakerRow]:
 
 
 def find_hard_speakers(meta: dict[str, SpeakerRow]) -> tuple[set[str], int]:
-    """Give the speakers that VoxCeleb1-H is drawn from, and the number of their groups.
+    """Return the speakers that VoxCeleb1-H is drawn from, and the number of their groups.
 
     They share nationality and gender with at least four others (Chung et al., "VoxCeleb2",
     Interspeech 2018, section 4.1): 1,190 speakers in 18 groups.
@@ -132,7 +139,7 @@ def find_hard_speakers(meta: dict[str, SpeakerRow]) -> tuple[set[str], int]:
 
 
 def find_file(name: str, folders: Iterable[Path]) -> Path | None:
-    """Give the first ``<folder>/name`` or ``<folder>/meta/name`` that is there."""
+    """Return the first ``<folder>/name`` or ``<folder>/meta/name`` that exists."""
     for folder in folders:
         for path in (folder / name, folder / "meta" / name):
             if path.is_file():

@@ -1,10 +1,10 @@
-"""The one exception that stands for a user's mistake; everything may import it."""
+"""The exception for a user's mistake; everything may import it."""
 
 
 class SvError(Exception):
     """Bad input: a command line, a config, a file. Shown as one line, without a traceback.
 
-    The message says what is wrong, where, and what to do next.
+    The message says what is wrong, where it is, and what to do next.
     """
 
 

@@ -1,7 +1,7 @@
 """The grammar of model names: ``resnet{depth}_d[_{blocks}]`` and ``resnet{depth}[..]_w{factor}``.
 
-The name is the whole description of an embedding network: stage table and width. There is one
-spelling for each network, so ``format_model_name(parse_model_name(name)) == name``. Names of other
+The name describes an embedding network completely: stage table and width. There is one spelling
+for each network, so ``format_model_name(parse_model_name(name)) == name``. Names of other
 architectures are lines in `ARCHITECTURES`.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from sv.errors import UsageError
 
-# Blocks of each stage and convolutions a block: docs/design.md section 4, from the study.
+# Blocks of each stage, and convolutions in a block: docs/design.md section 4, from the study.
 STAGE_TABLE: dict[int, tuple[tuple[int, int, int, int], int]] = {
     18: ((2, 2, 2, 2), 2),
     34: ((3, 4, 6, 3), 2),
@@ -28,12 +28,12 @@ BASE_CHANNELS = (128, 128, 256, 256)  # the study, section 5.1
 RESNET = "sv.nnet.xvector"
 # Names, as a pattern that fits one spelling of each network -> the module whose
 # `build_network(name, input_dim, embedding_dim, pooling)` builds it (docs/adding-a-model.md).
-# By the module's name: whoever only checks a name must not pay for `import torch`.
+# The value is a module's name, so that checking a model name does not import torch.
 ARCHITECTURES: dict[str, str] = {
-    r"resnet.*": RESNET,  # which of these exist is the grammar below
+    r"resnet.*": RESNET,  # the grammar below decides which of these exist
 }
 
-# No network has a number of more digits; int and Decimal refuse endless ones with a traceback.
+# No network has longer numbers; int and Decimal would fail on endless ones with a traceback.
 _NAME = re.compile(
     r"resnet(?P<depth>\d{1,4})"
     r"(?P<d>_d(?:_(?P<blocks>\d{4}|\d{1,4}(?:-\d{1,4}){3}))?)?"
@@ -44,7 +44,7 @@ _NAME = re.compile(
 
 @dataclass(frozen=True)
 class ModelName:
-    """What a ResNet's name says: ``depth`` picks the family, the rest the network."""
+    """A ResNet's name, parsed: ``depth`` selects the family, the rest the network."""
 
     depth: int
     blocks: tuple[int, int, int, int]
@@ -67,7 +67,7 @@ class ModelName:
 
 
 def find_architecture(name: str) -> str | None:
-    """Give the module that builds the network of a name; None if no architecture has such names."""
+    """Return the module that builds a name's network; None if no architecture has such names."""
     for pattern, module in ARCHITECTURES.items():
         if re.fullmatch(pattern, name, re.ASCII):
             return module
@@ -75,7 +75,7 @@ def find_architecture(name: str) -> str | None:
 
 
 def check_model_name(name: str) -> None:
-    """Refuse a name that stands for no network of any architecture.
+    """Check that a name stands for a network of some architecture.
 
     Raises:
         UsageError: See `parse_model_name`.
@@ -89,7 +89,7 @@ def check_model_name(name: str) -> None:
 
 
 def describe_model_name(name: str) -> dict[str, Any]:
-    """Give what a name alone says of its network: for a ResNet blocks, channels and layers.
+    """Return what a name alone determines: for a ResNet its blocks, channels and layers.
 
     Raises:
         UsageError: See `parse_model_name`.
@@ -105,10 +105,10 @@ def parse_model_name(name: str) -> ModelName:
     """Parse the name of a ResNet.
 
     Raises:
-        UsageError: The name is not of the grammar, or is another spelling of a right name; the
-            message gives the right spelling.
+        UsageError: The name does not follow the grammar, or is another spelling of a valid name;
+            the message gives the valid spelling.
     """
-    parsed = _read_name(name)
+    parsed = _parse_any_spelling(name)
     if parsed is None:
         raise UsageError(f"unknown model '{name}'{_suggest(name)}")
     if format_model_name(parsed) != name:
@@ -116,8 +116,8 @@ def parse_model_name(name: str) -> ModelName:
     return parsed
 
 
-def _read_name(name: str) -> ModelName | None:
-    """Read a name in any spelling that the grammar admits; None if it is not of the grammar."""
+def _parse_any_spelling(name: str) -> ModelName | None:
+    """Parse a name in any spelling that the grammar admits; None if it does not follow it."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
@@ -143,7 +143,7 @@ def _read_name(name: str) -> ModelName | None:
 
 
 def format_model_name(model: ModelName) -> str:
-    """Give the one name of a network: no default blocks, no ``_w1``, the shortest decimal."""
+    """Return the one name of a network: no default blocks, no ``_w1``, the shortest decimal."""
     name = f"resnet{model.depth}"
     if model.blocks != STAGE_TABLE[model.depth][0]:
         short = max(model.blocks) <= 9
@@ -172,7 +172,7 @@ def _suggest(name: str) -> str:
         elif not match[4]:
             guess += "_d"
         guess += f"_w{match[4]}" if match[4] else ""
-        parsed = _read_name(guess)
+        parsed = _parse_any_spelling(guess)
         if parsed:
             return f" (did you mean '{format_model_name(parsed)}'?)"
     known = [f"resnet{depth}_d" for depth in STAGE_TABLE]

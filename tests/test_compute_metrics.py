@@ -116,7 +116,7 @@ def test_columns_that_cannot_be_told_are_asked_for(measure):
     done = measure(AMBIGUOUS, KALDI[1], check=False)
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.endswith(
-        "list: cannot tell which of 3 columns is the label (line 1: '1 0 1'): say it, for "
+        "list: cannot tell which of 3 columns is the label (line 1: '1 0 1'): name it, for "
         "example --columns label,enrol,test\n"
     )
     numbers = "0.5 1 0\n0.25 0 1\n0.75 1 1\n0.125 0 0\n"

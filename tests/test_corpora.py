@@ -8,7 +8,6 @@ from conftest import SHARED_DATA
 
 from local.corpora import Request
 from local.prepare_an4 import prepare
-from local.prepare_mini import read_trial_list
 from sv.data.cuts import load_samples, use_libsndfile
 from sv.data.manifests import read_manifest
 from sv.errors import SvError
@@ -62,13 +61,6 @@ def test_bad_audio_files_are_counted_and_too_many_refused(tmp_path, caplog):
     with pytest.raises(SvError, match=r"1 of \d+ audio files cannot be used; first: .*flac"):
         prepare(Request(corpus, tmp_path / "data", corpus, {}))
     assert str(victim) in caplog.text
-
-
-def test_a_malformed_list_names_its_line(tmp_path):
-    path = tmp_path / "trials.txt"
-    path.write_text("1 a/s/1.flac b/s/1.flac\n2 a/s/1.flac b/s/2.flac\n")
-    with pytest.raises(SvError, match="line 2: expected '1|0 <path> <path>'"):
-        read_trial_list(path)
 
 
 def test_a_corpus_without_a_program_is_refused(tmp_path, run_cli):

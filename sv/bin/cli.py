@@ -1,4 +1,4 @@
-"""What every program in sv/bin shares: one line for a user's mistake, option types, the log."""
+"""Shared by every program: one line for a user's mistake, option types, logging."""
 
 import argparse
 import logging
@@ -49,11 +49,11 @@ def positive_float(text: str) -> float:
 
 
 def run(name: str, main: Callable[[Sequence[str] | None], int]) -> int:
-    """Run ``main`` and give its exit status; a `SvError` becomes one line on stderr.
+    """Run ``main`` and return its exit status; an `SvError` becomes one line on stderr.
 
     Args:
-        name: The program as its user knows it, ``sv.bin.train``.
-        main: Takes the arguments (None: those of the process), gives the exit status.
+        name: The program, as the user calls it: ``sv.bin.train``.
+        main: Takes the arguments (None: those of the process), returns the exit status.
     """
     logging.basicConfig(
         level=logging.INFO,
@@ -71,6 +71,6 @@ def run(name: str, main: Callable[[Sequence[str] | None], int]) -> int:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # The reader of our stdout has gone (`| head`); Python would complain again at exit.
+        # The reader of stdout has ended (`| head`); Python would report it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

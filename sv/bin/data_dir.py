@@ -9,7 +9,7 @@ from sv.kaldi.data_dir import find_problems, fix_data_dir
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Validate: status 1 and the problems on stderr. Fix: what was changed on stderr."""
+    """Validate: status 1 and the problems on stderr. Fix: the changes on stderr."""
     parser = Parser(__doc__)
     parser.add_argument("--require", default="", help="tables that must be there, with spaces")
     parser.add_argument("action", choices=["validate", "fix"])

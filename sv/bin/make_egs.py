@@ -13,7 +13,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Make <egs-dir> from a data directory with features and its augmented copies."""
     parser = Parser(__doc__)
     parser.add_argument("--config", type=Path, required=True, help="conf/train.toml")
-    parser.add_argument("--kinds", default="", help="augmented copies too: <data-dir>_<kind>")
+    parser.add_argument("--kinds", default="", help="augmented copies to add: <data-dir>_<kind>")
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("egs_dir", type=Path)
     args = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""Compute the features of one job's share of a cut manifest into a Kaldi archive."""
+"""Compute the features of one job's share of a cut manifest, as a Kaldi archive."""
 
 import logging
 import sys

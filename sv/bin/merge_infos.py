@@ -1,4 +1,4 @@
-"""Merge what the extraction jobs say of themselves into one info.json."""
+"""Merge the info files of the extraction jobs into one info.json."""
 
 import sys
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ SUMMED = ("utterances", "frames")
 def main(argv: Sequence[str] | None = None) -> int:
     """Sum the counts; everything else must be the same in all jobs."""
     parser = Parser(__doc__)
-    parser.add_argument("data_dir", type=Path, help="what was extracted; holds utt2dur")
+    parser.add_argument("data_dir", type=Path, help="the extracted data set, with utt2dur")
     parser.add_argument("merged", type=Path)
     parser.add_argument("parts", type=Path, nargs="+")
     args = parser.parse_args(argv)

@@ -1,9 +1,9 @@
-"""Trial lists and score files of any toolkit: which column is what, told from their content.
+"""Trial lists and score files of any toolkit; the columns are recognised by their content.
 
 Known forms, of lists: ``enrol test target|nontarget`` (Kaldi, WeSpeaker, Kiwano, CN-Celeb with
 1 and 0) and ``1 enrol test`` (VoxCeleb's own); of scores: ``enrol test score`` (Kaldi, Kiwano),
 ``enrol test score label`` with whatever follows (WeSpeaker) and ``enrol test label score``
-(SpeechBrain). Words may be apart by any blanks or tabs, lines may end in CRLF.
+(SpeechBrain). Words may be separated by any spaces or tabs, lines may end in CRLF.
 """
 
 import io
@@ -26,37 +26,37 @@ LABELS = {
     **dict.fromkeys(("target", "tgt", "true", "1"), True),
     **dict.fromkeys(("nontarget", "imp", "impostor", "false", "0"), False),
 }  # of words in lower case
-_HEAD_BYTES = 1 << 16  # that columns are told from: a thousand lines
+_HEAD_BYTES = 1 << 16  # by which columns are recognised: a thousand lines
 _BLOCK_BYTES = 1 << 24
-_MOST = 0.5  # of the words tell what a column is; one that does not fit is named when it is read
-_UNEVEN = re.compile(rb"\t|  |^ | \r?$", re.MULTILINE)  # not one blank between words only
+_MOST = 0.5  # of the words decide what a column is; one that does not fit is named on reading
+_UNEVEN = re.compile(rb"\t|  |^ | \r?$", re.MULTILINE)  # anything but single spaces between words
 _BLANKS = re.compile(rb"  +")
 
 
 def parse_columns(text: str, wanted: Sequence[str], option: str) -> tuple[str, ...]:
-    """Parse what the user says of the columns: ``label,enrol,test``; ``-`` is ignored.
+    """Parse the option that names the columns: ``label,enrol,test``; ``-`` is ignored.
 
     Raises:
-        UsageError: Not each of ``wanted`` once.
+        UsageError: It does not name each of ``wanted`` once.
     """
     columns = tuple(text.split(","))
     if sorted(name for name in columns if name != IGNORED) != sorted(wanted):
         raise UsageError(
             f"{option} {text}: must name {', '.join(wanted)} once each, in the order of the file, "
-            f"with commas between and {IGNORED} for a column to ignore"
+            f"separated by commas, with {IGNORED} for a column to ignore"
         )
     return columns
 
 
 def find_trial_columns(path: Path) -> tuple[str, ...]:
-    """Tell the columns of a trial list: that of labels, and the two others in their order.
+    """Recognise the columns of a trial list: that of labels, and the two others in their order.
 
     Raises:
-        SvError: It cannot be told, or the file cannot be read.
+        SvError: They cannot be recognised, or the file cannot be read.
     """
     columns = _read_head(path)
     labels = [i for i, words in enumerate(columns) if _are_labels(words)]
-    spelt = [i for i in labels if not set(columns[i]) <= {"0", "1"}]  # not digits: no ids
+    spelt = [i for i in labels if not set(columns[i]) <= {"0", "1"}]  # words, so they are not ids
     labels = spelt if len(spelt) == 1 else labels
     if len(columns) != len(TRIAL_COLUMNS) or len(labels) != 1:
         _refuse(path, columns, "the label", "--columns label,enrol,test")
@@ -65,14 +65,14 @@ def find_trial_columns(path: Path) -> tuple[str, ...]:
 
 
 def find_score_columns(path: Path, utterances: Container[str]) -> tuple[str, ...]:
-    """Tell the columns of a score file: two of the list's ``utterances``, and that of numbers.
+    """Recognise the columns of a score file: two of the list's ``utterances``, one of numbers.
 
     Raises:
-        SvError: It cannot be told, or the file cannot be read.
+        SvError: They cannot be recognised, or the file cannot be read.
     """
     columns = _read_head(path)
     ids = [i for i, words in enumerate(columns) if _share(words, utterances) > _MOST]
-    if len(ids) != 2:  # another list's scores, which whoever matches them will say better
+    if len(ids) != 2:  # scores of another list; matching them gives a clearer error
         ids = [i for i, words in enumerate(columns) if not _are_numbers(words)][:2]
     numbers = [i for i, words in enumerate(columns) if i not in ids and _are_numbers(words)]
     if len(numbers) > 1:
@@ -113,7 +113,7 @@ def read_any_scores(path: Path, columns: Sequence[str]) -> pa.Table:
     """Read a score file with these columns: a table of enrol, test (text) and score (float64).
 
     Raises:
-        SvError: A line has other columns, or a score is no number (NaN and infinity are).
+        SvError: A line has other columns, or a score is not a number (NaN and infinity are read).
     """
     return _read_table(path, columns, {"score": pa.float64()})
 
@@ -127,7 +127,7 @@ def _read_head(path: Path) -> list[tuple[str, ...]]:
         raise SvError(f"cannot read {path}: {error.strerror or error}") from error
     lines = head.decode(errors="replace").splitlines()
     if len(head) == _HEAD_BYTES:
-        lines.pop()  # cut off in the middle, perhaps
+        lines.pop()  # it may be incomplete
     rows = [(number, words) for number, line in enumerate(lines, 1) if (words := line.split())]
     if not rows:
         raise SvError(f"{path}: empty")
@@ -148,13 +148,13 @@ def _read_table(path: Path, columns: Sequence[str], types: Mapping[str, pa.DataT
     if not _UNEVEN.search(head):
         try:
             return read_columns(path, named)
-        except SvError:  # perhaps of uneven blanks further down
+        except SvError:  # perhaps uneven spaces further down
             pass
     return read_columns(path, named, source=_even_blanks(path))
 
 
 def _even_blanks(path: Path) -> io.BytesIO:
-    """Give the text of a file with one blank between words and none at the ends of lines."""
+    """Return the text of a file with one space between words and none at the ends of lines."""
     even = io.BytesIO()
     with open(path, "rb") as file:
         while block := file.read(_BLOCK_BYTES) + file.readline():
@@ -188,5 +188,5 @@ def _refuse(path: Path, columns: list[tuple[str, ...]], what: str, how: str) -> 
     first = " ".join(words[0] for words in columns)
     raise SvError(
         f"{path}: cannot tell which of {len(columns)} columns is {what} (line 1: '{first}'): "
-        f"say it, for example {how}"
+        f"name it, for example {how}"
     )

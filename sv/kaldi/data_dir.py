@@ -11,10 +11,10 @@ from pathlib import Path
 from sv.errors import SvError
 from sv.files import read_text, replacing
 
-# Tables with an utterance a line, beside utt2spk itself.
+# Tables with one line for each utterance, other than utt2spk.
 UTTERANCE_TABLES = ("wav.scp", "text", "vad.scp", "utt2dur", "utt2num_frames", "feats.scp")
 NO_SEGMENTS = "not read here: an utterance is a whole recording; cut the audio first"
-MAX_LISTED = 10  # problems named in a message; the rest is counted
+MAX_LISTED = 10  # problems named in a message; the rest are counted
 
 
 def read_table(path: Path) -> dict[str, str]:
@@ -48,13 +48,13 @@ def read_counts(path: Path) -> dict[str, int]:
 
 
 def read_feats(feats_scp: Path, utt2num_frames: Path) -> tuple[dict[str, str], dict[str, int]]:
-    """Read where the features of each utterance lie, and how many frames they have.
+    """Read the location of the features of each utterance, and their numbers of frames.
 
     Returns:
         Utterance to ``ark:offset``, and utterance to frames (of all that have features).
 
     Raises:
-        SvError: See `read_counts`; also an utterance without its number of frames.
+        SvError: See `read_counts`; also an utterance without a number of frames.
     """
     feats, frames = read_table(feats_scp), read_counts(utt2num_frames)
     if missing := sorted(feats.keys() - frames.keys()):
@@ -66,7 +66,7 @@ def read_feats(feats_scp: Path, utt2num_frames: Path) -> tuple[dict[str, str], d
 
 
 def write_table(path: Path, rows: Mapping[str, object] | Iterable[tuple[str, object]]) -> None:
-    """Write a table in C order of its keys; an unchanged file keeps its time."""
+    """Write a table in C order of its keys; an unchanged file keeps its modification time."""
     pairs = rows.items() if isinstance(rows, Mapping) else rows
     with replacing(path, keep_if_same=True) as file:
         # Python orders str by code point, which for UTF-8 is the order of the bytes: C order.
@@ -74,7 +74,7 @@ def write_table(path: Path, rows: Mapping[str, object] | Iterable[tuple[str, obj
 
 
 def invert_utt2spk(utt2spk: Mapping[str, str]) -> dict[str, str]:
-    """Give spk2utt: for each speaker its utterances, sorted and joined by spaces."""
+    """Return spk2utt: for each speaker its utterances, sorted and joined by spaces."""
     spk2utt: dict[str, list[str]] = {}
     for utterance in sorted(utt2spk):
         spk2utt.setdefault(utt2spk[utterance], []).append(utterance)
@@ -99,11 +99,11 @@ def write_data_dir(
 
 
 def find_problems(data_dir: Path, *, require: Iterable[str] = ()) -> list[str]:
-    """List what is wrong with a data directory, a line each; an empty list means it is valid.
+    """List the problems of a data directory, a line each; an empty list means it is valid.
 
     Args:
         data_dir: The folder.
-        require: Tables that must be there beside utt2spk and spk2utt (``"feats.scp"``).
+        require: Tables that must exist, besides utt2spk and spk2utt (``"feats.scp"``).
     """
     problems = []
     if (data_dir / "segments").exists():
@@ -158,11 +158,11 @@ def _describe(what: str, keys: Iterable[str]) -> list[str]:
 def fix_data_dir(data_dir: Path) -> list[str]:
     """Sort the tables and keep only the utterances that every present table has.
 
-    The tables as they were are kept in ``.backup/``. A file that is not a table at all
-    (see `read_table`) is not guessed at.
+    The original tables are kept in ``.backup/``. A file that is not a table (see `read_table`) is
+    an error, not guessed at.
 
     Returns:
-        What was changed, a line each.
+        The changes, a line each.
 
     Raises:
         SvError: A table cannot be read, or no utterance would be left.
