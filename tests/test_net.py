@@ -1,7 +1,7 @@
 """The net: what commit f8b4a44 made of journals, results and scores is what the trunk makes.
 
 tests/net/make.py wrote the journals, and f8b4a44's programs the sidecars, tables and metrics
-next to them. The sidecars are compared field by field by the names of energy-sidecar/2, whichever
+next to them; here the trunk's programs are run on the same input. The sidecars are compared field by field by the names of energy-sidecar/2, whichever
 of the two schemas the trunk writes: `translate` says which old name is which new one. One
 exclusive meter must agree to the digit; several or shared ones, whose sums may be taken in another
 order, to 1e-12.
@@ -10,6 +10,7 @@ order, to 1e-12.
 import csv
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -181,6 +182,50 @@ def test_a_recipes_old_settings_are_read(tmp_path, name):
         "sv.bin.meter", *words, "--config", NET / "conf" / f"{name}.energy.toml", "--", "true"
     )
     assert done.returncode == 0, done.stderr
+
+
+MODEL = "resnet34_d_1111_w0.0625"
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """The recipe that f8b4a44 ran, at its place below a folder, every file with its time."""
+    recipe = tmp_path / "tests" / "egs" / "tiny"
+    shutil.copytree(NET / "recipe", recipe)
+    for line in (recipe / "times.tsv").read_text().splitlines():
+        name, time_ns = line.split("\t")
+        os.utime(recipe / name, ns=(int(time_ns), int(time_ns)))
+    return recipe
+
+
+def list_results(recipe):
+    """List the files of training and extraction with their times."""
+    files = [path for path in (recipe / "exp" / MODEL).rglob("*") if path.is_file()]
+    kept = [path for path in files if path.suffix in (".pt", ".ark", ".scp", ".txt")]
+    return {path.relative_to(recipe).as_posix(): path.stat().st_mtime_ns for path in kept}
+
+
+def test_no_finished_stage_is_done_again(finished):
+    """By its .done records; a trunk that honours them no more says so and ends."""
+    before = list_results(finished)
+    words = ["--egs", finished, "--nj", 1, "--model", MODEL, "--skip-finished", "true"]
+    done = call(["./run.sh", *words, "--stage", 5, "--stop-stage", 6], timeout=120)
+    assert list_results(finished) == before, done.stderr
+    assert done.returncode == 0 or ".done" in done.stderr, done.stderr
+
+
+def test_no_finished_job_is_done_again(finished):
+    """By the record next to its log."""
+    folder = finished.relative_to(finished.parents[2]) / "exp" / MODEL / "xvectors_mini_test"
+    root = finished.parents[2]
+    record = root / folder / "log" / ".extract.1.log.done"
+    words = json.loads(record.read_text())["command"]
+    before = list_results(finished)
+    words = [ROOT / "utils" / "run.py", "JOB=1:1", folder / "log" / "extract.JOB.log", *words]
+    done = call([sys.executable, *words], timeout=60, cwd=root, SV_ENVIRONMENT=sys.executable)
+    assert list_results(finished) == before, done.stderr
+    assert done.returncode == 0 or record.name in done.stderr, done.stderr
+    assert not (root / folder / "log" / "extract.1.log").exists()
 
 
 TABLES = sorted(path.relative_to(NET / "tables").as_posix() for path in NET.glob("tables/*/*.*"))

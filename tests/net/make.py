@@ -2,6 +2,9 @@
 
 Run once, with the code of that commit, whose clone lies in $OLD:
     PYTHONPATH=$OLD:$OLD/tests python3 tests/net/make.py tests/net
+tests/net/recipe is no work of this program: it is what run.sh of that commit left of tests/egs/tiny
+(two systems, one also in bf16; host renamed, large files left out; times.tsv has the times of its
+files, which .done records hold), and resnet18_w0.125, whose energy is of some of the journals.
 Times are whole 8ths of a second and starts whole seconds, so that no sum with a Unix time is
 rounded: a figure may not depend on the order of such sums. Powers are no round numbers.
 """
