@@ -30,25 +30,37 @@ corpora=          # folder that holds the corpora; conf/corpora.toml names each 
 lists=            # folder of trial lists and speaker tables (the corpora themselves)
 allow_partial=false  # true|false: go on where a part of a corpus is missing, and say so
 # End configuration section.
-given=("$@") caller=$PWD here=$(dirname "$(readlink -f "$0")")
-# Called through a recipe's own link (egs/voxceleb/run.sh), that recipe is meant.
-if [ -L "$0" ]; then egs=$(realpath --relative-to="$here" "$(dirname "$0")"); fi
+given=("$@")
+caller=$PWD
+here=$(dirname "$(readlink -f "$0")")
+if [ -L "$0" ]; then
+  # Called through a recipe's own link (egs/voxceleb/run.sh): that recipe is meant.
+  egs=$(realpath --relative-to="$here" "$(dirname "$0")")
+fi
 . "$here/utils/parse_options.sh"
 [ $# -eq 0 ] || usage
 cd "$here"
+
 if [ "$caller" != "$here" ]; then
   # Paths on the command line are meant from where it was typed.
-  for path in data exp corpora lists; do
-    [[ -z "${!path}" || "${!path}" = /* ]] || printf -v "$path" '%s' "$caller/${!path}"
+  for option in data exp corpora lists; do
+    if [[ -n "${!option}" && "${!option}" != /* ]]; then
+      printf -v "$option" '%s' "$caller/${!option}"
+    fi
   done
-  [[ -z "$egs" || "$egs" = /* || -d "$egs" ]] || egs=$caller/$egs
+  if [[ -n "$egs" && "$egs" != /* && ! -d "$egs" ]]; then egs=$caller/$egs; fi
 fi
-egs=${egs:-egs/voxceleb} egs=${egs%/} data=${data:-$egs/data} exp=${exp:-$egs/exp} conf=$egs/conf
-[ -d "$conf" ] || bad_option "no recipe in '$egs': no such folder $conf"
+egs=${egs:-egs/voxceleb}
+egs=${egs%/}
+conf=$egs/conf
+data=${data:-$egs/data}
+exp=${exp:-$egs/exp}
 # nproc would take OMP_NUM_THREADS, which path.sh sets for every process, for the number of cores.
 nj=${nj:-$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)}
-[[ "$stage" =~ ^[0-8]$ && "$stop_stage" =~ ^[0-8]$ ]] || bad_option "the stages are 0 to 8"
 if [ "$forecast" = true ]; then stop_stage=5; fi
+
+[ -d "$conf" ] || bad_option "no recipe in '$egs': no such folder $conf"
+[[ "$stage" =~ ^[0-8]$ && "$stop_stage" =~ ^[0-8]$ ]] || bad_option "the stages are 0 to 8"
 [ "$stage" -le "$stop_stage" ] || bad_option "--stage $stage comes after --stop-stage $stop_stage"
 [[ "$precision " =~ ^((fp32|fp16|bf16)\ +)+$ ]] || bad_option "--precision is fp32, fp16 or bf16"
 [ "$nnodes" -ge 1 ] || bad_option "--nnodes must be at least 1"
@@ -56,30 +68,42 @@ if [ "$forecast" = true ]; then stop_stage=5; fi
 [[ "$nj" =~ ^[1-9][0-9]*$ ]] || bad_option "--nj must be a whole number of at least 1, not '$nj'"
 
 . ./path.sh
-. utils/stages.sh  # meter and model_stage, which run a stage's command
-read -ra names <<<"$model"
-models=$(python3 -m sv.bin.list_models --study "$conf/models.txt" -- "${names[@]}") || exit $?
-scoring=$(python3 -m sv.bin.score_config "$conf/score.toml" untrained backends needs_cohort) || exit $?
-{ read -r untrained && read -r backends && read -r needs_cohort; } <<<"$scoring"
+read -ra models <<<"$model"
+read -ra precisions <<<"$precision"
+settings=$(python3 -m sv.bin.recipe settings "$conf" "${models[@]}")
+{
+  read -ra models     # checked; "study" and no name replaced by those of conf/models.txt
+  read -r backends    # of conf/score.toml
+  read -r needs_cohort
+  read -r untrained
+} <<<"$settings"
 cmd="$cmd --resume $resume"
 
-where=(--config "$conf/corpora.toml" --corpora "$corpora" --lists "$lists" --nj "$nj"
-  --allow-partial "$allow_partial")
+# Every stage is one command under utils/meter.sh, which begins with these options.
+metered=(--config "$conf/energy.toml" --country "$country" --end-with-parent true)
+shared=("${metered[@]}" --dir "$data/energy")
+
 if [ "$stage" -le 0 ] && [ "$stop_stage" -ge 0 ]; then
-  meter 0 corpora "$data/energy" -- python3 -m local.check_corpora "${where[@]}"
-fi
-if [ "$stage" -le 1 ] && [ "$stop_stage" -ge 1 ]; then
-  meter 1 manifests "$data/energy" -- python3 -m local.prepare_data "${where[@]}" "$data"
-fi
-if [ "$stage" -le 2 ] && [ "$stop_stage" -ge 2 ]; then
-  [ -s "$data/train_set" ] || die "no such file $data/train_set; run stage 1 first"
-  meter 2 augment "$data/energy" -- python3 -m local.augment_data \
-    --config "$conf/corpora.toml" --augment-config "$conf/augment.toml" --corpora "$corpora" \
-    --nj "$nj" "$data"
+  utils/meter.sh "${shared[@]}" --stage 0 --name corpora -- \
+    python3 -m local.check_corpora --config "$conf/corpora.toml" --corpora "$corpora" \
+    --lists "$lists" --nj "$nj" --allow-partial "$allow_partial"
 fi
 
-# What stages 1 and 2 found is read from here on.
+if [ "$stage" -le 1 ] && [ "$stop_stage" -ge 1 ]; then
+  utils/meter.sh "${shared[@]}" --stage 1 --name manifests -- \
+    python3 -m local.prepare_data --config "$conf/corpora.toml" --corpora "$corpora" \
+    --lists "$lists" --nj "$nj" --allow-partial "$allow_partial" "$data"
+fi
+
+if [ "$stage" -le 2 ] && [ "$stop_stage" -ge 2 ]; then
+  [ -s "$data/train_set" ] || die "no such file $data/train_set; run stage 1 first"
+  utils/meter.sh "${shared[@]}" --stage 2 --name augment -- \
+    python3 -m local.augment_data --config "$conf/corpora.toml" \
+    --augment-config "$conf/augment.toml" --corpora "$corpora" --nj "$nj" "$data"
+fi
+
 if [ "$stop_stage" -ge 3 ] && [ "$stage" -le 7 ]; then
+  # What stages 1 and 2 found.
   for f in "$data/train_set" "$data/test_trials" "$data/augment_kinds"; do
     [ -e "$f" ] || die "no such file $f; run stages 1 and 2 first"
   done
@@ -87,64 +111,85 @@ if [ "$stop_stage" -ge 3 ] && [ "$stage" -le 7 ]; then
   mapfile -t kinds <"$data/augment_kinds"
   mapfile -t test_sets < <(cut -d ' ' -f 2 "$data/test_trials" | sort -u)
 fi
+
 if [ "$stage" -le 3 ] && [ "$stop_stage" -ge 3 ]; then
-  meter 3 fbank "$data/energy" -- steps/make_fbank.sh --cmd "$cmd" --nj "$nj" \
-    --config "$conf/features.toml" "$train_set" "${kinds[@]/#/${train_set}_}" "${test_sets[@]/#/$data/}"
-fi
-if [ "$stage" -le 4 ] && [ "$stop_stage" -ge 4 ]; then
-  meter 4 egs "$data/energy" -- steps/make_egs.sh \
-    --config "$conf/train.toml" --kinds "${kinds[*]}" "$train_set" "$data/egs"
+  sets=("$train_set")
+  for kind in "${kinds[@]}"; do sets+=("${train_set}_$kind"); done
+  for set in "${test_sets[@]}"; do sets+=("$data/$set"); done
+  utils/meter.sh "${shared[@]}" --stage 3 --name fbank -- \
+    steps/make_fbank.sh --cmd "$cmd" --nj "$nj" --config "$conf/features.toml" "${sets[@]}"
 fi
 
-# Several systems: this script once for each, failed or not, then a summary (sv/study/walk.py).
-if [ "$(wc -w <<<"$models $precision")" -gt 2 ] && [ "$stage" -lt 8 ] && [ "$stop_stage" -gt 4 ]; then
-  exec python3 -m sv.bin.walk --stage "$stage" --stop-stage "$stop_stage" --models "$models" \
-    --precisions "$precision" --backend "${backends%% *}" --forecast "$forecast" "$data" "$exp" -- \
+if [ "$stage" -le 4 ] && [ "$stop_stage" -ge 4 ]; then
+  utils/meter.sh "${shared[@]}" --stage 4 --name egs -- \
+    steps/make_egs.sh --config "$conf/train.toml" --kinds "${kinds[*]}" "$train_set" "$data/egs"
+fi
+
+systems=$((${#models[@]} * ${#precisions[@]}))
+if [ "$systems" -gt 1 ] && [ "$stage" -le 7 ] && [ "$stop_stage" -ge 5 ]; then
+  # Several systems: this script once for each, failed or not, then a summary (sv/jobs/study.py).
+  exec python3 -m sv.bin.recipe walk --stage "$stage" --stop-stage "$stop_stage" \
+    --models "${models[*]}" --precisions "$precision" --backend "${backends%% *}" \
+    --forecast "$forecast" "$data" "$exp" -- \
     ./run.sh "${given[@]}" --egs "$egs" --data "$data" --exp "$exp" --corpora "$corpora" \
     --lists "$lists" --skip-finished "$resume"
 fi
 
-model=$models dir=$exp/$models suffix=${precision#fp32} suffix=${suffix:+_$suffix}
+model=${models[0]}
+precision=${precisions[0]}
+suffix=  # of what is not extracted in fp32
+if [ "$precision" != fp32 ]; then suffix=_$precision; fi
+dir=$exp/$model
+own=("${metered[@]}" --dir "$dir/energy" --model "$model" --skip-finished "$skip_finished")
+
 if [ "$stage" -le 5 ] && [ "$stop_stage" -ge 5 ]; then
-  train=(--cmd "$cmd" --model "$model" --config "$conf/train.toml" --ngpu "$ngpu" --nnodes "$nnodes"
-    --num-threads "$nj")
+  train=(--cmd "$cmd" --model "$model" --config "$conf/train.toml" --ngpu "$ngpu"
+    --nnodes "$nnodes" --num-threads "$nj")
   if [ "$forecast" = true ]; then
     # In the place of this script: a signal to it ends the forecast.
-    exec steps/forecast.sh "${train[@]}" --energy-config "$conf/energy.toml" --country "$country" \
-      "$data/egs" "$dir"
+    exec steps/forecast.sh "${train[@]}" --energy-config "$conf/energy.toml" \
+      --country "$country" "$data/egs" "$dir"
   fi
-  model_stage 5 train -- steps/train_xvector.sh "${train[@]}" --max-kwh "$max_kwh" \
-    --resume "$resume" "$data/egs" "$dir"
-  [ ! -s "$dir/forecast.json" ] || python3 -m sv.bin.forecast --outcome "$dir"
+  utils/meter.sh "${own[@]}" --stage 5 --name train -- \
+    steps/train_xvector.sh "${train[@]}" --max-kwh "$max_kwh" --resume "$resume" \
+    "$data/egs" "$dir"
+  if [ -s "$dir/forecast.json" ]; then python3 -m sv.bin.forecast --outcome "$dir"; fi
 fi
-extract=(--cmd "$cmd" --nj "$nj" --ngpu "$ngpu" --precision "$precision")
+
 if [ "$stage" -le 6 ] && [ "$stop_stage" -ge 6 ]; then
+  extract=(--cmd "$cmd" --nj "$nj" --ngpu "$ngpu" --precision "$precision")
   for set in "${test_sets[@]}"; do
-    model_stage 6 "extract_$set$suffix" -- steps/extract_xvectors.sh "${extract[@]}" \
-      "$dir" "$data/$set" "$dir/xvectors_$set$suffix"
+    utils/meter.sh "${own[@]}" --stage 6 --name "extract_$set$suffix" -- \
+      steps/extract_xvectors.sh "${extract[@]}" "$dir" "$data/$set" "$dir/xvectors_$set$suffix"
   done
   if [ "$needs_cohort" = true ]; then
-    model_stage 6 "extract_cohort$suffix" -- steps/extract_cohort.sh "${extract[@]}" \
-      --config "$conf/score.toml" "$dir" "$train_set" "$data/egs" "$dir/cohort/xvectors$suffix"
+    utils/meter.sh "${own[@]}" --stage 6 --name "extract_cohort$suffix" -- \
+      steps/extract_cohort.sh "${extract[@]}" --config "$conf/score.toml" \
+      "$dir" "$train_set" "$data/egs" "$dir/cohort/xvectors$suffix"
   fi
 fi
+
 if [ "$stage" -le 7 ] && [ "$stop_stage" -ge 7 ]; then
   while read -r -u 3 trials set; do
     for backend in $backends; do
       name=${trials}_$backend$suffix
-      model_stage 7 "score_$name" -- steps/score_trials.sh --cmd "$cmd" \
-        --config "$conf/score.toml" --backend "$backend" --cohort "$dir/cohort/xvectors$suffix" \
-        --name "$name" --num-threads "$nj" --utt2spk "$data/$set/utt2spk" \
+      utils/meter.sh "${own[@]}" --stage 7 --name "score_$name" -- \
+        steps/score_trials.sh --cmd "$cmd" --config "$conf/score.toml" --backend "$backend" \
+        --cohort "$dir/cohort/xvectors$suffix" --name "$name" --num-threads "$nj" \
+        --utt2spk "$data/$set/utt2spk" \
         "$dir/xvectors_$set$suffix" "$data/trials/$trials" "$dir/scores"
     done
-    if [ "$untrained" = true ] && [ -z "$suffix" ]; then
-      model_stage 7 "untrained_$trials" -- steps/score_untrained.sh --cmd "$cmd" --nj "$nj" \
-        --ngpu "$ngpu" "$dir" "$data/$set" "$data/trials/$trials" "$dir/scores"
+    if [ "$untrained" = true ] && [ "$precision" = fp32 ]; then
+      utils/meter.sh "${own[@]}" --stage 7 --name "untrained_$trials" -- \
+        steps/score_untrained.sh --cmd "$cmd" --nj "$nj" --ngpu "$ngpu" \
+        "$dir" "$data/$set" "$data/trials/$trials" "$dir/scores"
     fi
   done 3<"$data/test_trials"
 fi
 
 if [ "$stage" -le 8 ] && [ "$stop_stage" -ge 8 ]; then
-  if [ -d "$egs/study" ]; then study=(--study "$egs/study"); else study=(); fi
-  meter 8 results "$exp/energy" -- steps/make_results.sh "${study[@]}" "$data" "$exp"
+  study=()
+  if [ -d "$egs/study" ]; then study=(--study "$egs/study"); fi
+  utils/meter.sh "${metered[@]}" --stage 8 --name results --dir "$exp/energy" -- \
+    steps/make_results.sh "${study[@]}" "$data" "$exp"
 fi

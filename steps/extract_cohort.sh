@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Extracts the embeddings that score normalisation needs: some clean utterances of every training
-# speaker, <cohort-dir>/{xvector.scp,utt2spk}. Which ones is in <egs-dir>/cohort.
-# Usage: steps/extract_cohort.sh [options] <exp-dir> <data-dir> <egs-dir> <cohort-dir>
+# speaker, <xvector-dir>/{xvector.scp,utt2spk}. Which ones is in <egs-dir>/cohort.
+# Usage: steps/extract_cohort.sh [options] <exp-dir> <data-dir> <egs-dir> <xvector-dir>
 #  e.g.: steps/extract_cohort.sh exp/M data/mini_train data/egs exp/M/cohort/xvectors
+# Reads: <config> <exp-dir>/final.pt <data-dir>/feats.scp <egs-dir>/utterances
+# Writes: <xvector-dir>/xvector.scp <xvector-dir>/utt2spk
 set -euo pipefail
 
 # Begin configuration section.

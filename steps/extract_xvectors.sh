@@ -2,6 +2,8 @@
 # Extracts an embedding of every utterance of a data directory: <xvector-dir>/xvector.scp.
 # Usage: steps/extract_xvectors.sh [options] <exp-dir> <data-dir> <xvector-dir>
 #  e.g.: steps/extract_xvectors.sh --nj 2 exp/M data/mini_test exp/M/xvectors_mini_test
+# Reads: <exp-dir>/final.pt <data-dir>/feats.scp <data-dir>/utt2num_frames
+# Writes: <xvector-dir>/xvector.scp <xvector-dir>/info.json
 set -euo pipefail
 
 # Begin configuration section.
@@ -44,4 +46,4 @@ done
 utils/merge_tables.sh "$out/xvector.scp" "${parts[@]}"
 made=$(wc -l <"$out/xvector.scp")
 [ "$made" -eq "$total" ] || die "$out: $made embeddings of $total utterances, see $out/log"
-python3 -m sv.bin.merge_infos "$data_dir" "$out/info.json" "${infos[@]}"
+python3 -m sv.bin.recipe merge-infos "$data_dir" "$out/info.json" "${infos[@]}"

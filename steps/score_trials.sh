@@ -2,6 +2,8 @@
 # Scores a trial list: <scores-dir>/<name>.txt, metrics as .json, DET curve as .det.json.
 # Usage: steps/score_trials.sh [options] <xvector-dir> <trials> <scores-dir>
 #  e.g.: steps/score_trials.sh exp/M/xvectors_mini_test data/trials/mini exp/M/scores
+# Reads: <config> <xvector-dir>/xvector.scp <cohort>/xvector.scp <trials> <trials>.models <utt2spk>
+# Writes: <scores-dir>/<name>.txt <scores-dir>/<name>.json <scores-dir>/<name>.boot.json
 set -euo pipefail
 
 # Begin configuration section.

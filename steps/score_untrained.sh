@@ -2,6 +2,8 @@
 # Scores a trial list with the network as it was before training: what the training is worth.
 # Usage: steps/score_untrained.sh [options] <exp-dir> <data-dir> <trials> <scores-dir>
 #  e.g.: steps/score_untrained.sh exp/M data/mini_test data/trials/mini exp/M/scores
+# Reads: <exp-dir>/final.pt <data-dir>/feats.scp <trials>
+# Writes: <scores-dir>/<list>_cosine_untrained.txt <scores-dir>/<list>_cosine_untrained.json
 set -euo pipefail
 
 # Begin configuration section.

@@ -3,6 +3,8 @@
 # (--ngpu N, --nproc P, --nnodes M) have the batches and the learning curve of one.
 # Usage: steps/train_xvector.sh [options] <egs-dir> <exp-dir>
 #  e.g.: steps/train_xvector.sh --model resnet50_d_2882 --config egs/mini/conf/train.toml data/egs exp/M
+# Reads: <config> <egs-dir>/train.npz <egs-dir>/spk2int <egs-dir>/egs.json <egs-dir>/valid/trials
+# Writes: <exp-dir>/final.pt <exp-dir>/model.json
 set -euo pipefail
 
 # Begin configuration section.

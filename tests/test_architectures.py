@@ -46,8 +46,8 @@ def extended(tmp_path_factory):
 
 
 def test_its_names_are_checked_like_any(extended):
-    done = extended("-m", "sv.bin.list_models", "--study", ROOT / "egs/mini/conf/models.txt", NAME)
-    assert (done.returncode, done.stdout) == (0, f"{NAME}\n")
+    done = extended("-m", "sv.bin.recipe", "settings", ROOT / "egs/mini/conf", NAME)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, NAME)
     for wrong in ("tdnn064", "tdnn_64", "tdnn"):
         done = extended("-m", "sv.bin.model_info", wrong)
         assert done.returncode == 2 and f"unknown model '{wrong}'" in done.stderr

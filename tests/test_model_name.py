@@ -148,21 +148,20 @@ def test_wrong_name_is_one_line_with_status_2(run_cli):
     )
 
 
-@pytest.mark.parametrize("models", sorted(ROOT.glob("egs/*/conf/models.txt")), ids=str)
-def test_every_recipe_names_models_that_exist(run_cli, models):
-    assert run_cli("sv.bin.list_models", "--study", models, "study").stdout.split()
+@pytest.mark.parametrize("conf", sorted(ROOT.glob("egs/*/conf")), ids=str)
+def test_every_recipe_names_models_that_exist(run_cli, conf):
+    assert run_cli("sv.bin.recipe", "settings", conf, "study").stdout.splitlines()[0].split()
 
 
 def test_study_stands_for_its_fifteen_systems(run_cli):
-    models = ROOT / "egs/voxceleb/conf/models.txt"
-    done = run_cli("sv.bin.list_models", "--study", models, "resnet50_d", "study", "resnet18_w0.5")
-    names = done.stdout.splitlines()
+    words = ["settings", ROOT / "egs/voxceleb/conf", "resnet50_d", "study", "resnet18_w0.5"]
+    names = run_cli("sv.bin.recipe", *words).stdout.splitlines()[0].split()
     assert len(names) == 16 and names[-1] == "resnet18_w0.5"  # resnet50_d is listed once
     assert set(names[:-1]) == set(STUDY)
 
 
-def test_list_models_without_any_name_fails(run_cli, tmp_path):
+def test_a_recipe_without_any_model_is_refused(run_cli, tmp_path):
     (tmp_path / "models.txt").write_text("# nothing yet\n\n")
-    done = run_cli("sv.bin.list_models", "--study", tmp_path / "models.txt", "study", check=False)
+    done = run_cli("sv.bin.recipe", "settings", tmp_path, "study", check=False)
     assert done.returncode == 2
-    assert done.stderr == f"sv.bin.list_models: {tmp_path / 'models.txt'}: no model name in it\n"
+    assert done.stderr == f"sv.bin.recipe: {tmp_path / 'models.txt'}: no model name in it\n"

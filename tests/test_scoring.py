@@ -317,12 +317,12 @@ def test_one_sided_list_is_one_line(run_cli, scored):
 
 
 def test_config_says_what_stages_6_and_7_do(run_cli, tmp_path):
+    words = ("sv.bin.recipe", "settings", tmp_path, "resnet18_d")
     config = tmp_path / "score.toml"
-    keys = ("untrained", "backends", "needs_cohort")
     config.write_text("")
-    assert run_cli("sv.bin.score_config", config, *keys).stdout == "false\ncosine\nfalse\n"
+    assert run_cli(*words).stdout == "resnet18_d\ncosine\nfalse\nfalse\n"
     config.write_text('untrained = true\nbackends = ["cosine", "as_norm"]\n')
-    assert run_cli("sv.bin.score_config", config, *keys).stdout == "true\ncosine as_norm\ntrue\n"
+    assert run_cli(*words).stdout == "resnet18_d\ncosine as_norm\ntrue\ntrue\n"
 
 
 @pytest.mark.parametrize(
@@ -337,5 +337,5 @@ def test_config_says_what_stages_6_and_7_do(run_cli, tmp_path):
 )
 def test_a_wrong_scoring_config_is_refused_before_any_work(run_cli, tmp_path, text, message):
     (tmp_path / "score.toml").write_text(text + "\n")
-    done = run_cli("sv.bin.score_config", tmp_path / "score.toml", "backends", check=False)
+    done = run_cli("sv.bin.recipe", "settings", tmp_path, "resnet18_d", check=False)
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -11,8 +10,6 @@ import time
 import pytest
 from conftest import ROOT, TinyRecipe, call, environment
 from test_recipe import sidecar, wait_for_end_of
-
-from sv.study.completion import STEPS
 
 SMALL, BROKEN, OTHER = "resnet18_w0.0625", "resnet34_w0.0625", "resnet18_d_1111_w0.0625"
 
@@ -183,96 +180,11 @@ def test_a_forecast_of_several_systems_has_a_sum(tmp_path):
         (tmp_path / name).mkdir()
         text = json.dumps({"expected": {**expected, "co2_g": co2_g}})
         (tmp_path / name / "forecast.json").write_text(text)
-    argv = ["python3", "-m", "sv.bin.walk", "--stop-stage", 5, "--forecast", "true", "--models",
-            f"{SMALL} {BROKEN} {OTHER}", tmp_path, tmp_path, "--", "sh", "-c"]  # fmt: skip
+    argv = ["python3", "-m", "sv.bin.recipe", "walk", "--stop-stage", 5, "--forecast", "true"]
+    argv += ["--models", f"{SMALL} {BROKEN} {OTHER}", tmp_path, tmp_path, "--", "sh", "-c"]
     stub = f'case "$*" in *{BROKEN}*) echo "x: no forecast, log is y.log" >&2; exit 1;; esac'
     done = call([*argv, stub], timeout=20)
     assert done.returncode == 1 and "no forecast, log is y.log" in done.stdout
     rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
     assert rows[SMALL] == ["2", "1.5", "3", "80", "10", "done"]
     assert rows["sum"] == ["4", "3", "6", "-", "20", "2", "of", "3"]
-
-
-@pytest.fixture
-def stage(tmp_path):
-    """A finished extraction as run.sh records it, and whether it still counts as that."""
-    for name in ("exp/final.pt", "data/feats.scp", "data/utt2num_frames",
-                 "exp/xvectors/xvector.scp", "exp/xvectors/info.json"):  # fmt: skip
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(name)
-    energy = tmp_path / "exp" / "energy"
-    energy.mkdir()
-    return Stage(tmp_path, energy / "06_extract_x.json")
-
-
-class Stage:
-    """Asks the program that run.sh asks."""
-
-    def __init__(self, root, record):
-        self.root, self.sidecar = root, record
-
-    def tell(self, *options, folder=None):
-        root = folder or self.root
-        command = ["steps/extract_xvectors.sh", "--config", "", "--nj", 1]
-        command += [root / name for name in ("exp", "data", "exp/xvectors")]
-        argv = ["python3", "-m", "sv.bin.completion", *options, 6, "extract_x"]
-        done = call([*argv, root / "exp" / "energy", "--", *command], timeout=20)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-    def run(self, *, status="complete"):
-        self.tell("--begin")
-        self.sidecar.write_text(json.dumps({"status": status}))
-        self.tell("--end")
-
-    def is_finished(self, folder=None):
-        """Ask without leaving a trace: a stage that is not finished has begun by that."""
-        record = (folder or self.root) / "exp" / "energy" / ".06_extract_x.done"
-        kept = record.read_bytes() if record.exists() else None
-        answer = self.tell("--begin", "--skip", "true", folder=folder)
-        if kept is not None:
-            record.write_bytes(kept)
-        return answer == "finished"
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda s: os.utime(s.root / "data/feats.scp"),  # features made anew, the same bytes
-        lambda s: (s.root / "exp/final.pt").unlink(),
-        lambda s: (s.root / "exp/final.pt").write_text("another"),
-        lambda s: os.utime(s.root / "exp/final.pt", (1, 1)),  # an older one moved back
-        lambda s: (s.root / "exp/xvectors/xvector.scp").unlink(),
-        lambda s: s.sidecar.unlink(),
-        lambda s: s.sidecar.write_text("{}"),
-        lambda s: s.tell("--begin"),  # begun again, and killed
-        lambda s: s.run(status="failed"),
-    ],
-)
-def test_a_stage_is_finished_until_something_changes(stage, change):
-    assert not stage.is_finished()
-    stage.run()
-    assert stage.is_finished() and stage.is_finished()
-    change(stage)
-    assert not stage.is_finished()
-
-
-def test_what_changes_while_a_stage_runs_is_seen(stage):
-    stage.tell("--begin")
-    os.utime(stage.root / "exp/final.pt", (1, 1))
-    stage.sidecar.write_text('{"status": "complete"}')
-    stage.tell("--end")
-    assert not stage.is_finished()
-
-
-def test_a_moved_tree_stays_finished(stage, tmp_path):
-    stage.run()
-    for name in ("data", "exp"):
-        shutil.copytree(tmp_path / name, tmp_path / "moved" / name)
-    assert stage.is_finished(tmp_path / "moved")
-
-
-def test_every_step_of_the_record_is_one_that_run_sh_calls():
-    text = (ROOT / "run.sh").read_text()
-    called = set(re.findall(r"model_stage .* -- (steps/\w+\.sh)", text))
-    assert called == set(STEPS)

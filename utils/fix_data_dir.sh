@@ -11,4 +11,4 @@ set -euo pipefail
 . ./path.sh
 [ $# -eq 1 ] || usage
 
-exec python3 -m sv.bin.data_dir fix "$1"
+exec python3 -m sv.bin.recipe fix "$1"

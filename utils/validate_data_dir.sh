@@ -12,4 +12,4 @@ require=  # tables that must be there beside utt2spk and spk2utt
 . ./path.sh
 [ $# -eq 1 ] || usage
 
-exec python3 -m sv.bin.data_dir --require "$require" validate "$1"
+exec python3 -m sv.bin.recipe validate --require "$require" "$1"

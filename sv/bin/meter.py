@@ -17,8 +17,10 @@ from sv.bin import cli
 from sv.energy.config import EnergyConfig, read_energy_config
 from sv.energy.fleet.inner import run_inner
 from sv.energy.fleet.nodes import LABEL
-from sv.energy.meter import Stage, run_metered
+from sv.energy.meter import Stage, run_metered, say
+from sv.energy.sidecar import get_sidecar_path
 from sv.errors import UsageError
+from sv.jobs import completion
 from sv.system import end_with_parent
 
 TOOLS = {"--rebuild", "--check", "--watch", "--trace"}
@@ -36,6 +38,10 @@ def parse_args(words: list[str], at: int):
     parser.add_argument("--sysfs", type=Path, default=Path("/sys"), help="root of sysfs")
     parser.add_argument("--node", default="", help="a process of the stage in $SV_METER_NODES")
     parser.add_argument("--end-with-parent", default=False, type=cli.true_or_false)
+    parser.add_argument(
+        "--skip-finished", default="", choices=["", "true", "false"],
+        help="prove that the step is finished (sv/jobs/completion.py); true: skip it if it is",
+    )  # fmt: skip
     args = parser.parse_args(words[:at])
     args.command = tuple(words[at + 1 :])
     if not args.command:
@@ -72,7 +78,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     stage = Stage(number, args.name, folder, model, args.command, config, args.sysfs)
     if args.end_with_parent:
         end_with_parent()
-    return run_metered(stage, os.environ)
+    if not args.skip_finished:
+        return run_metered(stage, os.environ)
+    return run_step(stage, skip_finished=args.skip_finished == "true")
+
+
+def run_step(stage: Stage, *, skip_finished: bool) -> int:
+    """Run a step under the meter and prove that it is finished, or skip it if it was before."""
+    sidecar = get_sidecar_path(stage.journal)
+    if skip_finished and completion.is_stage_finished(sidecar, stage.argv):
+        say(f"stage {stage.stage} {stage.name}: finished before")
+        return 0
+    completion.begin_stage(sidecar, stage.argv)
+    status = run_metered(stage, os.environ)
+    if status == 0:
+        completion.end_stage(sidecar, stage.argv)
+    return status
 
 
 if __name__ == "__main__":

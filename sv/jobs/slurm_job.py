@@ -1,12 +1,12 @@
 """One job of utils/slurm.py, on the node where Slurm starts it: its log, command and status.
 
-Usage (in a script that sbatch starts): slurm_job.py <folder> <number>
-       (by srun, on each node of a job that has several): slurm_job.py --task <folder> <number>
+Usage (in the script that sbatch starts): python3 -m sv.jobs.slurm_job <folder> <number>
+       (by srun, on each node of a job that has several): ... --task <folder> <number>
 
-Slurm's SIGTERM, to a job that it cancels or requeues, comes to the command too, which may save
-its work. The status is then kept as not final: whether the job is in the queue again tells
-utils/slurm.py what it means. SIGUSR1 says that the time limit is near: the command gets SIGTERM,
-and the job is put back into the queue. (srun is sent no SIGTERM from here: it kills its tasks.)
+Slurm's SIGTERM, to a job that it cancels or requeues, is passed on to the command, which may save
+its work. The status is then written as not final: utils/slurm.py sees what it means from whether
+the job is in the queue again. SIGUSR1 says that the time limit is near: the command gets SIGTERM,
+and the job is put back into the queue. (srun gets no SIGTERM from here: it kills its tasks.)
 """
 
 import contextlib
@@ -19,25 +19,17 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also outside path.sh
+from sv.energy.fleet.nodes import node_command
+from sv.files import write_json
+from sv.jobs.completion import prove_job, take_job_prints
+from sv.jobs.jobs import Job, write_footer, write_header
 
-from jobs import (  # noqa: E402
-    Job,
-    fingerprint,
-    write_footer,
-    write_header,
-    write_record,
-)
-
-from sv.energy.fleet.nodes import node_command  # noqa: E402
-from sv.files import write_json  # noqa: E402
-
-LATE_S = 1.0  # a signal that ends the command may reach this process later
+LATE_S = 1.0  # so much later may a signal that ended the command reach this process
 SIGNALLED = {128 + signal.SIGTERM, 128 + signal.SIGKILL}
 
 
 class Commander:
-    """Runs the command and passes on what it is to know."""
+    """Runs the command and passes signals on to it."""
 
     def __init__(self, *, is_srun: bool) -> None:
         self.is_srun = is_srun
@@ -57,12 +49,12 @@ class Commander:
             with contextlib.suppress(ProcessLookupError):  # it has just ended
                 os.killpg(self._process.pid, signal.SIGTERM)
         elif number == signal.SIGUSR1:
-            # The first step of this job, srun's; what srun is sent reaches more than the tasks.
+            # To srun's step, the job's first; a signal to srun itself reaches more than the tasks.
             step = f"{os.environ['SLURM_JOB_ID']}.0"
             subprocess.Popen(["scancel", "--signal=TERM", step], stdin=subprocess.DEVNULL)
 
     def run(self, command: list[str], output: TextIO | None) -> int:
-        """Run it to its end; gives its status as a shell does."""
+        """Run it to its end; return its status as a shell does."""
         try:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output,
@@ -71,14 +63,14 @@ class Commander:
         except OSError as error:
             print(f"{command[0]}: {error.strerror}", file=output or sys.stdout, flush=True)
             return 127
-        for number in tuple(self.received):  # it came before the process was there
+        for number in tuple(self.received):  # before the process was there
             self._pass_on(number)
         code = self._process.wait()
         return code if code >= 0 else 128 - code
 
 
 def build_command(folder: Path, number: str, spec: dict[str, Any]) -> list[str]:
-    """Give what the batch script runs: the command under its meter, or srun with all nodes."""
+    """Return what the batch script runs: the command under its meter, or srun with all nodes."""
     job = spec["jobs"][number]
     if spec["nodes"] == 1:
         return [*node_command(job["label"]), *job["command"]]
@@ -87,7 +79,7 @@ def build_command(folder: Path, number: str, spec: dict[str, Any]) -> list[str]:
     return [
         "srun", f"--nodes={count}", f"--ntasks={count}", "--ntasks-per-node=1",
         f"--cpus-per-task={spec['threads']}", "--kill-on-bad-exit=1", "--mpi=none",
-        sys.executable, str(Path(__file__).resolve()), "--task", str(folder), number,
+        sys.executable, "-m", "sv.jobs.slurm_job", "--task", str(folder), number,
     ]  # fmt: skip
 
 
@@ -97,27 +89,27 @@ def run_task(folder: Path, number: str, spec: dict[str, Any]) -> int:
     commander = Commander(is_srun=False)
     status = commander.run([*node_command(f"{job['label']}.node{node}"), *job["command"]], None)
     if status != 0:
-        outcome = {"status": status, "told": bool(commander.received)}
+        outcome = {"status": status, "signalled": bool(commander.received)}
         write_json(folder / f"{number}.node{node}", outcome)
     return status
 
 
 def judge_tasks(folder: Path, number: str, status: int) -> tuple[int, bool]:
-    """Tell why srun failed.
+    """Find out why srun failed.
 
     Returns:
-        The status of the node that failed by itself, as srun's may be of those that it then ended,
-        or else srun's; and whether all that failed were told to end. (At the beginning of a grace
-        time, GraceTime in slurm.conf, Slurm tells them and not this process.)
+        The status of the node that failed by itself (srun's may be of those that it then ended) or
+        else srun's; and whether all that failed had been signalled. (At the beginning of a grace
+        time, GraceTime in slurm.conf, Slurm signals them and not this process.)
     """
     paths = sorted(folder.glob(f"{number}.node*"), key=lambda path: path.stat().st_mtime_ns)
     found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    causes = [outcome["status"] for outcome in found if not outcome["told"]]
+    causes = [outcome["status"] for outcome in found if not outcome["signalled"]]
     return (causes[0] if causes else status), bool(found) and not causes
 
 
 def read_final_status(path: Path) -> int | None:
-    """Give the status of a job that has ended; None if it has not, or may be started again."""
+    """Return the status of a job that has ended; None if it has not, or may be started again."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -126,7 +118,7 @@ def read_final_status(path: Path) -> int | None:
 
 
 def run_job(folder: Path, number: str, spec: dict[str, Any]) -> int:
-    """Run the job with its log and leave its status in the folder."""
+    """Run the job with its log; leave its status in the folder and return it."""
     words, path = spec["jobs"][number], folder / f"{number}.status"
     earlier = read_final_status(path)
     if earlier is not None:  # requeued after its end
@@ -136,36 +128,36 @@ def run_job(folder: Path, number: str, spec: dict[str, Any]) -> int:
     job = Job(int(number), Path(words["log"]), words["command"])
     restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
     commander = Commander(is_srun=spec["nodes"] > 1)
-    job.record.unlink(missing_ok=True)
-    inputs, started = fingerprint(job.command), time.time()
+    job.proof.unlink(missing_ok=True)
+    before, started = take_job_prints(job.command), time.time()
     remark = f", {os.environ['SLURM_JOB_ID']} of Slurm" + (f", restart {restarts}" * bool(restarts))
     with open(job.log, "a" if restarts else "w", encoding="utf-8") as log:
         began_ns = write_header(log, job, remark)
-        status, told = commander.run(build_command(folder, number, spec), log), False
+        status, tasks_signalled = commander.run(build_command(folder, number, spec), log), False
         if status in SIGNALLED and not commander.received:
             time.sleep(LATE_S)
         if status != 0 and commander.is_srun:
-            status, told = judge_tasks(folder, number, status)
+            status, tasks_signalled = judge_tasks(folder, number, status)
         write_footer(log, status, round(time.time() - started), spec["threads"])
     if status == 0 and spec["is_array"]:
-        write_record(job, inputs, began_ns)
-    is_final = status == 0 or not (commander.received or told)
+        prove_job(job.proof, job.command, before, began_ns)
+    is_final = status == 0 or not (commander.received or tasks_signalled)
     write_status(path, status, is_final=is_final)
-    # What runs into its time limit once more, one of an array, must not be put back.
+    # A job of an array would only run into its time limit once more.
     near_limit = signal.SIGUSR1 in commander.received and not spec["is_array"]
-    ends_by_itself = near_limit or (told and not commander.received)
-    if not is_final and ends_by_itself and (restarts >= spec["max_restarts"] or not requeue()):
+    must_requeue = near_limit or (tasks_signalled and not commander.received)
+    if not is_final and must_requeue and (restarts >= spec["max_restarts"] or not requeue()):
         write_status(path, status, is_final=True)
     return status
 
 
 def write_status(path: Path, status: int, *, is_final: bool) -> None:
-    """Tell utils/slurm.py how the job ended."""
+    """Report to utils/slurm.py how the job ended."""
     write_json(path, {"status": status, "final": is_final, "job": os.environ["SLURM_JOB_ID"]})
 
 
 def requeue() -> bool:
-    """Put this job back into the queue; whether that was done."""
+    """Put this job back into the queue; return whether that was done."""
     argv = ["scontrol", "requeue", os.environ["SLURM_JOB_ID"]]
     code = subprocess.run(argv, check=False, stdin=subprocess.DEVNULL).returncode
     return code in (0, -signal.SIGTERM)  # the requeue ends all processes of the job, this one too
@@ -177,7 +169,7 @@ def main(argv: list[str]) -> int:
     folder, number = Path(argv[-2]), argv[-1]
     try:
         spec = json.loads((folder / "jobs.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:  # utils/slurm.py has its result, or another one has begun anew
+    except FileNotFoundError:  # utils/slurm.py has its result, or a later call has begun anew
         return 0
     os.chdir(spec["cwd"])
     return run_task(folder, number, spec) if is_task else run_job(folder, number, spec)

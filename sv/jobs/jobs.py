@@ -1,10 +1,9 @@
-"""What utils/run.py and utils/slurm.py share: their command line, logs and proofs of completion.
+"""What utils/run.py and utils/slurm.py share: their command line, their logs, what is finished.
 
-Both keep the same records beside the logs, so one of them finishes what the other began.
+Both keep the same proofs (sv/jobs/completion.py), so that one finishes what the other began.
 """
 
 import argparse
-import json
 import os
 import re
 import shlex
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from sv.energy.journal import RESUMED, write_mark
+from sv.jobs.completion import is_finished, take_job_prints
 
 MARKS = "SV_METER_MARKS"
 
@@ -31,8 +31,8 @@ class Job:
     command: list[str]
 
     @property
-    def record(self) -> Path:
-        """Where the proof of its completion lies."""
+    def proof(self) -> Path:
+        """File that proves that the job is finished."""
         return self.log.with_name(f".{self.log.name}.done")
 
 
@@ -53,23 +53,23 @@ class Request:
     name: str
 
 
-class StopSignal(Exception):  # noqa: N818 - no error, a request
-    """A signal asks to end; carries its number."""
+class StopSignal(Exception):  # noqa: N818 - a request, not an error
+    """A signal requested a stop; carries its number."""
 
 
 def catch_signals() -> None:
-    """Make the signals that ask for an end raise `StopSignal`."""
+    """Make the signals that request a stop raise `StopSignal`."""
 
     def stop(number, frame):
         raise StopSignal(number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup's wish
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, stop)
 
 
 def build_parser(program: str, text: str | None) -> argparse.ArgumentParser:
-    """Build the command line that both programs have; they add to it what is theirs."""
+    """Build the parser of the options that both programs have."""
     parser = argparse.ArgumentParser(
         prog=program, description=text, allow_abbrev=False, exit_on_error=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -127,11 +127,13 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> Request:
 
 
 def find_todo(request: Request) -> list[Job]:
-    """Give the jobs to do: not those that finished before, of which it says how many they are."""
+    """Return the jobs that are not finished, and print how many others there are."""
     jobs = request.jobs
     if not request.is_array or request.options.resume == "false":
         return jobs
-    todo = [job for job in jobs if not is_done(job)]
+    todo = [
+        job for job in jobs if not is_finished(job.proof, job.command, take_job_prints(job.command))
+    ]
     if len(todo) < len(jobs):
         skipped = f"{len(jobs) - len(todo)} of {len(jobs)} jobs"
         print(f"  {skipped} finished before, log is {jobs[0].log}", file=sys.stderr)
@@ -139,59 +141,18 @@ def find_todo(request: Request) -> list[Job]:
     return todo
 
 
-def fingerprint(command: list[str]) -> dict[str, list[int]]:
-    """Give size and time of every file that the command line names."""
-    prints = {}
-    for word in command:
-        if os.path.isfile(word):
-            stat = os.stat(word)
-            prints[word] = [stat.st_size, stat.st_mtime_ns]
-    return prints
-
-
-def is_done(job: Job) -> bool:
-    """Whether the job finished with this command and its files are as it left them."""
-    try:
-        record = json.loads(job.record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    if record["command"] != job.command:
-        return False
-    return bool(record["files"]) and record["files"] == fingerprint(job.command)
-
-
-def write_record(job: Job, inputs: dict[str, list[int]], began_ns: int) -> None:
-    """Write the proof that the job is done.
-
-    Args:
-        job: It has just ended with status 0.
-        inputs: `fingerprint` before it began.
-        began_ns: Time of a file that was written when it began, of the clock of files.
-    """
-    # Of a file that was there before: written since, it is taken for an output; changed
-    # and yet older (moved into place), for an input that is not the one that was read.
-    outputs = fingerprint(job.command)
-    files = {**outputs, **inputs}
-    for name in outputs.keys() & inputs.keys():
-        if outputs[name] != inputs[name] and outputs[name][1] >= began_ns:
-            files[name] = outputs[name]
-    tmp = job.record.with_suffix(".tmp")
-    tmp.write_text(json.dumps({"command": job.command, "files": files}), encoding="utf-8")
-    os.replace(tmp, job.record)
-
-
-def tell_done(job: Job) -> None:
-    """Tell the meter that this attempt left something to go on from."""
+def mark_done(job: Job) -> None:
+    """Report to the meter that this attempt has left a result, which a later one resumes from."""
     write_mark(os.environ.get(MARKS), "job", log=str(job.log))
 
 
 def format_now() -> str:
-    """Give the time as date(1) does."""
+    """Format the time as date(1) does."""
     return time.strftime("%a %b %d %H:%M:%S %Z %Y")
 
 
 def write_header(log: TextIO, job: Job, remark: str = "") -> int:
-    """Begin the job's log; gives the file's time, as the clock of files may lag behind."""
+    """Begin the job's log; return the file's time, in ns of the file system's clock."""
     log.write(f"# {shlex.join(job.command)}\n# Running on {socket.gethostname()}{remark}\n")
     log.write(f"# Started at {format_now()}\n#\n")
     log.flush()
@@ -205,18 +166,18 @@ def write_footer(log: TextIO, status: int, seconds: int, threads: int) -> None:
 
 
 def find_newest_line(job: Job) -> str:
-    """Give the last line of a running job's log; empty while there is none."""
+    """Return the last line of a running job's log; empty while there is none."""
     try:
         with open(job.log, "rb") as file:
             file.seek(max(0, os.path.getsize(job.log) - 2000))
             lines = [line for line in file.read().decode(errors="replace").splitlines() if line]
-    except OSError:  # not begun, or the disk of the nodes is slow to show it
+    except OSError:  # not begun, or the nodes' shared disk is slow to show it
         return ""
     return f"{job.log.name}: {lines[-1]}" if lines and not lines[-1].startswith("#") else ""
 
 
 def find_last_message(log: Path) -> str:
-    """Give the last line that the command itself wrote, or else Slurm's own programs."""
+    """Return the last line that the command wrote, or else the last of Slurm's own programs."""
     try:
         text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -227,18 +188,21 @@ def find_last_message(log: Path) -> str:
 
 
 def fail(program: str, message: str, status: int = 2) -> int:
-    """Print one line on stderr and give the status."""
+    """Print one line on stderr; return the status."""
     print(f"{program}: {message}", file=sys.stderr)
     return status
 
 
 def report(program: str, request: Request, statuses: dict[int, int]) -> int:
-    """Count the failed jobs and name the first one's log; 0, or that one's status.
+    """Count the failed jobs and name the log of the first.
 
     Args:
         program: Begins the message.
         request: All jobs.
         statuses: Exit status of each job that was run, by number.
+
+    Returns:
+        The status of the first failed job; 0 if none failed.
     """
     failed = [job for job in request.jobs if statuses.get(job.number, 0) != 0]
     if not failed:

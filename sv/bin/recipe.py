@@ -1,0 +1,183 @@
+"""What run.sh and the steps ask for a line of text, and the walk over several systems.
+
+Usage: python3 -m sv.bin.recipe settings CONF [MODEL ...]      what run.sh needs of conf/
+       python3 -m sv.bin.recipe walk [options] DATA EXP -- ./run.sh [options of run.sh]
+       python3 -m sv.bin.recipe validate|fix DATA_DIR          a Kaldi data directory
+       python3 -m sv.bin.recipe merge-infos DATA_DIR OUT.json JOB.json ...
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sv.bin.cli import Parser, run, true_or_false
+from sv.config import read_config
+from sv.errors import SvError, UsageError
+from sv.files import read_json, read_text, write_json
+from sv.model_name import check_model_name
+
+SUMMED = ("utterances", "frames")  # over the jobs of an extraction
+
+
+def print_settings(words: Sequence[str]) -> int:
+    """Check and print what run.sh needs of conf/, a line each.
+
+    The models; the backends; whether these need a cohort; whether the untrained network is scored.
+    Names have spaces between.
+    """
+    from sv.score.config import ScoreConfig  # noqa: PLC0415 - of one command, like all such below
+
+    parser = Parser(print_settings.__doc__)
+    parser.add_argument("conf", type=Path, help="egs/<recipe>/conf")
+    parser.add_argument(
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help="study: all of models.txt; none: its first",
+    )
+    args = parser.parse_args(words)
+    models = list_models(args.conf / "models.txt", args.models)
+    config = read_config(args.conf / "score.toml", ScoreConfig)
+    print(" ".join(models))
+    print(" ".join(config.backends))
+    print(str(config.needs_cohort).lower())
+    print(str(config.untrained).lower())
+    return 0
+
+
+def list_models(study: Path, names: Sequence[str]) -> list[str]:
+    """Check model names; ``study`` stands for all of a file, no name for its first.
+
+    Args:
+        study: conf/models.txt, a name a line.
+        names: As given to run.sh.
+
+    Returns:
+        The names, each once.
+
+    Raises:
+        UsageError: A name is wrong (the message has the right spelling), or the file has none.
+    """
+    found: list[str] = []
+    for name in names or [""]:
+        if name not in ("study", ""):
+            found.append(name)
+            continue
+        lines = (line.split("#")[0].strip() for line in read_text(study).splitlines())
+        listed = [line for line in lines if line]
+        if not listed:
+            raise UsageError(f"{study}: no model name in it")
+        found += listed if name else listed[:1]
+    for name in found:
+        check_model_name(name)
+    return list(dict.fromkeys(found))
+
+
+def walk(words: Sequence[str]) -> int:
+    """Run stages 5 to 8 of several systems, one after the other, and print what became of each.
+
+    Returns:
+        0, 1 if a system failed, 128 + the signal that stopped the walk.
+    """
+    from sv.jobs import study  # noqa: PLC0415
+
+    if "--" not in words[:-1]:
+        raise UsageError("no command: write run.sh and its options after --")
+    at = words.index("--")
+    parser = Parser(walk.__doc__)
+    parser.add_argument("--stage", type=int, default=5, help="first stage")
+    parser.add_argument("--stop-stage", type=int, default=8, help="last stage")
+    parser.add_argument("--models", required=True, help="names, with spaces between")
+    parser.add_argument("--precisions", default="fp32", help="words, with spaces between")
+    parser.add_argument("--backend", default="cosine", help="whose EER the summary shows")
+    parser.add_argument("--forecast", type=true_or_false, default=False)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("exp", type=Path)
+    args = parser.parse_args(words[:at])
+    systems = study.Walk(words[at + 1 :], args.stage, args.stop_stage)
+    rows = systems.run(args.models.split(), list(dict.fromkeys(args.precisions.split())))
+    if args.forecast:
+        print(study.format_forecasts(rows, args.exp))
+    else:
+        print(study.format_summary(rows, args.data, args.exp, args.backend))
+    if systems.stopped_by is not None:
+        return 128 + systems.stopped_by
+    return int(any(row.status == study.FAILED for row in rows))
+
+
+def validate(words: Sequence[str]) -> int:
+    """Check a Kaldi data directory: status 1 and what is wrong, a line each, if it is not valid."""
+    from sv.kaldi.data_dir import find_problems  # noqa: PLC0415
+
+    parser = Parser(validate.__doc__)
+    parser.add_argument("--require", default="", help="tables that must be there, with spaces")
+    parser.add_argument("data_dir", type=Path)
+    args = parser.parse_args(words)
+    problems = find_problems(args.data_dir, require=args.require.split())
+    if problems:
+        problems = [*problems, "utils/fix_data_dir.sh may repair it"]
+    for line in problems:
+        print(f"utils/validate_data_dir.sh: {line}", file=sys.stderr)
+    return int(bool(problems))
+
+
+def fix(words: Sequence[str]) -> int:
+    """Repair a Kaldi data directory and print what was changed."""
+    from sv.kaldi.data_dir import fix_data_dir  # noqa: PLC0415
+
+    parser = Parser(fix.__doc__)
+    parser.add_argument("data_dir", type=Path)
+    args = parser.parse_args(words)
+    for line in fix_data_dir(args.data_dir):
+        print(f"utils/fix_data_dir.sh: {line}", file=sys.stderr)
+    return 0
+
+
+def merge_infos(words: Sequence[str]) -> int:
+    """Sum the counts of extraction jobs; everything else must be the same in all of them.
+
+    Raises:
+        SvError: It is not: some job's file is of an earlier extraction.
+    """
+    from sv.kaldi.data_dir import read_table  # noqa: PLC0415
+
+    parser = Parser(merge_infos.__doc__)
+    parser.add_argument("data_dir", type=Path, help="what was extracted; has utt2dur")
+    parser.add_argument("out", type=Path, help="info.json of all jobs")
+    parser.add_argument("infos", type=Path, nargs="+", metavar="JOB.json")
+    args = parser.parse_args(words)
+    infos = [read_json(path) for path in args.infos]
+    common = [{k: v for k, v in info.items() if k not in SUMMED} for info in infos]
+    for path, values in zip(args.infos, common, strict=True):
+        if values != common[0]:
+            raise SvError(f"{path} was made differently from {args.infos[0]}; run stage 6 again")
+    sums = {key: sum(info[key] for info in infos) for key in SUMMED}
+    audio_s = round(sum(map(float, read_table(args.data_dir / "utt2dur").values())), 3)
+    merged = {"data_set": args.data_dir.name, **common[0], **sums, "audio_s": audio_s}
+    write_json(args.out, merged)
+    return 0
+
+
+COMMANDS = {
+    "settings": print_settings,
+    "walk": walk,
+    "validate": validate,
+    "fix": fix,
+    "merge-infos": merge_infos,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one of the commands."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] in (["-h"], ["--help"]):
+        print((__doc__ or "").strip())
+        return 0
+    command = COMMANDS.get(words[0]) if words else None
+    if command is None:
+        raise UsageError(f"give a command: {', '.join(COMMANDS)}")
+    return command(words[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(run("sv.bin.recipe", main))

@@ -1,0 +1,232 @@
+"""The proof that work is finished: the files that it read and wrote, by size and time.
+
+Jobs (utils/run.py, utils/slurm.py) keep their proof next to their log, stages next to their
+sidecar. Work is finished while its command is the same and every file in the proof is as the work
+found or left it. Work that failed, that was killed, or whose inputs changed while it ran is not.
+
+A job reads and writes the files that its command line names. A stage runs a step, a script whose
+head names its arguments and files; an option stands for its value, ``<list>`` for the last part of
+``<trials>``, and a file with an option that is not given is left out:
+
+    # Usage: steps/train_xvector.sh [options] <egs-dir> <exp-dir>
+    # Reads: <config> <egs-dir>/train.npz
+    # Writes: <exp-dir>/final.pt
+
+What follows for a stage: a deleted final.pt is trained for again (from the last checkpoint), then
+extracted and scored; a changed train.toml starts the trainer, which refuses it; new features are
+extracted from; a result moved back from .backup is new to the stages after it. A file that was
+touched and not changed costs one look by the stage itself. Code and versions do not count, nor do
+options, which say where and how a step runs: of a stage's command the script alone is kept. Nor
+are folders, so a tree that was moved with its times kept stays finished.
+
+Proofs of commit f8b4a44 are honoured. Those of jobs did not tell read files from written ones;
+those of stages had no command and wrote ``{exp}`` for ``<exp-dir>``.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sv.errors import SvError
+from sv.files import read_json, write_json
+
+# A file's name -> its size and its time in ns; None: there is no such file.
+Prints = dict[str, list[int] | None]
+PLACEHOLDER = re.compile(r"<([a-z0-9-]+)>")
+# What the proofs of f8b4a44 call the arguments of steps.
+OLD_ARGUMENTS = {
+    "data": "data-dir", "egs": "egs-dir", "exp": "exp-dir", "scores": "scores-dir",
+    "xvectors": "xvector-dir",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What finished work was made from and has made.
+
+    Attributes:
+        command: Words of a job; the script of a stage; None: a stage of commit f8b4a44.
+        read: Files it was made from, as they were when it began.
+        written: Files it made; None: it has begun and has not ended.
+    """
+
+    command: list[str] | None
+    read: Prints
+    written: Prints | None
+
+
+def read_proof(path: Path) -> Proof | None:
+    """Read a proof, also of commit f8b4a44; None: there is none."""
+    try:
+        values = read_json(path)
+        if "files" in values:  # a job of f8b4a44
+            return Proof(values["command"], {}, values["files"])
+        if "command" in values:
+            return Proof(**values)
+        return Proof(None, _rename(values["read"]), _rename(values["written"]))
+    except (SvError, KeyError, TypeError):
+        return None
+
+
+def write_proof(path: Path, proof: Proof) -> None:
+    """Write a proof."""
+    write_json(path, asdict(proof))
+
+
+def is_finished(path: Path, command: Sequence[str], files: Prints) -> bool:
+    """Tell whether the proof is of this command and of these files as they are now.
+
+    Args:
+        path: The proof.
+        command: A job's words, or a stage's script.
+        files: Every file that the work reads and writes.
+    """
+    proof = read_proof(path)
+    if proof is None or proof.written is None or proof.command not in (None, list(command)):
+        return False
+    return bool(files) and {**proof.read, **proof.written} == files
+
+
+def take_prints(paths: Mapping[str, str | Path]) -> Prints:
+    """Look up size and time of files, by a name for each."""
+    prints: Prints = {}
+    for name, path in paths.items():
+        try:
+            status = os.stat(path)
+        except OSError:
+            prints[name] = None
+        else:
+            is_file = stat.S_ISREG(status.st_mode)
+            prints[name] = [status.st_size, status.st_mtime_ns] if is_file else None
+    return prints
+
+
+# Jobs
+
+
+def take_job_prints(command: Sequence[str]) -> Prints:
+    """Look up every file that a job's command line names."""
+    prints = take_prints({word: word for word in command})
+    return {word: found for word, found in prints.items() if found is not None}
+
+
+def prove_job(path: Path, command: Sequence[str], before: Prints, began_ns: int) -> None:
+    """Write the proof of a job that has just ended with status 0.
+
+    Args:
+        path: The proof.
+        command: The job's words.
+        before: `take_job_prints` before it began.
+        began_ns: Time of a file that was written when it began: the file system's clock may differ
+            from this machine's.
+    """
+    read, written = dict(before), {}
+    for word, now in take_job_prints(command).items():
+        was = before.get(word)
+        # A file that was there before and was written since counts as an output. One that changed
+        # and yet is older (moved into place) is an input, and not the one that was read.
+        if was is None or (now != was and now is not None and now[1] >= began_ns):
+            written[word] = now
+            read.pop(word, None)
+    write_proof(path, Proof(list(command), read, written))
+
+
+# Stages
+
+
+def get_stage_proof(sidecar: Path) -> Path:
+    """Return where the proof of a stage is kept: ``.05_train.done`` for ``05_train.json``."""
+    return sidecar.with_name(f".{sidecar.stem}.done")
+
+
+def is_stage_finished(sidecar: Path, command: Sequence[str]) -> bool:
+    """Tell whether a stage need not be run: proved, and its last attempt is complete.
+
+    Args:
+        sidecar: ``exp/<model>/energy/05_train.json``.
+        command: A step with its options and arguments; a stage of another command is never
+            finished.
+    """
+    from sv.energy.record import read_record  # noqa: PLC0415 - a job has no sidecar
+
+    read, written = find_step_files(command)
+    if not is_finished(get_stage_proof(sidecar), command[:1], take_prints({**read, **written})):
+        return False
+    try:
+        return read_record(sidecar).status == "complete"
+    except SvError:
+        return False
+
+
+def begin_stage(sidecar: Path, command: Sequence[str]) -> None:
+    """Record what a stage is made from, and that it is not finished."""
+    read, written = find_step_files(command)
+    if written:
+        path = get_stage_proof(sidecar)
+        write_proof(path, Proof(list(command[:1]), take_prints(read), None))
+
+
+def end_stage(sidecar: Path, command: Sequence[str]) -> None:
+    """Record what a stage has made; what it was made from stays as it was when it began."""
+    _, written = find_step_files(command)
+    path = get_stage_proof(sidecar)
+    begun = read_proof(path)
+    if written and begun is not None:
+        write_proof(path, Proof(begun.command, begun.read, take_prints(written)))
+
+
+def find_step_files(command: Sequence[str]) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Return the files that a step reads and those that it writes, by their names in its head.
+
+    Args:
+        command: The script, its options and its arguments. Of a command that is no step, or whose
+            head names no files, both are empty.
+    """
+    head = _read_head(Path(command[0]))
+    arguments = PLACEHOLDER.findall(head.get("Usage", ""))
+    values, at = {}, 1
+    while at + 1 < len(command) and command[at].startswith("--"):
+        values[command[at][2:]] = command[at + 1]
+        at += 2
+    values |= dict(zip(arguments, command[at:], strict=False))
+    values["list"] = Path(values.get("trials", "")).name
+    return _fill_in(head.get("Reads", ""), values), _fill_in(head.get("Writes", ""), values)
+
+
+def _read_head(script: Path) -> dict[str, str]:
+    """Read the ``# Word: text`` lines of a script's head; lines of the same word are joined."""
+    head: dict[str, str] = {}
+    if script.suffix != ".sh" or not script.is_file():
+        return head
+    with open(script, encoding="utf-8") as file:
+        for line in file:
+            if not line.startswith("#"):
+                break
+            found = re.match(r"# (Usage|Reads|Writes): (.*)", line)
+            if found:
+                head[found[1]] = f"{head.get(found[1], '')} {found[2]}"
+    return head
+
+
+def _fill_in(patterns: str, values: Mapping[str, str]) -> dict[str, Path]:
+    """Replace the placeholders of file names; one without a value leaves its file out."""
+    return {
+        pattern: Path(PLACEHOLDER.sub(lambda found: values[found[1]], pattern))
+        for pattern in patterns.split()
+        if all(values.get(name) for name in PLACEHOLDER.findall(pattern))
+    }
+
+
+def _rename(prints: dict[str, Any] | None) -> Prints | None:
+    """Give the files in a stage's proof of commit f8b4a44 their names of today."""
+    if prints is None:
+        return None
+
+    def rename(found: re.Match) -> str:
+        return f"<{OLD_ARGUMENTS.get(found[1], found[1])}>"
+
+    return {re.sub(r"\{(\w+)\}", rename, name): value for name, value in prints.items()}
