@@ -1,10 +1,10 @@
 """The net: what commit f8b4a44 made of journals, results and scores is what the trunk makes.
 
 tests/net/make.py wrote the journals, and f8b4a44's programs the sidecars, tables and metrics
-next to them; here the trunk's programs are run on the same input. The sidecars are compared field by field by the names of energy-sidecar/2, whichever
-of the two schemas the trunk writes: `translate` says which old name is which new one. One
-exclusive meter must agree to the digit; several or shared ones, whose sums may be taken in another
-order, to 1e-12.
+next to them; here the trunk's programs are run on the same input. The sidecars are compared field
+by field by the names of energy-sidecar/2, whichever of the two schemas the trunk writes:
+`translate` says which old name is which new one. One exclusive meter must agree to the digit;
+several or shared ones, whose sums may be taken in another order, to 1e-12.
 """
 
 import csv
