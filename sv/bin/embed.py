@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from sv.bin.cli import Parser, positive_int, run, true_or_false
-from sv.bin.device import choose_device
 from sv.config import build_config, read_config
 from sv.data.fbank import FbankConfig
 from sv.errors import UsageError
@@ -19,6 +18,7 @@ from sv.score.cosine import normalize_length
 from sv.train.checkpoint import load_checkpoint
 from sv.train.embed import DTYPES
 from sv.train.embed_audio import embed_files
+from sv.train.group import choose_device
 from sv.train.network import rebuild_network
 
 

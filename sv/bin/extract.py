@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 
 from sv.bin.cli import Parser, positive_int, run, true_or_false
-from sv.bin.device import choose_device
 from sv.errors import UsageError
 from sv.files import write_json
 from sv.kaldi.archive import write_archive
 from sv.kaldi.data_dir import read_feats
 from sv.train.embed import DTYPES, embed_utterances
+from sv.train.group import choose_device
 from sv.train.network import load_network, load_untrained_network
 
 

@@ -11,13 +11,12 @@ from pathlib import Path
 import torch
 
 from sv.bin.cli import Parser, positive_float, positive_int, run
-from sv.bin.device import choose_device
 from sv.energy.journal import write_mark
 from sv.energy.live import read_live
 from sv.model_name import check_model_name
 from sv.train.config import read_train_config
 from sv.train.gauge import EnergyGauge
-from sv.train.group import build_group, find_local_rank, tell_launcher
+from sv.train.group import build_group, choose_device, find_local_rank, tell_launcher
 from sv.train.memory import explain_out_of_memory
 from sv.train.stopping import Limits
 from sv.train.trainer import Trainer

@@ -200,3 +200,36 @@ def tell_launcher(main: Callable[[Any], int]) -> Callable[[Any], int]:
             raise
 
     return told
+
+
+def choose_device(ngpu: int, local_rank: int = 0, processes: int = 1) -> torch.device:
+    """Return the CPU for 0 GPUs, else one GPU to each process of this machine.
+
+    Args:
+        ngpu: GPUs that the processes of this machine use.
+        local_rank: Number of this process among them.
+        processes: How many there are.
+
+    Raises:
+        UsageError: There are not as many GPUs as processes, or fewer than asked for: a silent
+            change to the CPU would turn hours into months.
+    """
+    if ngpu == 0:
+        return torch.device("cpu")
+    if ngpu != processes:
+        raise UsageError(f"--ngpu {ngpu}: each process uses one GPU, and here are {processes}")
+    check_gpus(ngpu)
+    return torch.device("cuda", local_rank)
+
+
+def check_gpus(ngpu: int) -> None:
+    """Check that torch sees as many GPUs.
+
+    Raises:
+        UsageError: It does not.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count < ngpu:
+        seen = f"{count} GPUs" if count > 1 else "1 GPU" if count else "no GPU"
+        advice = f"give --ngpu {count}" if count else "give --ngpu 0 to compute on the CPU"
+        raise UsageError(f"--ngpu {ngpu}: torch sees {seen} here; {advice}")
