@@ -1,7 +1,7 @@
 """What the two carbon services on the network answer, and a config that asks them here."""
 
-from sv.energy.carbon.utc import format_utc, parse_utc
 from sv.energy.config import EnergyConfig
+from sv.energy.units import format_utc, parse_utc
 
 TOKEN = "k3ep-me-s3cret"
 NOW = "2026-11-22T10:15:00Z"

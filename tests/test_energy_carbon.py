@@ -8,9 +8,9 @@ from carbon_services import NOW, TOKEN, france, rte_answer, zone_answer
 from local_server import serve
 
 from sv.config import read_config
-from sv.energy.carbon.feed import FactorFeed
-from sv.energy.carbon.utc import parse_utc
+from sv.energy.carbon import FactorFeed
 from sv.energy.config import EnergyConfig
+from sv.energy.units import parse_utc
 from sv.errors import UsageError
 
 

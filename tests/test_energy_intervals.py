@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from sv.energy.carbon.factor import CarbonFactor
-from sv.energy.carbon.intervals import apply_factors, join_carbon
-from sv.energy.carbon.utc import format_utc, parse_utc
+from sv.energy.carbon import CarbonFactor, apply_factors, join_carbon
+from sv.energy.units import format_utc, parse_utc
 
 # 3.6 MJ is a kWh: 100 s at 36 kW.
 T0 = parse_utc("2026-11-22T10:00:00Z")

@@ -26,7 +26,7 @@ from metered import (
     wait_for,
 )
 
-from sv.energy.carbon.factor import CarbonFactor
+from sv.energy.carbon import CarbonFactor
 from sv.energy.live import read_live
 from sv.energy.series import read_energy_series
 from sv.energy.sidecar import rebuild

@@ -11,10 +11,10 @@ from carbon_services import NOW, TOKEN, france, rte_answer, zone_answer
 from local_server import serve
 from metered import DRAM, PACKAGE, Runner, end, head, sample, write_journal
 
-from sv.energy.carbon.utc import format_utc, parse_utc
 from sv.energy.carbon_web import choose_carbon, fetch_history, recompute_carbon
 from sv.energy.record import read_record
 from sv.energy.sidecar import write_sidecar
+from sv.energy.units import format_utc, parse_utc
 from sv.energy.web import FetchError
 from sv.errors import SvError, UsageError
 

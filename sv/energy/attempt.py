@@ -5,9 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 from sv.energy.attribution import attribute
-from sv.energy.carbon.factor import CarbonFactor, parse_factor
-from sv.energy.carbon.intervals import apply_factors
-from sv.energy.carbon.utc import parse_utc
+from sv.energy.carbon import CarbonFactor, apply_factors, parse_factor
 from sv.energy.channel_figures import build_channel
 from sv.energy.crosscheck import compute_crosschecks
 from sv.energy.events import build_marks, build_phases
@@ -15,7 +13,7 @@ from sv.energy.journal import RESUMED
 from sv.energy.samples import AttemptLines
 from sv.energy.total import choose_total, list_boundaries, sum_energy
 from sv.energy.uncertainty import sum_uncertainty
-from sv.energy.units import kwh_from_j
+from sv.energy.units import kwh_from_j, parse_utc
 
 Fields = dict[str, Any]
 # Carbon factors hold for minutes: this many seconds between two points of energy are near enough.

@@ -17,15 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from sv.config import build_config
-from sv.energy.carbon.factor import CarbonFactor, is_usable
-from sv.energy.carbon.intervals import apply_factors
-from sv.energy.carbon.providers import ask_providers, check_providers
-from sv.energy.carbon.utc import format_utc, parse_utc
+from sv.energy.carbon import CarbonFactor, apply_factors, ask_providers, check_providers, is_usable
 from sv.energy.config import NETWORK, EnergyConfig, build_energy_config, list_providers
 from sv.energy.journal import SUFFIX
 from sv.energy.record import Carbon, Sidecar
 from sv.energy.series import read_energy_series
-from sv.energy.units import j_from_kwh
+from sv.energy.units import format_utc, j_from_kwh, parse_utc
 from sv.energy.web import FetchError, fetch_json
 from sv.errors import SvError, UsageError
 

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sv.energy.carbon.factor import is_usable
-from sv.energy.carbon.utc import format_utc, parse_utc
+from sv.energy.carbon import is_usable
 from sv.energy.sidecar import SCHEMA as SIDECAR_SCHEMA
-from sv.energy.units import kwh_from_j
+from sv.energy.units import format_utc, kwh_from_j, parse_utc
 from sv.energy.web import FetchError, fetch_json
 from sv.errors import SvError, UsageError
 from sv.files import read_json

@@ -1,4 +1,4 @@
-"""The metered command: started, waited for, signalled, as if no meter stood in between.
+"""The metered command: started, waited for, signalled, as if there were no meter in between.
 
 The command stays in the meter's process group, so that a terminal treats both as one job. The
 meter blocks its signals and takes them one by one (`wait_for_signal`): it has no handlers.
@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from sv.energy.processes import find_descendants
@@ -29,18 +29,31 @@ LEFTOVER_S = 10.0  # what a stopped command leaves behind gets this long to end
 
 
 class StartError(Exception):
-    """The command could not be started; ``status`` is what a shell would give."""
+    """The command could not be started; ``status`` is what a shell would return."""
 
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
+    def __init__(self, word: str, error: OSError) -> None:
+        missing = isinstance(error, FileNotFoundError)
+        super().__init__(f"{word}: {'command not found' if missing else error.strerror}")
+        self.status = NOT_FOUND if missing else NOT_EXECUTABLE
+
+
+def replace_process(
+    argv: Sequence[str], environ: Mapping[str, str], say: Callable[[str], None]
+) -> int:
+    """Become a command (same process id); returns, with a status, only if that fails."""
+    try:
+        os.execvpe(argv[0], argv, dict(environ))
+    except OSError as error:
+        failure = StartError(argv[0], error)
+        say(str(failure))
+        return failure.status
 
 
 class Command:
     """A running command and all processes below it.
 
     Attributes:
-        exit_code: As a shell gives it, 128 + signal when killed; None while it runs.
+        exit_code: As a shell returns it, 128 + signal when killed; None while it runs.
         stopped_by: The first signal passed on that asks a program to end, else None.
     """
 
@@ -67,15 +80,13 @@ class Command:
                 preexec_fn=prepare_child,  # noqa: PLW1509
                 close_fds=False,  # <(process substitution) and make's job server are open files
             )
-        except FileNotFoundError as error:
-            raise StartError(f"{argv[0]}: command not found", NOT_FOUND) from error
         except OSError as error:
-            raise StartError(f"{argv[0]}: {error.strerror}", NOT_EXECUTABLE) from error
-        # A Ctrl-C of the moment before the command was there has reached the meter alone.
+            raise StartError(argv[0], error) from error
+        # A Ctrl-C from before the command was started has reached the meter alone.
         self._early = signal.sigpending()
 
     def wait_for_signal(self, timeout_s: float) -> None:
-        """Wait until something happens, at most ``timeout_s``, and deal with it."""
+        """Wait for a signal, at most ``timeout_s``: pass it on, or take the command's end."""
         self._arrival.poll(1000 * max(0.0, timeout_s))
         # Python 3.11's sigtimedwait returns what lay in memory if it was stopped (Ctrl-Z) past its
         # timeout; without one it never sleeps.
@@ -109,7 +120,7 @@ class Command:
     def end_leftovers(self) -> None:
         """After a command that a user's signal stopped: end what it left running.
 
-        A shell that is killed does not stop its own child, which would go on unmetered.
+        A shell that is killed does not stop its own child, which would run on unmetered.
         """
         if self.stopped_by is None or not self._killed_by_user:
             return

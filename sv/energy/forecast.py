@@ -7,8 +7,7 @@ step is carried over to all of them, so a forecast is an extrapolation and says 
 from pathlib import Path
 from typing import Any
 
-from sv.energy.carbon.factor import compute_co2_g
-from sv.energy.carbon.utc import format_utc
+from sv.energy.carbon import compute_co2_g
 from sv.energy.sidecar import SCHEMA as SIDECAR_SCHEMA
 from sv.energy.stretch import (
     MIN_PARTS,
@@ -19,7 +18,7 @@ from sv.energy.stretch import (
     weigh_steps,
 )
 from sv.energy.summary import format_figure
-from sv.energy.units import hours_from_s, j_from_kwh, kwh_from_j
+from sv.energy.units import format_utc, hours_from_s, j_from_kwh, kwh_from_j
 from sv.errors import SvError
 from sv.files import read_json
 

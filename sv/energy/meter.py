@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sv.energy.carbon.feed import FactorFeed
+from sv.energy.carbon import FactorFeed
 from sv.energy.command import Command, StartError
 from sv.energy.config import EnergyConfig
 from sv.energy.fleet.nodes import SCHEMA as STAGE_SCHEMA

@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sv.energy.carbon.factor import CarbonFactor
-from sv.energy.carbon.feed import FactorFeed
+from sv.energy.carbon import CarbonFactor, FactorFeed
 from sv.energy.journal import RESUMED, Journal, MarksFile, Record, list_readable
 from sv.energy.live import write_live
 from sv.energy.processes import read_start_ticks, read_usage

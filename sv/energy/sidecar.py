@@ -12,7 +12,7 @@ from typing import Any
 
 from sv.energy.attempt import Fields, build_attempt
 from sv.energy.attribution import join_attributions
-from sv.energy.carbon.intervals import join_carbon
+from sv.energy.carbon import join_carbon
 from sv.energy.crosscheck import compute_crosschecks
 from sv.energy.events import PHASE, sum_phases
 from sv.energy.fleet.nodes import get_nodes_root

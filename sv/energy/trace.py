@@ -6,10 +6,10 @@ from itertools import pairwise
 from pathlib import Path
 
 from sv.energy.attempt import Fields, build_curve
-from sv.energy.carbon.utc import format_utc, parse_utc
 from sv.energy.journal import SUFFIX, read_journal
 from sv.energy.samples import AttemptLines, split_attempts
 from sv.energy.sensors.readers import BOUNDARIES
+from sv.energy.units import format_utc, parse_utc
 from sv.errors import SvError
 from sv.files import replacing
 

@@ -6,7 +6,7 @@ They are provisional: the sidecar is computed anew from the journal, by the same
 from typing import Any
 
 from sv.energy.attribution import compare_looks, share, sort_channels
-from sv.energy.carbon.factor import CarbonFactor, compute_co2_g
+from sv.energy.carbon import CarbonFactor, compute_co2_g
 from sv.energy.counter import Accumulator, Reading
 from sv.energy.journal import Record
 from sv.energy.total import choose_total, sum_energy

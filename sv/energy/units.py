@@ -1,4 +1,9 @@
-"""Every unit conversion of the meter; a figure changes its unit here and nowhere else."""
+"""Every unit conversion of the meter; a figure changes its unit here and nowhere else.
+
+Timestamps are UTC as text, the way that journals, sidecars and carbon providers write them.
+"""
+
+from datetime import UTC, datetime
 
 J_PER_KWH = 3_600_000
 UNITS_PER_J = {"uJ": 1_000_000, "mJ": 1_000, "J": 1}  # units in which counters count energy
@@ -40,3 +45,20 @@ def us_from_s(time_s: float) -> int:
 def hours_from_s(time_s: float) -> float:
     """Convert seconds to hours."""
     return time_s / S_PER_HOUR
+
+
+def format_utc(unix_s: float) -> str:
+    """Format ``2026-11-22T10:15:00Z``, with milliseconds where there are any."""
+    time = datetime.fromtimestamp(unix_s, UTC)
+    spec = "milliseconds" if round(unix_s % 1, 3) else "seconds"
+    return time.isoformat(timespec=spec).replace("+00:00", "Z")
+
+
+def parse_utc(text: str) -> float:
+    """Return the Unix time of a timestamp; one without a zone is UTC.
+
+    Raises:
+        ValueError: It is no date and time of ISO 8601.
+    """
+    time = datetime.fromisoformat(text)
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()

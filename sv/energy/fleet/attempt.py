@@ -9,8 +9,7 @@ from typing import Any
 
 from sv.energy.attempt import build_attempt, list_factors
 from sv.energy.attribution import join_attributions
-from sv.energy.carbon.factor import CarbonFactor
-from sv.energy.carbon.intervals import apply_factors, join_carbon
+from sv.energy.carbon import CarbonFactor, apply_factors, join_carbon
 from sv.energy.crosscheck import compute_crosschecks
 from sv.energy.events import NO_TIME, PHASE, build_phases
 from sv.energy.fleet.journals import NodeJournals

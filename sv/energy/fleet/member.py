@@ -17,12 +17,11 @@ from sv.energy.attribution import (
     sum_inputs,
     weigh_use,
 )
-from sv.energy.carbon.utc import parse_utc
 from sv.energy.channel_figures import build_channel, find_places
 from sv.energy.fleet.curve import Curve, join_curves, make_curve
 from sv.energy.samples import AttemptLines
 from sv.energy.total import sum_group
-from sv.energy.units import s_from_us
+from sv.energy.units import parse_utc, s_from_us
 
 EXCLUSIVE, CEEMS = "exclusive", "ceems"
 # The machine that started jobs elsewhere: a part of everything by processor time, boards too.
