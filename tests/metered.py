@@ -11,6 +11,7 @@ from pathlib import Path
 from conftest import ROOT, environment
 
 from sv.energy.journal import read_journal
+from sv.energy.record import read_record
 
 MAX_RANGE_UJ = 262_143_328_850  # of an Intel server: 32 bits of 61 uJ
 PACKAGE = {
@@ -114,7 +115,7 @@ class Runner:
 
     def sidecar(self):
         """Read the sidecar."""
-        return json.loads((self.folder / "05_train.json").read_text())
+        return read_record(self.folder / "05_train.json")
 
     def samples(self):
         """Read the samples of the journal."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 
 from metered import ESTIMATE, PACKAGE, Runner, end, head, sample, write_journal
 
@@ -70,8 +69,8 @@ def build(runner):
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         assert meter_tools.check([path]) == 0, said.getvalue()
-    return json.loads(path.read_text())
+    return runner.sidecar()
 
 
 def joules(sidecar, key="energy_kwh"):
-    return sidecar[key] * J_PER_KWH
+    return getattr(sidecar, key) * J_PER_KWH

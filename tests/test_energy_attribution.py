@@ -26,7 +26,7 @@ J_PER_KWH = 3.6e6
 
 
 def total_ids(sidecar):
-    return {channel["id"] for channel in sidecar["channels"] if channel["in_total"]}
+    return {channel.id for channel in sidecar.channels if channel.in_total}
 
 
 def steady(seconds, usage=None, **powers):
@@ -48,14 +48,14 @@ def steady(seconds, usage=None, **powers):
 def test_the_machine_is_the_total_and_its_parts_stay_a_breakdown():
     powers = {"rapl__package__0": 100, "nvml__board__a": 200, "ipmi__node": 400, "cpu_time": 1}
     sidecar = rebuild([head(PACKAGE, BOARD, NODE, ESTIMATE), *steady(100, **powers), end(100.0)])
-    assert sidecar["energy_kwh"] * J_PER_KWH == pytest.approx(40_000)
-    assert total_ids(sidecar) == {"ipmi.node"} and sidecar["boundary"] == ["node"]
-    assert sidecar["measured_fraction"] == 1.0
-    package = next(ch for ch in sidecar["channels"] if ch["id"] == "rapl.package.0")
-    assert package["energy_j"] == 10_000 and "contained in ipmi.node" in package["reason"]
-    parts = next(check for check in sidecar["crosschecks"] if check["b"] == "ipmi.node")
-    assert parts["ratio"] == pytest.approx(0.75)
-    assert parts["rest_kwh"] * J_PER_KWH == pytest.approx(10_000)
+    assert sidecar.energy_kwh * J_PER_KWH == pytest.approx(40_000)
+    assert total_ids(sidecar) == {"ipmi.node"} and list(sidecar.boundary) == ["node"]
+    assert sidecar.measured_fraction == 1.0
+    package = next(ch for ch in sidecar.channels if ch.id == "rapl.package.0")
+    assert package.energy_j == 10_000 and "contained in ipmi.node" in package.reason
+    parts = next(check for check in sidecar.crosschecks if check.b == "ipmi.node")
+    assert parts.ratio == pytest.approx(0.75)
+    assert parts.rest_kwh * J_PER_KWH == pytest.approx(10_000)
 
 
 def test_a_module_has_the_processor_in_it_and_a_counter_its_cross_check():
@@ -68,9 +68,9 @@ def test_a_module_has_the_processor_in_it_and_a_counter_its_cross_check():
         raw = {"rapl__package__0": int(t_s * 50e6), "nvml__module__a": int(t_s * 300e3)}
         lines.append(sample(t_s, **raw, nvml__power__a=290_000, cpu_time=int(t_s * 1e6)))
     sidecar = rebuild([*lines, end(2.0)])
-    assert total_ids(sidecar) == {"nvml.module.a"} and sidecar["boundary"] == ["gpu_module"]
-    assert sidecar["energy_kwh"] * J_PER_KWH == pytest.approx(600)
-    ratios = {(check["a"], check["b"]): check["ratio"] for check in sidecar["crosschecks"]}
+    assert total_ids(sidecar) == {"nvml.module.a"} and list(sidecar.boundary) == ["gpu_module"]
+    assert sidecar.energy_kwh * J_PER_KWH == pytest.approx(600)
+    ratios = {(check.a, check.b): check.ratio for check in sidecar.crosschecks}
     assert ratios["nvml.module.a", "nvml.power.a"] == pytest.approx(300 / 290)
 
 
@@ -82,8 +82,8 @@ def test_a_cross_check_is_no_part_of_the_machine():
         for t in range(101)
     ]
     sidecar = rebuild([head(counter, check, NODE), *lines, end(100.0)])
-    parts = next(check for check in sidecar["crosschecks"] if check["b"] == "ipmi.node")
-    assert (parts["a"], parts["ratio"]) == ("nvml.board.a", pytest.approx(0.5))
+    parts = next(check for check in sidecar.crosschecks if check.b == "ipmi.node")
+    assert (parts.a, parts.ratio) == ("nvml.board.a", pytest.approx(0.5))
 
 
 def test_a_machine_that_stopped_answering_is_not_the_total():
@@ -93,9 +93,9 @@ def test_a_machine_that_stopped_answering_is_not_the_total():
         lines.append(sample(float(t_s), rapl__package__0=t_s * 100 * 10**6, ipmi__node=node_w))
     sidecar = rebuild([*lines, end(100.0)])
     assert total_ids(sidecar) == {"rapl.package.0"}
-    assert sidecar["energy_kwh"] * J_PER_KWH == pytest.approx(10_000)
-    node = next(ch for ch in sidecar["channels"] if ch["id"] == "ipmi.node")
-    assert "too much of the attempt" in node["reason"] and "the last 51 s" in node["reason"]
+    assert sidecar.energy_kwh * J_PER_KWH == pytest.approx(10_000)
+    node = next(ch for ch in sidecar.channels if ch.id == "ipmi.node")
+    assert "too much of the attempt" in node.reason and "the last 51 s" in node.reason
 
 
 def test_a_slow_sensor_holds_to_the_ends_of_the_stage():
@@ -103,37 +103,37 @@ def test_a_slow_sensor_holds_to_the_ends_of_the_stage():
     for t_s in range(61):
         lines.append(sample(float(t_s), ipmi__node=400 if t_s % 5 == 2 else None))
     sidecar = rebuild([*lines, end(60.0)])
-    assert sidecar["energy_kwh"] * J_PER_KWH == pytest.approx(400 * 60)
-    node = sidecar["channels"][0]
-    assert node["samples"]["failed"] <= 1 and node["raw"]["first"] == 400
+    assert sidecar.energy_kwh * J_PER_KWH == pytest.approx(400 * 60)
+    node = sidecar.channels[0]
+    assert node.samples.failed <= 1 and node.raw.first == 400
     # 5 s x 400 W at either end, and half a watt all the time.
-    assert node["u_energy_j"]["edge"] == pytest.approx(2 * 5 * 400)
-    assert sidecar["uncertainty_kwh"] * J_PER_KWH == pytest.approx(4000, rel=0.01)
+    assert node.u_energy_j.edge == pytest.approx(2 * 5 * 400)
+    assert sidecar.uncertainty_kwh * J_PER_KWH == pytest.approx(4000, rel=0.01)
 
 
 def test_uncertainty_has_its_parts():
     board = {**BOARD, "method": "counter_delta", "kind": "measured", "unit": "mJ",
              "update_period_s": 0.1, "sensor_rel": 0.05, "sensor_rel_basis": "assumed"}  # fmt: skip
     lines = [sample(float(t), nvml__board__a=t * 700_000) for t in range(101)]
-    channel = rebuild([head(board), *lines, end(100.0)])["channels"][0]
-    u = channel["u_energy_j"]
-    assert u["edge"] == pytest.approx(140.0)  # 2 x 0.1 s x 700 W
-    assert u["sensor"] == pytest.approx(0.05 * 70_000)
-    assert u["resolution"] == pytest.approx(2 * 0.001 / 6**0.5)
-    assert u["total"] == pytest.approx((140**2 + 3500**2) ** 0.5)
-    assert u["k"] == 2 and u["sensor_basis"] == "assumed"
+    channel = rebuild([head(board), *lines, end(100.0)]).channels[0]
+    u = channel.u_energy_j
+    assert u.edge == pytest.approx(140.0)  # 2 x 0.1 s x 700 W
+    assert u.sensor == pytest.approx(0.05 * 70_000)
+    assert u.resolution == pytest.approx(2 * 0.001 / 6**0.5)
+    assert u.total == pytest.approx((140**2 + 3500**2) ** 0.5)
+    assert u.k == 2 and u.sensor_basis == "assumed"
 
 
 def test_unknown_uncertainty_is_null_with_a_reason():
     sidecar = rebuild([head(ESTIMATE), *steady(2, cpu_time=1), end(2.0)])
-    assert sidecar["uncertainty_kwh"] is None
-    assert "the error of an estimate is not known" in sidecar["uncertainty_reason"]
+    assert sidecar.uncertainty_kwh is None
+    assert "the error of an estimate is not known" in sidecar.uncertainty_reason
     stated = {**ESTIMATE, "sensor_rel": 0.5}
     sidecar = rebuild([head(stated), *steady(2, cpu_time=1), end(2.0)])
-    assert sidecar["uncertainty_kwh"] == pytest.approx(sidecar["energy_kwh"] / 2)
+    assert sidecar.uncertainty_kwh == pytest.approx(sidecar.energy_kwh / 2)
     vague = {**PACKAGE, "update_period_s": None}
     sidecar = rebuild([head(vague), *steady(2, rapl__package__0=9), end(2.0)])
-    assert sidecar["uncertainty_reason"] == "rapl.package.0: not known: edge"
+    assert sidecar.uncertainty_reason == "rapl.package.0: not known: edge"
 
 
 def test_a_gap_of_a_power_widens_its_uncertainty():
@@ -142,14 +142,14 @@ def test_a_gap_of_a_power_widens_its_uncertainty():
         for t_s in range(101):
             milliwatts = None if t_s in missing else 100_000 + 100_000 * (t_s // 20 % 2)
             lines.append(sample(float(t_s), nvml__board__a=milliwatts))
-        return rebuild([*lines, end(100.0)])["channels"][0]
+        return rebuild([*lines, end(100.0)]).channels[0]
 
     whole, gappy = build(()), build(range(35, 55))
-    assert whole["u_energy_j"]["gap_fill"] == 0.0 and whole["samples"]["failed"] == 0
-    assert gappy["samples"]["failed"] == 20 and gappy["samples"]["max_gap_s"] == 21.0
-    assert gappy["u_energy_j"]["gap_fill"] > 0
-    off_j = abs(gappy["energy_j"] - whole["energy_j"])
-    assert 0 < off_j <= gappy["u_energy_j"]["total"]
+    assert whole.u_energy_j.gap_fill == 0.0 and whole.samples.failed == 0
+    assert gappy.samples.failed == 20 and gappy.samples.max_gap_s == 21.0
+    assert gappy.u_energy_j.gap_fill > 0
+    off_j = abs(gappy.energy_j - whole.energy_j)
+    assert 0 < off_j <= gappy.u_energy_j.total
 
 
 def usage(job_s, node_s, job_bytes=0, node_bytes=0):
@@ -172,12 +172,12 @@ def shared(rule, *channels, looks, seconds=100, jobs=1, **powers):
 def test_cpu_share_leaves_the_boards_whole():
     powers = {"rapl__package__0": 100, "nvml__board__a": 300, "cpu_time": 2}
     sidecar = shared("cpu_share", PACKAGE, BOARD, looks=usage(2, 8), **powers)
-    assert sidecar["energy_node_kwh"] * J_PER_KWH == pytest.approx(40_000)
-    assert sidecar["energy_kwh"] * J_PER_KWH == pytest.approx(100 * 100 * 2 / 8 + 30_000)
-    found = sidecar["attribution"]
-    assert found["rule"] == "cpu_share"
-    assert found["inputs"]["cpu_s_job"] == 200 and found["inputs"]["cpu_s_node"] == 800
-    assert sidecar["co2_g"] == pytest.approx(sidecar["energy_kwh"] * 1.5 * 50)
+    assert sidecar.energy_node_kwh * J_PER_KWH == pytest.approx(40_000)
+    assert sidecar.energy_kwh * J_PER_KWH == pytest.approx(100 * 100 * 2 / 8 + 30_000)
+    found = sidecar.attribution
+    assert found.rule == "cpu_share"
+    assert found.inputs.cpu_s_job == 200 and found.inputs.cpu_s_node == 800
+    assert sidecar.co2_g == pytest.approx(sidecar.energy_kwh * 1.5 * 50)
 
 
 def test_cpu_share_follows_a_changing_load():
@@ -189,9 +189,9 @@ def test_cpu_share_follows_a_changing_load():
         raw = {"rapl__package__0": joules * 10**6, "cpu_time": t_s * 10**6}
         lines.append(sample(float(t_s), usage=use, **raw))
     sidecar = rebuild([*lines, mark(50.0, "epoch", epoch=1), end(100.0)])
-    assert sidecar["energy_kwh"] * J_PER_KWH == pytest.approx(5000 + 10_000 / 4)
-    said = sidecar["attempts"][0]["marks"][0]
-    assert said["energy_kwh"] * J_PER_KWH == pytest.approx(5000)
+    assert sidecar.energy_kwh * J_PER_KWH == pytest.approx(5000 + 10_000 / 4)
+    said = sidecar.attempts[0].marks[0]
+    assert said.energy_kwh * J_PER_KWH == pytest.approx(5000)
 
 
 def test_the_ceems_rule_by_hand():
@@ -202,24 +202,24 @@ def test_the_ceems_rule_by_hand():
     sidecar = shared("ceems", PACKAGE, DRAM, BOARD, NODE, looks=looks, jobs=5, **powers)
     host_w = 700 - 300
     by_hand_w = 0.9 * host_w * 0.75 * 0.25 + 0.9 * host_w * 0.25 * 0.2 + 0.1 * host_w / 5
-    assert sidecar["energy_kwh"] * J_PER_KWH == pytest.approx(100 * (by_hand_w + 300))
-    assert sidecar["energy_node_kwh"] * J_PER_KWH == pytest.approx(70_000)
-    inputs = sidecar["attribution"]["inputs"]
-    assert inputs["mean_job_bytes"] == 2 * 10**9 and inputs["jobs_on_node"] == 5
+    assert sidecar.energy_kwh * J_PER_KWH == pytest.approx(100 * (by_hand_w + 300))
+    assert sidecar.energy_node_kwh * J_PER_KWH == pytest.approx(70_000)
+    inputs = sidecar.attribution.inputs
+    assert inputs.mean_job_bytes == 2 * 10**9 and inputs.jobs_on_node == 5
 
     del powers["rapl__dram__0"]
     sidecar = shared("ceems", PACKAGE, BOARD, NODE, looks=looks, jobs=5, **powers)
     by_hand_w = 0.9 * host_w * 0.25 + 0.1 * host_w / 5
-    assert sidecar["energy_kwh"] * J_PER_KWH == pytest.approx(100 * (by_hand_w + 300))
+    assert sidecar.energy_kwh * J_PER_KWH == pytest.approx(100 * (by_hand_w + 300))
 
     powers = {"rapl__package__0": 150, "rapl__dram__0": 50, "cpu_time": 1}
     sidecar = shared("ceems", PACKAGE, DRAM, looks=looks, jobs=5, **powers)
-    assert sidecar["energy_kwh"] * J_PER_KWH == pytest.approx(100 * (150 * 0.25 + 50 * 0.2))
+    assert sidecar.energy_kwh * J_PER_KWH == pytest.approx(100 * (150 * 0.25 + 50 * 0.2))
 
 
 def test_an_estimate_of_the_jobs_own_processes_is_not_shared():
     sidecar = shared("cpu_share", looks=usage(1, 8), cpu_time=1)
-    assert sidecar["energy_kwh"] == sidecar["energy_node_kwh"] > 0
+    assert sidecar.energy_kwh == sidecar.energy_node_kwh > 0
     parts = dict.fromkeys(("node", "gpu", "gpu_inside", "cpu", "dram"), 0.0)
     assert share("ceems", {**parts, "own": 7.0}, {"cpu": 0.1, "memory": 0.1}, 3) == 7.0
 
@@ -227,8 +227,8 @@ def test_an_estimate_of_the_jobs_own_processes_is_not_shared():
 def test_a_share_without_a_look_at_the_machine_is_unknown():
     config = {"attribution": "cpu_share"}
     sidecar = rebuild([head(PACKAGE, config=config), *steady(9, rapl__package__0=5), end(9.0)])
-    assert sidecar["energy_kwh"] is None and sidecar["energy_node_kwh"] > 0
-    assert "two looks" in sidecar["reason"] and sidecar["co2_g"] is None
+    assert sidecar.energy_kwh is None and sidecar.energy_node_kwh > 0
+    assert "two looks" in sidecar.reason and sidecar.co2_g is None
 
 
 def test_a_real_process_gets_its_share_of_a_package(tmp_path):
@@ -242,11 +242,11 @@ def test_a_real_process_gets_its_share_of_a_package(tmp_path):
     other.wait()
     assert status == 0, err
     sidecar = runner.sidecar()
-    inputs = sidecar["attribution"]["inputs"]
-    part = sidecar["energy_kwh"] / sidecar["energy_node_kwh"]
-    assert 0.7 <= inputs["cpu_s_job"] < 1.5 and inputs["cpu_s_node"] > inputs["cpu_s_job"] + 0.2
-    assert part == pytest.approx(inputs["cpu_s_job"] / inputs["cpu_s_node"], rel=0.01)
-    assert sidecar["boundary"] == ["cpu_package", "dram"]  # RAPL, and memory estimated
+    inputs = sidecar.attribution.inputs
+    part = sidecar.energy_kwh / sidecar.energy_node_kwh
+    assert 0.7 <= inputs.cpu_s_job < 1.5 and inputs.cpu_s_node > inputs.cpu_s_job + 0.2
+    assert part == pytest.approx(inputs.cpu_s_job / inputs.cpu_s_node, rel=0.01)
+    assert list(sidecar.boundary) == ["cpu_package", "dram"]  # RAPL, and memory estimated
 
 
 def test_settings_that_are_refused_before_any_work(tmp_path):
@@ -265,10 +265,13 @@ def test_marks_and_phases_have_energy():
     lines += [mark(5.0, "epoch", epoch=1), mark(None, "epoch", epoch=2)]
     lines += [mark(8.0, "phase", name="data"), *steady(10, rapl__package__0=100), end(10.0)]
     sidecar = rebuild(lines)
-    marks = [said for said in sidecar["attempts"][0]["marks"] if said["mark"] == "epoch"]
-    assert marks[0]["energy_kwh"] * J_PER_KWH == pytest.approx(500) and marks[0]["epoch"] == 1
-    assert marks[1]["energy_kwh"] is None and "killed meter" in marks[1]["energy_reason"]
-    phases = {phase["name"]: phase for phase in sidecar["phases"]}
-    assert phases["train"]["energy_kwh"] * J_PER_KWH == pytest.approx(550)
-    assert phases["data"]["energy_kwh"] * J_PER_KWH == pytest.approx(450)
-    assert phases["data"]["times"] == 2 and phases["data"]["duration_s"] == pytest.approx(4.5)
+    marks = [said for said in sidecar.attempts[0].marks if said.mark == "epoch"]
+    assert marks[0].energy_kwh * J_PER_KWH == pytest.approx(500) and marks[0].payload == {
+        "time_unix": 0,
+        "epoch": 1,
+    }
+    assert marks[1].energy_kwh is None and "killed meter" in marks[1].energy_reason
+    phases = {phase.name: phase for phase in sidecar.phases}
+    assert phases["train"].energy_kwh * J_PER_KWH == pytest.approx(550)
+    assert phases["data"].energy_kwh * J_PER_KWH == pytest.approx(450)
+    assert phases["data"].times == 2 and phases["data"].duration_s == pytest.approx(4.5)

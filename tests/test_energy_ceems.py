@@ -3,9 +3,13 @@
 import base64
 import gzip
 import json
+from dataclasses import replace
 
 import pytest
 from local_server import serve
+from sidecars import METER, make_attempt, make_channel, make_sidecar
+
+from sv.energy.record import read_record, write_record
 
 JOB = 1_795_000_000_000  # 2026-11-18T11:06:40Z, in ms
 START = "2026-11-18T11:06:45.000Z"
@@ -33,23 +37,16 @@ def success(*units):
 @pytest.fixture
 def energy(tmp_path):
     """A folder with the sidecar of a training: an attempt in the job, and one of the day before."""
-    channels = [
-        {"boundary": "cpu_package", "energy_j": 1.44e6, "in_total": True},
-        {"boundary": "gpu_board", "energy_j": 5.04e6, "in_total": True},
-        {"boundary": "psys", "energy_j": 9e9, "in_total": False},
-    ]
-    one = {
-        "attempt": 1, "started_utc": "2026-11-17T10:00:00.000Z", "duration_s": 60.0,
-        "energy_kwh": 0.1, "measured_fraction": 1.0, "channels": [],
-    }  # fmt: skip
-    two = {
-        "attempt": 2, "started_utc": START, "duration_s": 3500.0, "energy_kwh": 1.8,
-        "measured_fraction": 1.0, "channels": channels,
-    }  # fmt: skip
-    sidecar = {"schema": "energy-sidecar/1", "attempts": [one, two]}
+    channels = (
+        make_channel("cpu_package", 1.44e6),
+        make_channel("gpu_board", 5.04e6),
+        make_channel("psys", 9e9, in_total=False),
+    )
+    one = make_attempt(1, 0.1, started_utc="2026-11-17T10:00:00.000Z", duration_s=60.0, channels=())
+    two = make_attempt(2, 1.8, started_utc=START, duration_s=3500.0, channels=channels)
     folder = tmp_path / "energy"
     folder.mkdir()
-    (folder / "05_train.json").write_text(json.dumps(sidecar))
+    write_record(folder / "05_train.json", make_sidecar(one, two))
     return folder
 
 
@@ -90,17 +87,14 @@ def test_a_job_beside_our_own_figures(ceems):
 def test_the_meters_of_jobs_are_compared_each_by_its_own_time(ceems, energy):
     """A stage waits longer than its jobs run: not its time but theirs lies in the job's."""
     path = energy / "05_train.json"
-    sidecar = json.loads(path.read_text())
-    node = {"label": "t.1", "start": 1, "host": "a", "started_utc": START, "duration_s": 3500.0,
-            "energy_kwh": 1.0}  # fmt: skip
-    own = {**node, "label": None, "started_utc": "2026-11-18T02:00:00.000Z", "duration_s": 4e4}
-    other = {**node, "label": "u.1", "started_utc": "2026-11-18T02:00:00.000Z"}
-    missing = {**node, "label": "t.2", "host": None, "energy_kwh": None}
-    sidecar["attempts"] = [
-        {**sidecar["attempts"][1], **own, "boundary": ["cpu_package", "gpu_board"],
-         "nodes": [own, node, other, missing]}
-    ]  # fmt: skip
-    path.write_text(json.dumps(sidecar))
+    attempt = read_record(path).attempts[1]
+    meter = replace(METER, label="t.1", host="a", started_utc=START, duration_s=3500.0)
+    own = replace(meter, label=None, started_utc="2026-11-18T02:00:00.000Z", duration_s=4e4)
+    other = replace(meter, label="u.1", started_utc="2026-11-18T02:00:00.000Z")
+    missing = replace(METER, label="t.2", host=None, started_utc=None, energy_kwh=None)
+    both = ("cpu_package", "gpu_board")
+    attempt = replace(attempt, boundary=both, meters=(own, meter, other, missing))
+    write_record(path, make_sidecar(attempt))
     record, done, _ = ceems(lambda _: success(unit()))
     assert done.returncode == 0, done.stderr
     assert record["ours"]["attempts"] == ["05_train.json, attempt 2, t.1, start 1"]

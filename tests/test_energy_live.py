@@ -81,9 +81,9 @@ def test_the_live_figures_are_those_of_the_sidecar(rule):
         if t_s == 20:
             tracker.set_factor(CarbonFactor("fixed", g_per_kwh=50.0))
     sidecar, live = rebuild([*lines, end(60.0)]), tracker.summarise()
-    assert live["energy_kwh"] == pytest.approx(sidecar["energy_kwh"], rel=1e-9)
-    assert live["co2_g"] == pytest.approx(sidecar["co2_g"], rel=1e-9)
-    assert live["measured_fraction"] == sidecar["measured_fraction"] == 1.0
+    assert live["energy_kwh"] == pytest.approx(sidecar.energy_kwh, rel=1e-9)
+    assert live["co2_g"] == pytest.approx(sidecar.co2_g, rel=1e-9)
+    assert live["measured_fraction"] == sidecar.measured_fraction == 1.0
     assert live["elapsed_s"] == 60.0
 
 
@@ -99,11 +99,11 @@ def test_a_command_reads_its_own_energy(tmp_path):
     with FakeRapl(tmp_path, 100.0):
         assert runner.run("sh", "-c", "sleep 0.7; echo '{\"mark\": \"checkpoint\"}' "
                           '>>"$SV_METER_MARKS"; exit 1')[0] == 1  # fmt: skip
-        before_kwh = runner.sidecar()["energy_kwh"]
+        before_kwh = runner.sidecar().energy_kwh
         status, out, err = runner.run("sh", "-c", f'{resumed} exec {sys.executable} -c "$0"',
                                       program)  # fmt: skip
     assert status == 0, err
-    assert before_kwh + 0.3 * 100 / J_PER_KWH < float(out) <= runner.sidecar()["energy_kwh"]
+    assert before_kwh + 0.3 * 100 / J_PER_KWH < float(out) <= runner.sidecar().energy_kwh
 
 
 def test_watch_forgets_a_killed_meter(tmp_path):
@@ -160,7 +160,7 @@ def test_series_and_trace_give_the_energy_again(tmp_path):
     sidecar = runner.sidecar()
     series = read_energy_series(runner.journal)
     assert series[0][1] == 0.0
-    assert series[-1][1] / J_PER_KWH == pytest.approx(sidecar["energy_kwh"], rel=1e-9)
+    assert series[-1][1] / J_PER_KWH == pytest.approx(sidecar.energy_kwh, rel=1e-9)
     assert all(a[0] <= b[0] and a[1] <= b[1] for a, b in zip(series, series[1:], strict=False))
     done = runner.tool("--trace", runner.folder / "05_train.json")
     assert done.returncode == 0 and "05_train.trace.csv" in done.stderr
@@ -174,6 +174,6 @@ def test_series_and_trace_give_the_energy_again(tmp_path):
             joules += float(row["total_w"]) * (float(row["elapsed_s"]) - before_s)
             before_s = float(row["elapsed_s"])
             assert row["utc"].endswith("Z") and float(row["rapl.package.0_w"]) >= 0
-    assert joules / J_PER_KWH == pytest.approx(sidecar["energy_kwh"], rel=1e-4)
+    assert joules / J_PER_KWH == pytest.approx(sidecar.energy_kwh, rel=1e-4)
     done = runner.tool("--trace", tmp_path / "nothing.json")
     assert done.returncode == 1 and "computed from the journal" in done.stderr

@@ -31,23 +31,23 @@ def test_what_is_missing_is_named(tmp_path, case):
     sidecar, _ = write_stage(tmp_path, own, nodes, expected=["t.1.node0", "t.1.node1"])
     seconds = sum(last - first for first, last, _ in spans.values())
     assert joules(sidecar) == pytest.approx(seconds * 100 + 210 * 6)
-    assert sidecar["status"] == "complete"
-    assert said in sidecar["reason"] if said else sidecar["reason"] is None
+    assert sidecar.status == "complete"
+    assert said in sidecar.reason if said else sidecar.reason is None
     if case == "missing":
-        assert [node["status"] for node in sidecar["nodes"]] == ["complete"] * 2 + ["missing"]
+        assert [node.status for node in sidecar.meters] == ["complete"] * 2 + ["missing"]
 
 
 def test_a_journal_that_cannot_be_read_is_named(tmp_path):
     _, runner = write_stage(tmp_path, lines("login", 0, 40, ESTIMATE), {"f.1": lines("a", 0, 40)})
     broken = runner.folder / "05_train.nodes/1/f.2.journal.jsonl"
     broken.mkdir()
-    assert "node f.2: cannot read" in build(runner)["reason"]
+    assert "node f.2: cannot read" in build(runner).reason
     broken.rmdir()
     broken.write_text("half a li")
     write_journal(broken.with_name("expected.jsonl"), {"labels": ["f.1", "f.2"]})
     sidecar = build(runner)
-    assert "node f.2: it was expected and left no journal" in sidecar["reason"]
-    assert sidecar["torn_lines"] == 1
+    assert "node f.2: it was expected and left no journal" in sidecar.reason
+    assert sidecar.torn_lines == 1
 
 
 def test_a_requeued_job_is_no_resumed_stage(tmp_path):
@@ -59,17 +59,17 @@ def test_a_requeued_job_is_no_resumed_stage(tmp_path):
         *lines("login", 6, 70, ESTIMATE),
     ]
     sidecar, runner = write_stage(tmp_path, own, {"t.1": [*killed, *again]}, attempt=2)
-    attempt = sidecar["attempts"][1]
-    assert attempt["resumed"] is False and sidecar["reason"] is None
+    attempt = sidecar.attempts[1]
+    assert attempt.resumed is False and sidecar.reason is None
     assert joules(sidecar) == pytest.approx(40 * 100 + 64 * 6)
     assert joules(sidecar, "energy_all_kwh") == pytest.approx(40 * 100 + 64 * 6 + 5 * 6)
-    starts = [(node["start"], node["host"], node["status"]) for node in sidecar["nodes"][1:]]
+    starts = [(node.start, node.host, node.status) for node in sidecar.meters[1:]]
     assert starts == [(1, "a", "interrupted"), (2, "b", "complete")]
     # The first start that left anything says whether the stage goes on from an earlier attempt.
     before = lines("a", 10, 30, ended=False, marks=[mark(11.0, "resumed", step=0)])
     write_journal(runner.folder / "05_train.nodes/2/t.1.journal.jsonl", *before, *again)
     sidecar = build(runner)
-    assert sidecar["attempts"][1]["resumed"] is True
+    assert sidecar.attempts[1].resumed is True
     assert joules(sidecar) == joules(sidecar, "energy_all_kwh")
 
 

@@ -44,7 +44,7 @@ def submit(spool, label, *command):
 
 
 def find(sidecar, channel_id):
-    return next(ch for ch in sidecar["channels"] if ch["id"] == channel_id)
+    return next(ch for ch in sidecar.channels if ch.id == channel_id)
 
 
 def check(runner):
@@ -60,16 +60,16 @@ def test_a_job_of_a_daemon_on_the_stages_machine(tmp_path, spool):
     assert status == 0, err
     sidecar = runner.sidecar()
     check(runner)
-    assert sidecar["energy_kwh"] * J_PER_KWH == pytest.approx(100 * sidecar["duration_s"], rel=0.1)
-    assert sidecar["measured_fraction"] == pytest.approx(1.0, rel=1e-3)  # memory is an estimate
+    assert sidecar.energy_kwh * J_PER_KWH == pytest.approx(100 * sidecar.duration_s, rel=0.1)
+    assert sidecar.measured_fraction == pytest.approx(1.0, rel=1e-3)  # memory is an estimate
     estimate = find(sidecar, "cpu_time")
-    assert estimate["energy_j"] > 0.9 * 6.25 and not estimate["in_total"]
+    assert estimate.energy_j > 0.9 * 6.25 and not estimate.in_total
     inner = list(read_journal(runner.folder / "05_train.nodes/1/f.1.journal.jsonl"))
     assert inner[0]["label"] == "f.1" and inner[-1]["line"] == "end"
     own = [line for line in runner.samples() if line["raw"].get("cpu_time", 0) > 0.9e6]
     assert not own, "the stage's meter saw the job itself"
-    assert [mark["mark"] for mark in sidecar["attempts"][0]["marks"]] == ["epoch"]
-    assert sidecar["reason"] is None and len(sidecar["nodes"]) == 2
+    assert [mark.mark for mark in sidecar.attempts[0].marks] == ["epoch"]
+    assert sidecar.reason is None and len(sidecar.meters) == 2
     # In the job's log, after its own last line and not to be taken for it.
     assert "# utils/meter.sh: node f.1: " in (spool / "f.1.log").read_text()
     left = {path.name for path in (runner.folder / "05_train.nodes/1").iterdir()}
@@ -84,7 +84,7 @@ def test_below_the_meter_a_second_one_only_runs_its_command(tmp_path):
     # Also where nobody waits for it, in a session of its own.
     status, out, err = runner.run("setsid", "-f", "--wait", *node)
     assert status == 0 and not (runner.folder / "05_train.nodes").exists(), err
-    assert "nodes" not in runner.sidecar()
+    assert len(runner.sidecar().meters) == 1
     done = run_words(node)
     assert done.returncode == 0 and not done.stderr  # and where there is no meter at all
     done = run_words([*node[:4], "a/b", "--", "true"])
@@ -99,7 +99,7 @@ def test_a_stage_inside_a_job_is_of_the_outer_stage(tmp_path, spool):
     assert runner.run(*words)[0] == 0
     sidecar = runner.sidecar()
     assert not (tmp_path / "x").exists()
-    assert sidecar["nodes"][1]["label"].startswith(f"extract.{os.uname().nodename}.")
+    assert sidecar.meters[1].label.startswith(f"extract.{os.uname().nodename}.")
 
 
 def test_a_killed_node_meter_loses_nothing(tmp_path, spool):
@@ -123,19 +123,19 @@ def test_a_killed_node_meter_loses_nothing(tmp_path, spool):
     assert stage.returncode == 128 + signal.SIGKILL, err
     wait_for(lambda: "sleep" not in list_commands(meter))
     sidecar = runner.sidecar()
-    node = sidecar["nodes"][1]
-    assert (node["label"], node["status"], sidecar["status"]) == ("t.1", "interrupted", "failed")
-    assert node["duration_s"] > 0 and node["energy_kwh"] is not None
-    assert [m["mark"] for m in sidecar["attempts"][0]["marks"]] == ["checkpoint", "last words"]
+    node = sidecar.meters[1]
+    assert (node.label, node.status, sidecar.status) == ("t.1", "interrupted", "failed")
+    assert node.duration_s > 0 and node.energy_kwh is not None
+    assert [m.mark for m in sidecar.attempts[0].marks] == ["checkpoint", "last words"]
     assert "killed before" not in runner.tool("--watch", tmp_path).stdout
     # The next attempt of the stage goes on; the job's folder is another one.
     again = SAY % "resumed" + "sleep 0.2"
     assert runner.run(*submit(spool, "t.1", "sh", "-c", again))[0] == 0
     sidecar = runner.sidecar()
     check(runner)
-    assert [a["resumed"] for a in sidecar["attempts"]] == [False, True]
-    assert sidecar["attempts"][0]["nodes"][1]["duration_s"] >= (seen - 1) * 0.1 * 0.5
-    assert sidecar["energy_kwh"] == pytest.approx(sidecar["energy_all_kwh"])
+    assert [a.resumed for a in sidecar.attempts] == [False, True]
+    assert sidecar.attempts[0].meters[1].duration_s >= (seen - 1) * 0.1 * 0.5
+    assert sidecar.energy_kwh == pytest.approx(sidecar.energy_all_kwh)
 
 
 def list_commands(group):
@@ -153,15 +153,15 @@ def test_a_stage_whose_meter_dies_while_its_job_goes_on(tmp_path, spool):
     stage.communicate(timeout=30)
     said = runner.rebuild().stderr
     assert "rebuilt, interrupted; still metering: t.1 on " in said
-    energy_kwh = runner.sidecar()["energy_kwh"]
+    energy_kwh = runner.sidecar().energy_kwh
     os.kill(int((spool / "t.1.pid").read_text()), signal.SIGTERM)
     wait_for((spool / "t.1.done").exists)
     assert (spool / "t.1.done").read_text() == str(128 + signal.SIGTERM)
     said = runner.rebuild().stderr
     assert "rebuilt, interrupted" in said and "still" not in said
     sidecar = runner.sidecar()
-    assert sidecar["energy_kwh"] >= energy_kwh
-    assert sidecar["nodes"][1]["exit_code"] == 128 + signal.SIGTERM
+    assert sidecar.energy_kwh >= energy_kwh
+    assert sidecar.meters[1].exit_code == 128 + signal.SIGTERM
     check(runner)
 
 
@@ -173,10 +173,10 @@ def test_a_requeued_job_goes_on_in_its_journal(tmp_path, spool):
     assert runner.run("sh", "-c", script)[0] == 0
     sidecar = runner.sidecar()
     check(runner)
-    assert [(n["label"], n["start"], n["status"]) for n in sidecar["nodes"]] == [
+    assert [(n.label, n.start, n.status) for n in sidecar.meters] == [
         (None, 1, "complete"), ("t.1", 1, "failed"), ("t.1", 2, "complete"),
     ]  # fmt: skip
-    assert sidecar["attempts"][0]["resumed"] is False and sidecar["reason"] is None
+    assert sidecar.attempts[0].resumed is False and sidecar.reason is None
 
 
 def shell_join(words):
@@ -219,15 +219,15 @@ def test_two_machines(tmp_path, spool):
     assert status == 0, err + "".join(log.read_text() for log in spool.glob("*.log"))
     sidecar = runner.sidecar()
     check(runner)
-    by_host = {node["host"]: node for node in sidecar["nodes"]}
+    by_host = {node.host: node for node in sidecar.meters}
     assert set(by_host) == {os.uname().nodename, "a", "b"}
     for name, power_w in (("a", 100), ("b", 200)):
         node = by_host[name]
-        joules = node["energy_kwh"] * J_PER_KWH
-        assert joules == pytest.approx(power_w * node["duration_s"], rel=0.1)
-        assert node["boot_id"].startswith(name * 8) and node["channels"] == ["rapl.package.0"]
-    each = [node["energy_kwh"] for node in sidecar["nodes"]]
-    assert sidecar["energy_kwh"] == pytest.approx(sum(each))
+        joules = node.energy_kwh * J_PER_KWH
+        assert joules == pytest.approx(power_w * node.duration_s, rel=0.1)
+        assert node.boot_id.startswith(name * 8) and list(node.channels) == ["rapl.package.0"]
+    each = [node.energy_kwh for node in sidecar.meters]
+    assert sidecar.energy_kwh == pytest.approx(sum(each))
     for name, power_w in (("a", 100), ("b", 200)):  # both saw both: a budget asks for that
         energy_kwh, count = (tmp_path / f"{name}.live").read_text().split()
         assert count == "2" and float(energy_kwh) * J_PER_KWH > power_w * 0.5 * 0.9

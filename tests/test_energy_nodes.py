@@ -18,19 +18,19 @@ def test_two_machines_and_one_that_waits(tmp_path):
     own = lines("login", 0, 70, ESTIMATE)
     sidecar, runner = write_stage(tmp_path, own, {"t.1.node0": a, "t.1.node1": b})
     assert joules(sidecar) == pytest.approx(50 * 100 + 50 * 200 + 70 * 6)
-    assert sidecar["energy_kwh"] == sidecar["energy_node_kwh"] == sidecar["energy_all_kwh"]
-    assert sidecar["measured_fraction"] == pytest.approx(15_000 / 15_420)
-    assert (sidecar["host"], sidecar["duration_s"]) == ("login", 70.0)
+    assert sidecar.energy_kwh == sidecar.energy_node_kwh == sidecar.energy_all_kwh
+    assert sidecar.measured_fraction == pytest.approx(15_000 / 15_420)
+    assert (sidecar.host, sidecar.duration_s) == ("login", 70.0)
     grams = (50 * 100 * 50 + 50 * 200 * 800 + 70 * 6 * 50) / J_PER_KWH * 1.5
-    assert sidecar["co2_g"] == pytest.approx(grams)
-    assert {part["host"] for part in sidecar["carbon"]["intervals"]} == {"a", "b", "login"}
-    summed = {(ch["host"], ch["id"]) for ch in sidecar["channels"] if ch["in_total"]}
+    assert sidecar.co2_g == pytest.approx(grams)
+    assert {part.host for part in sidecar.carbon.intervals} == {"a", "b", "login"}
+    summed = {(ch.host, ch.id) for ch in sidecar.channels if ch.in_total}
     packages = {("a", "rapl.package.0"), ("b", "rapl.package.0")}
     assert summed == {*packages, ("login", "cpu_time")}
-    assert [node["label"] for node in sidecar["nodes"]] == [None, "t.1.node0", "t.1.node1"]
-    each = [node["energy_kwh"] * J_PER_KWH for node in sidecar["nodes"]]
+    assert [node.label for node in sidecar.meters] == [None, "t.1.node0", "t.1.node1"]
+    each = [node.energy_kwh * J_PER_KWH for node in sidecar.meters]
     assert each == pytest.approx([420, 5000, 10_000])
-    assert sidecar["reason"] is None and sidecar["boundary"] == ["cpu_package"]
+    assert sidecar.reason is None and list(sidecar.boundary) == ["cpu_package"]
     series = read_energy_series(runner.journal)
     assert series[-1][1] == pytest.approx(joules(sidecar)) and series[0][1] == 0.0
 
@@ -41,14 +41,14 @@ def test_jobs_that_overlap_on_one_machine_count_it_once(tmp_path):
     own = lines("login", 0, 120, ESTIMATE)
     nodes = {"f.1": first, "f.2": second, "f.3": third}
     sidecar, _ = write_stage(tmp_path, own, nodes)
-    package = next(ch for ch in sidecar["channels"] if ch["id"] == "rapl.package.0")
-    assert package["energy_j"] == pytest.approx(70 * 100)
-    assert package["u_energy_j"]["sensor"] == 0.0 and package["samples"]["covered"] == 1.0
+    package = next(ch for ch in sidecar.channels if ch.id == "rapl.package.0")
+    assert package.energy_j == pytest.approx(70 * 100)
+    assert package.u_energy_j.sensor == 0.0 and package.samples.covered == 1.0
     # Measured, so the estimates of the jobs are no part of it; together they are of 90 seconds.
-    estimate = next(c for c in sidecar["channels"] if c["id"] == "cpu_time" and c["host"] == "a")
-    assert estimate["energy_j"] == pytest.approx(90 * 6) and not estimate["in_total"]
+    estimate = next(c for c in sidecar.channels if c.id == "cpu_time" and c.host == "a")
+    assert estimate.energy_j == pytest.approx(90 * 6) and not estimate.in_total
     assert joules(sidecar) == pytest.approx(70 * 100 + 120 * 6)
-    counted = {node["label"]: node["counted_s"] for node in sidecar["nodes"]}
+    counted = {node.label: node.counted_s for node in sidecar.meters}
     assert counted == pytest.approx({None: 120, "f.1": 30, "f.2": 30, "f.3": 10})
 
 
@@ -56,7 +56,7 @@ def test_estimates_of_jobs_on_one_machine_add_up(tmp_path):
     nodes = {"f.1": lines("a", 0, 40, ESTIMATE), "f.2": lines("a", 20, 60, ESTIMATE)}
     sidecar, _ = write_stage(tmp_path, lines("a", 0, 60, ESTIMATE), nodes)
     assert joules(sidecar) == pytest.approx((40 + 40 + 60) * 6)
-    assert sidecar["measured_fraction"] == 0.0 and sidecar["reason"] is None
+    assert sidecar.measured_fraction == 0.0 and sidecar.reason is None
 
 
 def test_uncertainty_is_of_every_machine(tmp_path):
@@ -73,7 +73,7 @@ def test_uncertainty_is_of_every_machine(tmp_path):
     assert joules(sidecar, "uncertainty_kwh") == pytest.approx(0.1 * 10_000)
     nodes["f.2"] = lines("b", 20, 60, ESTIMATE)
     sidecar, _ = write_stage(tmp_path, own, nodes)
-    assert sidecar["uncertainty_kwh"] is None and "b: cpu_time: " in sidecar["uncertainty_reason"]
+    assert sidecar.uncertainty_kwh is None and "b: cpu_time: " in sidecar.uncertainty_reason
 
 
 def test_boards_count_once_by_their_uuid(tmp_path):
@@ -82,7 +82,7 @@ def test_boards_count_once_by_their_uuid(tmp_path):
     nodes = {"t.1": first, "t.2": second}
     sidecar, _ = write_stage(tmp_path, lines("login", 0, 60, ESTIMATE), nodes)
     assert joules(sidecar) == pytest.approx(60 * 100 + 60 * 100 + 40 * 100 + 60 * 6)
-    assert sidecar["boundary"] == ["cpu_package", "gpu_board"] and sidecar["reason"] is None
+    assert list(sidecar.boundary) == ["cpu_package", "gpu_board"] and sidecar.reason is None
 
 
 def test_parts_of_a_shared_machine_add_up_to_no_more_than_it(tmp_path):
@@ -98,9 +98,9 @@ def test_parts_of_a_shared_machine_add_up_to_no_more_than_it(tmp_path):
     expected_j = 4000 * 0.75 + 2000 * 0.75 + 2000 + 40 * 6
     assert joules(sidecar) == pytest.approx(expected_j)
     assert joules(sidecar, "energy_node_kwh") == pytest.approx(8000 + 240)
-    each = {node["label"]: node["energy_kwh"] * J_PER_KWH for node in sidecar["nodes"]}
+    each = {node.label: node.energy_kwh * J_PER_KWH for node in sidecar.meters}
     assert each["f.1"] == pytest.approx(1000) and each["f.4"] == pytest.approx(1000)
-    assert sidecar["attribution"]["rule"] == "mixed"
+    assert sidecar.attribution.rule == "mixed"
 
 
 @pytest.mark.parametrize("rule", ["cpu_share", "exclusive"])
@@ -111,7 +111,7 @@ def test_the_machine_that_waits_is_not_all_ours(tmp_path, rule):
     login_j = 100 * 200 * (0.01 if rule == "cpu_share" else 1)
     assert joules(sidecar) == pytest.approx(80 * 100 + login_j)
     assert joules(sidecar, "energy_node_kwh") == pytest.approx(80 * 100 + 100 * 200)
-    assert sidecar["attribution"]["rule"] == ("mixed" if rule == "cpu_share" else "exclusive")
+    assert sidecar.attribution.rule == ("mixed" if rule == "cpu_share" else "exclusive")
     # Machine 0 of a job that has no meter of its own is below the stage's: that one works too.
     works = tmp_path / "works"
     works.mkdir()
@@ -124,7 +124,7 @@ def test_the_machine_of_the_stage_and_a_job_that_its_meter_does_not_see(tmp_path
     sidecar, _ = write_stage(tmp_path, own, {"t.1": lines("a", 10, 50)})
     # The job's 40 seconds are all ours, of the other 20 what the waiting script used.
     assert joules(sidecar) == pytest.approx(40 * 100 + 20 * 100 * 0.5)
-    assert [node["counted_s"] for node in sidecar["nodes"]] == [20.0, 40.0]
+    assert [node.counted_s for node in sidecar.meters] == [20.0, 40.0]
     assert joules(sidecar, "energy_node_kwh") == pytest.approx(60 * 100)
 
 
@@ -137,15 +137,15 @@ def test_the_whole_machine_and_a_job_too_short_for_its_sensor(tmp_path):
         line["raw"]["ipmi.node"] = None
     sidecar, _ = write_stage(tmp_path, own, {"t.1": job})
     assert joules(sidecar) == pytest.approx(60 * 300)
-    assert sidecar["boundary"] == ["node"]
-    assert sidecar["crosschecks"][0]["host"] == "a"
-    assert sidecar["crosschecks"][0]["ratio"] == pytest.approx(1 / 3)
+    assert list(sidecar.boundary) == ["node"]
+    assert sidecar.crosschecks[0].host == "a"
+    assert sidecar.crosschecks[0].ratio == pytest.approx(1 / 3)
 
 
 def test_machines_of_different_boundaries_are_named(tmp_path):
     nodes = {"f.1": lines("a", 0, 40), "f.2": lines("b", 0, 40, PACKAGE, NODE)}
     sidecar, _ = write_stage(tmp_path, lines("login", 0, 40, ESTIMATE), nodes)
-    assert "different boundaries: login, a: cpu_package; b: node" in sidecar["reason"]
+    assert "different boundaries: login, a: cpu_package; b: node" in sidecar.reason
 
 
 def test_marks_and_phases_have_the_energy_of_all_machines(tmp_path):
@@ -157,23 +157,24 @@ def test_marks_and_phases_have_the_energy_of_all_machines(tmp_path):
     nodes = {"t.1.node0": lines("a", 10, 60, marks=said), "t.1.node1": lines("b", 10, 60)}
     own = lines("login", 0, 70, ESTIMATE, marks=[mark(5.0, "job", log="x")])
     sidecar, _ = write_stage(tmp_path, own, nodes)
-    marks = sidecar["attempts"][0]["marks"]
-    assert [m["mark"] for m in marks] == ["job", "phase", "epoch", "epoch"]
-    assert [m["t_s"] for m in marks] == [5.0, 20.0, 30.0, 50.0]
-    epochs_j = [m["energy_kwh"] * J_PER_KWH for m in marks[2:]]
+    marks = sidecar.attempts[0].marks
+    assert [m.mark for m in marks] == ["job", "phase", "epoch", "epoch"]
+    assert [m.t_s for m in marks] == [5.0, 20.0, 30.0, 50.0]
+    epochs_j = [m.energy_kwh * J_PER_KWH for m in marks[2:]]
     assert epochs_j == pytest.approx([20 * 200 + 30 * 6, 40 * 200 + 50 * 6])
-    assert marks[2]["node"] == "t.1.node0" and "node" not in marks[0]
-    phase = sidecar["phases"][0]
-    assert (phase["name"], phase["duration_s"]) == ("train", 50.0)
-    assert phase["energy_kwh"] * J_PER_KWH == pytest.approx(40 * 200 + 50 * 6)
+    assert marks[2].meter == "t.1.node0" and marks[0].meter is None
+    phase = sidecar.phases[0]
+    assert (phase.name, phase.duration_s) == ("train", 50.0)
+    assert phase.energy_kwh * J_PER_KWH == pytest.approx(40 * 200 + 50 * 6)
 
 
 def test_a_stage_without_other_meters_has_no_word_of_them(tmp_path):
     runner = Runner(tmp_path)
     write_journal(runner.journal, *lines("a", 0, 20))
     sidecar = build(runner)
-    assert "nodes" not in sidecar and "nodes" not in sidecar["attempts"][0]
-    assert not any("host" in channel for channel in sidecar["channels"])
+    (meter,) = sidecar.meters
+    assert (meter.label, meter.counted_s, meter.energy_kwh) == (None, 20.0, sidecar.energy_kwh)
+    assert all(channel.host is None for channel in sidecar.channels)
 
 
 def test_two_sidecars_that_count_the_same_node(tmp_path):
@@ -185,11 +186,11 @@ def test_two_sidecars_that_count_the_same_node(tmp_path):
         paths.append(runner.folder / "05_train.json")
     done = runner.tool("--check", *paths)
     assert done.returncode == 1
-    assert "attempts[0].nodes[1]: rapl.package.0 of 40.0 s are also in" in done.stdout
+    assert "attempts[0].meters[1]: rapl.package.0 of 40.0 s are also in" in done.stdout
     sidecar = json.loads(paths[0].read_text())
-    sidecar["attempts"][0]["nodes"][1]["energy_kwh"] = 1.0
+    sidecar["attempts"][0]["meters"][1]["energy_kwh"] = 1.0
     paths[0].write_text(json.dumps(sidecar))
-    assert "the sum over its nodes is" in runner.tool("--check", paths[0]).stdout
+    assert "the sum over its meters is" in runner.tool("--check", paths[0]).stdout
 
 
 def test_an_old_sidecar_is_made_again_when_a_node_has_written(tmp_path):

@@ -41,14 +41,14 @@ def test_a_factor_that_changes_while_a_stage_runs(tmp_path):
         status, _, err = meter.run(sys.executable, "-c", BURN % 2.5)
     assert status == 0, err
     sidecar = meter.sidecar()
-    carbon = sidecar["carbon"]
-    assert (carbon["provider"], carbon["scope"], carbon["basis"]) == ("rte", "direct", "production")
-    assert [interval["g_per_kwh"] for interval in carbon["intervals"]] == [20.0, 100.0]
-    joules = [interval["energy_j"] for interval in carbon["intervals"]]
-    assert sum(joules) / 3.6e6 == pytest.approx(sidecar["energy_kwh"], rel=1e-9)
+    carbon = sidecar.carbon
+    assert (carbon.provider, carbon.scope, carbon.basis) == ("rte", "direct", "production")
+    assert [interval.g_per_kwh for interval in carbon.intervals] == [20.0, 100.0]
+    joules = [interval.energy_j for interval in carbon.intervals]
+    assert sum(joules) / 3.6e6 == pytest.approx(sidecar.energy_kwh, rel=1e-9)
     by_hand_g = 2.0 * (joules[0] * 20 + joules[1] * 100) / 3.6e6
-    assert sidecar["co2_g"] == pytest.approx(by_hand_g, rel=1e-9)
-    assert 20 < carbon["g_per_kwh"] < 100
+    assert sidecar.co2_g == pytest.approx(by_hand_g, rel=1e-9)
+    assert 20 < carbon.g_per_kwh < 100
     factors = [line for line in meter.journal.read_text().splitlines() if '"factor"' in line]
     assert len(factors) == 2
 
@@ -68,8 +68,8 @@ def test_a_meter_that_is_killed_has_its_factor(tmp_path):
     while "left alone" in meter.rebuild().stderr:
         assert time.monotonic() < deadline
     sidecar = meter.sidecar()
-    assert sidecar["status"] == "interrupted" and sidecar["carbon"]["provider"] == "rte"
-    assert sidecar["co2_g"] == pytest.approx(sidecar["energy_kwh"] * 20)
+    assert sidecar.status == "interrupted" and sidecar.carbon.provider == "rte"
+    assert sidecar.co2_g == pytest.approx(sidecar.energy_kwh * 20)
 
 
 def test_the_token_is_written_nowhere(tmp_path, monkeypatch):
@@ -83,7 +83,7 @@ def test_the_token_is_written_nowhere(tmp_path, monkeypatch):
         assert status == 0 and asked[0].headers["auth-token"] == TOKEN
         assert TOKEN not in out + err
     sidecar = meter.sidecar()
-    first, second = (attempt["carbon"] for attempt in sidecar["attempts"])
+    first, second = (attempt.carbon for attempt in sidecar.attempts)
     assert first["provider"] == "owid" and first["scope"] == "lifecycle"
     assert first["fallback_from"] == ["electricity_maps: HTTP 401 Unauthorized"]
     assert (second["provider"], second["basis"]) == ("electricity_maps", "consumption")
@@ -96,7 +96,7 @@ def test_nothing_is_asked_unless_the_config_says_so(tmp_path):
         lines = [f'rte_url = "{url}"', f'electricity_maps_url = "{url}"']
         meter = Runner(tmp_path, settings(*lines))
         assert meter.run("true")[0] == 0
-    assert not asked and meter.sidecar()["carbon"]["provider"] == "owid"
+    assert not asked and meter.sidecar().carbon.provider == "owid"
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What may happen to a meter: signals, kills, full disks, clocks, reboots, floods, reruns."""
 
 import ctypes
-import json
 import os
 import random
 import re
@@ -11,6 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,7 @@ from metered import (
 )
 
 from sv.energy.journal import read_journal
+from sv.energy.record import read_record
 from sv.energy.sidecar import rebuild
 
 J_PER_KWH = 3.6e6
@@ -86,14 +87,14 @@ def kill_at_random(folder, number, marker):
     if runner.journal.exists() and any(x["line"] == "head" for x in read_journal(runner.journal)):
         runner.rebuild()
         sidecar = runner.sidecar()
-        last = sidecar["attempts"][-1]
+        last = sidecar.attempts[-1]
         status = {True: "interrupted", False: "failed"}[of_meter]
         code = None if (of_meter and sent == signal.SIGKILL) else 128 + sent
-        if last["exit_code"] is None and of_meter and not pid_file.exists():
+        if last.exit_code is None and of_meter and not pid_file.exists():
             code = None  # it had not started the command
-        if (sidecar["status"], sidecar["exit_code"]) != (status, code):
+        if (sidecar.status, sidecar.exit_code) != (status, code):
             wrong.append(f"{sidecar['status']} {sidecar['exit_code']}, expected {status} {code}")
-        kept = next(ch for ch in last["channels"] if ch["id"] == "cpu_time")["samples"]["n"]
+        kept = next(ch for ch in last.channels if ch.id == "cpu_time").samples.n
         if kept < seen:
             wrong.append(f"{seen} samples were written, {kept} are left")
     elif pid_file.exists():
@@ -121,10 +122,10 @@ def test_a_disk_that_was_full_for_a_while_leaves_a_gap(tmp_path):
         _, err = process.communicate(timeout=60)
     assert process.returncode == 0 and err.count("the command goes on") == 1
     sidecar = runner.sidecar()
-    package = next(ch for ch in sidecar["channels"] if ch["id"] == "rapl.package.0")
-    assert sidecar["status"] == "complete" and sidecar["torn_lines"] == 1
-    assert package["samples"]["max_gap_s"] > 0.8  # and the counter went on
-    assert package["energy_j"] == pytest.approx(100 * sidecar["duration_s"], rel=0.05)
+    package = next(ch for ch in sidecar.channels if ch.id == "rapl.package.0")
+    assert sidecar.status == "complete" and sidecar.torn_lines == 1
+    assert package.samples.max_gap_s > 0.8  # and the counter went on
+    assert package.energy_j == pytest.approx(100 * sidecar.duration_s, rel=0.05)
     assert runner.tool("--check", runner.folder / "05_train.json").returncode == 0
 
 
@@ -133,18 +134,19 @@ def test_a_clock_that_is_set_back_changes_no_figure():
     right = {**end(10.0), "ended_utc": "2026-01-01T00:00:10.000Z"}
     set_back = {**right, "ended_utc": "2025-12-31T23:00:10.000Z"}
     one, other = rebuild([*lines, right]), rebuild([*lines, set_back])
-    assert one["attempts"][0].pop("clock_step_s") == 0.0
-    assert other["attempts"][0].pop("clock_step_s") == -3600.0
-    assert one == other and one["duration_s"] == 10.0
+    assert one.attempts[0].clock_step_s == 0.0 and one.duration_s == 10.0
+    assert other.attempts[0].clock_step_s == -3600.0
+    same = replace(other.attempts[0], clock_step_s=0.0)
+    assert one == replace(other, attempts=(same,))
 
 
 def test_marks_of_a_wrong_clock_lie_between_two_samples(tmp_path):
     runner = Runner(tmp_path)
     say = 'echo \'{"mark": "epoch", "time_unix": %s}\' >>"$SV_METER_MARKS"; sleep 0.4; '
     assert runner.run("sh", "-c", "sleep 0.3; " + say % 9e9 + say % 1 + say % '"noon"')[0] == 0
-    attempt = runner.sidecar()["attempts"][0]
-    times = [said["t_s"] for said in attempt["marks"]]
-    assert all(0.2 < t_s <= attempt["duration_s"] for t_s in times)
+    attempt = runner.sidecar().attempts[0]
+    times = [said.t_s for said in attempt.marks]
+    assert all(0.2 < t_s <= attempt.duration_s for t_s in times)
     assert times[1] - times[0] > 0.25 and times[2] - times[1] > 0.25
 
 
@@ -160,13 +162,13 @@ def test_a_minute_of_suspension_is_a_gap_without_power():
                    rapl__package__1=again * 10**6)
         )  # fmt: skip
     sidecar = rebuild([*lines, end(80.0)])
-    joules = {channel["id"]: channel["energy_j"] for channel in sidecar["channels"]}
+    joules = {channel.id: channel.energy_j for channel in sidecar.channels}
     assert joules == {"rapl.package.0": 2000, "nvml.board.a": 1000, "rapl.package.1": 2000}
-    attempt = sidecar["attempts"][0]
-    assert attempt["duration_s"] == 80.0 and attempt["suspended_s"] == 60.0
-    assert attempt["max_gap_s"] == 61.0
-    assert attempt["channels"][0]["power_w"]["mean"] == pytest.approx(100)
-    assert attempt["channels"][2]["reason"].startswith("the counter was reset 1 times")
+    attempt = sidecar.attempts[0]
+    assert attempt.duration_s == 80.0 and attempt.suspended_s == 60.0
+    assert attempt.max_gap_s == 61.0
+    assert attempt.channels[0].power_w.mean == pytest.approx(100)
+    assert attempt.channels[2].reason.startswith("the counter was reset 1 times")
 
 
 def test_a_meter_that_stood_still_catches_up(tmp_path):
@@ -182,9 +184,9 @@ def test_a_meter_that_stood_still_catches_up(tmp_path):
         _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     sidecar = runner.sidecar()
-    assert sidecar["attempts"][0]["max_gap_s"] > 1.0
-    package = next(ch for ch in sidecar["channels"] if ch["id"] == "rapl.package.0")
-    assert package["energy_j"] == pytest.approx(100 * sidecar["duration_s"], rel=0.05)
+    assert sidecar.attempts[0].max_gap_s > 1.0
+    package = next(ch for ch in sidecar.channels if ch.id == "rapl.package.0")
+    assert package.energy_j == pytest.approx(100 * sidecar.duration_s, rel=0.05)
 
 
 def test_a_reboot_begins_a_new_segment(tmp_path):
@@ -199,10 +201,10 @@ def test_a_reboot_begins_a_new_segment(tmp_path):
     )  # fmt: skip
     assert "rebuilt, complete" in runner.rebuild().stderr
     sidecar = runner.sidecar()
-    assert sidecar["energy_kwh"] * J_PER_KWH == pytest.approx(1500)
-    assert sidecar["duration_s"] == 15.0
-    assert [attempt["boot_id"] for attempt in sidecar["attempts"]] == ["b", "later"]
-    assert sidecar["channels"][0]["raw"] is None  # of each attempt, not of both
+    assert sidecar.energy_kwh * J_PER_KWH == pytest.approx(1500)
+    assert sidecar.duration_s == 15.0
+    assert [attempt.boot_id for attempt in sidecar.attempts] == ["b", "later"]
+    assert sidecar.channels[0].raw is None  # of each attempt, not of both
     assert runner.tool("--check", runner.folder / "05_train.json").returncode == 0
 
 
@@ -240,7 +242,7 @@ def test_a_command_that_floods_its_output(tmp_path):
     assert process.wait(timeout=60) == 0 and count == size
     assert len(process.stderr.read().splitlines()) == 1
     sidecar = runner.sidecar()
-    assert sidecar["status"] == "complete" and len(runner.samples()) >= 5
+    assert sidecar.status == "complete" and len(runner.samples()) >= 5
     process.stdout.close()
     process.stderr.close()
 
@@ -254,15 +256,15 @@ def test_a_stage_that_is_resumed_three_times(tmp_path):
         assert runner.run("sh", "-c", save % "resumed" + "kill -KILL $PPID")[0] == -9
         assert runner.run("sh", "-c", save % "resumed")[0] == 0
     sidecar = runner.sidecar()
-    attempts = sidecar["attempts"]
+    attempts = sidecar.attempts
     statuses = ["failed", "failed", "interrupted", "complete"]
-    assert [attempt["status"] for attempt in attempts] == statuses
-    assert [attempt["resumed"] for attempt in attempts] == [False, True, True, True]
-    each = [attempt["energy_kwh"] for attempt in attempts]
-    assert sidecar["energy_kwh"] == pytest.approx(sum(each))
+    assert [attempt.status for attempt in attempts] == statuses
+    assert [attempt.resumed for attempt in attempts] == [False, True, True, True]
+    each = [attempt.energy_kwh for attempt in attempts]
+    assert sidecar.energy_kwh == pytest.approx(sum(each))
     for attempt in attempts:
-        package = next(ch for ch in attempt["channels"] if ch["id"] == "rapl.package.0")
-        power_w = package["energy_j"] / attempt["duration_s"]
+        package = next(ch for ch in attempt.channels if ch.id == "rapl.package.0")
+        power_w = package.energy_j / attempt.duration_s
         assert power_w == pytest.approx(100, rel=0.1)
     assert runner.tool("--check", runner.folder / "05_train.json").returncode == 0
 
@@ -291,9 +293,9 @@ def test_a_counter_that_only_root_may_read_is_told_once(tmp_path):
     assert first.returncode == 0 and first.stderr.count(remedy) == 1, first.stderr
     assert second.returncode == 0 and remedy not in second.stderr
     for name in ("05_train.json", "06_train.json"):
-        package = json.loads((runner.folder / name).read_text())["channels"][0]
-        assert (package["kind"], package["energy_j"]) == ("unavailable", None)
-        assert remedy in package["reason"]
+        package = read_record(runner.folder / name).channels[0]
+        assert (package.kind, package.energy_j) == ("unavailable", None)
+        assert remedy in package.reason
 
 
 def test_no_sample_lets_a_counter_wrap_unseen(tmp_path):

@@ -1,13 +1,16 @@
 """Forecasts of a training from the marks of a metered stretch, and what came of them."""
 
 import json
+from dataclasses import replace
 
 import pytest
+from sidecars import CARBON, make_attempt, make_mark, make_sidecar
 from small_egs import SmallEgs
 
+from sv.energy.record import Pue, write_record
 from sv.energy.stretch import Part, merge_parts
 
-PLAN = {"mark": "plan", "total_steps": 10_000, "steps_per_epoch": 1_000, "crops_per_step": 64}
+PLAN = {"total_steps": 10_000, "steps_per_epoch": 1_000, "crops_per_step": 64}
 START_S, START_KWH = 20.0, 0.001  # until the first step; the validation is 8 s of it, 0.4 Wh
 SAVE_S, SAVE_KWH = 2.0, 0.0001
 EPOCH_S, EPOCH_KWH = 8.0 + SAVE_S, 0.0004 + SAVE_KWH
@@ -16,26 +19,21 @@ EPOCH_S, EPOCH_KWH = 8.0 + SAVE_S, 0.0004 + SAVE_KWH
 def build_sidecar(costs, *, steps=10, step_s=1.5, plan=None, **attempt):
     """A stretch whose parts of ``steps`` steps cost ``costs`` kWh each."""
     marks = [
-        {**PLAN, **(plan or {}), "t_s": 12.0, "energy_kwh": 0.0006},
-        {"mark": "validation", "seconds": 8.0, "t_s": START_S, "energy_kwh": START_KWH},
+        make_mark("plan", 12.0, 0.0006, **PLAN, **(plan or {})),
+        make_mark("validation", START_S, START_KWH, seconds=8.0),
     ]
     at_s, kwh = START_S, START_KWH
     for cost in costs:
         at_s, kwh = at_s + steps * step_s, kwh + cost
         more = {"steps": steps, "crops": 64 * steps, "seconds": steps * step_s}
-        marks.append({"mark": "stretch", **more, "t_s": at_s, "energy_kwh": kwh})
+        marks.append(make_mark("stretch", at_s, kwh, **more))
     at_s, kwh = at_s + SAVE_S, kwh + SAVE_KWH
-    marks.append({"mark": "checkpoint", "step": 80, "t_s": at_s, "energy_kwh": kwh})
+    marks.append(make_mark("checkpoint", at_s, kwh, step=80))
     whole = {
-        "status": "complete", "reason": None, "energy_kwh": kwh, "duration_s": at_s,
-        "measured_fraction": 1.0, "marks": marks, **attempt,
-        "channels": [{"boundary": "gpu_board", "in_total": True}],
+        "energy_kwh": kwh, "duration_s": at_s, "marks": tuple(marks), "boundary": ("gpu_board",),
+        "pue": Pue(1.2, "site"), **attempt,
     }  # fmt: skip
-    return {
-        "schema": "energy-sidecar/1", "model": "resnet18_d", "attempts": [whole],
-        "carbon": {"provider": "owid", "g_per_kwh": 50.0, "zone": "FRA"},
-        "pue": {"value": 1.2, "source": "site"},
-    }  # fmt: skip
+    return make_sidecar(make_attempt(**whole), model="resnet18_d")
 
 
 @pytest.fixture
@@ -43,7 +41,7 @@ def forecast(run_cli, tmp_path):
     def run(sidecar, check=True):
         (tmp_path / "energy").mkdir(exist_ok=True)
         path = tmp_path / "energy" / "05_forecast.json"
-        path.write_text(json.dumps(sidecar))
+        write_record(path, sidecar)
         done = run_cli("sv.bin.forecast", path, tmp_path / "forecast.json", check=check)
         out = tmp_path / "forecast.json"
         return json.loads(out.read_text()) if out.exists() else None, done
@@ -78,18 +76,17 @@ def test_steps_of_fine_tuning_are_longer(forecast):
 
 
 def test_an_epoch_that_ends_in_the_stretch_is_not_taken_for_steps(forecast):
-    sidecar = build_sidecar([0.01] * 8)
-    marks = sidecar["attempts"][0]["marks"]
-    at_s, kwh = marks[5]["t_s"], marks[5]["energy_kwh"]
-    for mark in marks[6:]:
-        mark["t_s"] += 30.0
-        mark["energy_kwh"] += 0.02
-    more = [
-        {"mark": "validation", "t_s": at_s + 8.0, "energy_kwh": kwh + 0.0004},
-        {"mark": "epoch", "t_s": at_s + 30.0, "energy_kwh": kwh + 0.02},
-    ]
-    marks[6:6] = more
-    sidecar["attempts"][0]["energy_kwh"] += 0.02
+    attempt = build_sidecar([0.01] * 8).attempts[0]
+    before, after = attempt.marks[:6], attempt.marks[6:]
+    at_s, kwh = before[-1].t_s, before[-1].energy_kwh
+    marks = (
+        *before,
+        make_mark("validation", at_s + 8.0, kwh + 0.0004),
+        make_mark("epoch", at_s + 30.0, kwh + 0.02),
+        *(replace(m, t_s=m.t_s + 30.0, energy_kwh=m.energy_kwh + 0.02) for m in after),
+    )
+    longer = replace(attempt, marks=marks, energy_kwh=attempt.energy_kwh + 0.02)
+    sidecar = make_sidecar(longer, model="resnet18_d")
     record, _ = forecast(sidecar)
     found = record["stretch"]["energy_kwh"]
     assert found["each_step"] == pytest.approx(0.001)
@@ -133,24 +130,20 @@ def test_a_stretch_that_tells_nothing_is_an_error(forecast):
 
 
 def test_without_a_factor_the_co2_is_unknown(forecast):
-    sidecar = build_sidecar([0.01] * 8)
-    sidecar["carbon"] = {"g_per_kwh": None, "reason": "no country given"}
-    record, done = forecast(sidecar)
+    unknown = replace(CARBON, g_per_kwh=None, reason="no country given")
+    record, done = forecast(build_sidecar([0.01] * 8, carbon=unknown))
     assert record["expected"]["co2_g"] is None and "unknown (no country given)" in done.stdout
 
 
-def training(**more):
-    return {
-        "schema": "energy-sidecar/1", "model": "resnet18_d", "status": "complete",
-        "energy_kwh": 9.0, "duration_s": 15_000.0, "co2_g": 540.0, "measured_fraction": 1.0,
-        "channels": [{"boundary": "gpu_board", "in_total": True}], "attempts": [{}], **more,
-    }  # fmt: skip
+def training(attempts=1, **more):
+    done = make_attempt(1, 9.0, duration_s=15_000.0, co2_g=540.0, boundary=("gpu_board",))
+    return make_sidecar(*[done] * attempts, **{"model": "resnet18_d", **more})
 
 
 def test_the_outcome_is_recorded_beside_the_forecast(forecast, run_cli, tmp_path):
     before, _ = forecast(build_sidecar([0.01] * 8))
     path = tmp_path / "energy" / "05_train.json"
-    path.write_text(json.dumps(training()))
+    write_record(path, training())
     done = run_cli("sv.bin.forecast", "--outcome", tmp_path)
     record = json.loads((tmp_path / "forecast.json").read_text())
     assert record["expected"] == before["expected"]
@@ -158,13 +151,12 @@ def test_the_outcome_is_recorded_beside_the_forecast(forecast, run_cli, tmp_path
     assert outcome["energy_kwh"] == 9.0 and outcome["inside"]["energy_kwh"] is False
     assert outcome["ratio"]["energy_kwh"] == pytest.approx(9.0 / 10.0061)
     assert outcome["notes"] == [] and "9 came (0.90 times)" in done.stdout
-    boards = [{"boundary": "cpu_package", "in_total": True}]
-    path.write_text(json.dumps(training(channels=boards, attempts=[{}, {}])))
+    write_record(path, training(2, boundary=("cpu_package",)))
     run_cli("sv.bin.forecast", "--outcome", tmp_path)
     notes = json.loads((tmp_path / "forecast.json").read_text())["outcome"]["notes"]
     assert "cpu_package" in notes[0] and "2 attempts" in notes[1]
     for more, message in (({"status": "failed"}, "not ended"), ({"model": "m"}, "not of m")):
-        path.write_text(json.dumps(training(**more)))
+        write_record(path, training(**more))
         done = run_cli("sv.bin.forecast", "--outcome", tmp_path, check=False)
         assert done.returncode == 1 and message in done.stderr
 

@@ -24,34 +24,34 @@ def test_input_output_and_status_are_the_commands(meter):
     assert lines[0] == "oops" and len(lines) == 2
     assert lines[1].startswith("utils/meter.sh: stage 5 train: ") and "status 3" in lines[1]
     sidecar = meter.sidecar()
-    assert (sidecar["status"], sidecar["exit_code"]) == ("failed", 3)
-    assert sidecar["schema"] == "energy-sidecar/1"
+    assert (sidecar.status, sidecar.exit_code) == ("failed", 3)
+    assert sidecar.schema == "energy-sidecar/2"
 
 
 def test_a_stage_of_50_ms(meter):
     status, _, err = meter.run("sleep", "0.05")
     assert status == 0
     sidecar = meter.sidecar()
-    assert 0.05 <= sidecar["duration_s"] < 1.0
-    assert sidecar["energy_kwh"] > 0 and sidecar["measured_fraction"] == 0.0
-    assert sidecar["co2_g"] == pytest.approx(sidecar["energy_kwh"] * 44.179)
-    assert sidecar["carbon"]["year"] == 2024 and sidecar["carbon"]["scope"] == "lifecycle"
+    assert 0.05 <= sidecar.duration_s < 1.0
+    assert sidecar.energy_kwh > 0 and sidecar.measured_fraction == 0.0
+    assert sidecar.co2_g == pytest.approx(sidecar.energy_kwh * 44.179)
+    assert sidecar.carbon.year == 2024 and sidecar.carbon.scope == "lifecycle"
     assert "kWh (estimated)" in err and err.rstrip().endswith("05_train.json")
-    unavailable = [ch for ch in sidecar["channels"] if ch["kind"] == "unavailable"]
-    assert unavailable and all(ch["energy_j"] is None and ch["reason"] for ch in unavailable)
+    unavailable = [ch for ch in sidecar.channels if ch.kind == "unavailable"]
+    assert unavailable and all(ch.energy_j is None and ch.reason for ch in unavailable)
     assert not list(meter.folder.glob(".*")), "the marks file is left"
 
 
 def test_command_not_found(meter):
     status, _, err = meter.run("no-such-command")
     assert status == 127 and "utils/meter.sh: no-such-command: command not found" in err
-    assert meter.sidecar()["exit_code"] == 127
+    assert meter.sidecar().exit_code == 127
     assert meter.run(ROOT)[0] == 126  # a folder
 
 
 def test_killed_command_is_128_and_the_signal(meter):
     assert meter.run("sh", "-c", "kill -SEGV $$")[0] == 128 + signal.SIGSEGV
-    assert meter.sidecar()["status"] == "failed"
+    assert meter.sidecar().status == "failed"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -63,7 +63,7 @@ def test_signals_are_passed_on(meter, tmp_path, number):
     process.send_signal(number)
     assert process.wait(timeout=15) == 9
     assert (tmp_path / "got").read_text() == f"{name}\n"
-    assert meter.sidecar()["status"] == "interrupted"
+    assert meter.sidecar().status == "interrupted"
 
 
 def test_a_stopped_shell_leaves_nothing_running(meter, tmp_path):
@@ -114,13 +114,13 @@ def test_a_killed_meter_leaves_an_interrupted_sidecar(meter, tmp_path):
     done = meter.rebuild()
     assert "rebuilt, interrupted" in done.stderr
     sidecar = meter.sidecar()
-    assert sidecar["status"] == "interrupted" and sidecar["exit_code"] is None
-    assert sidecar["energy_kwh"] > 0 and sidecar["torn_lines"] == 1
+    assert sidecar.status == "interrupted" and sidecar.exit_code is None
+    assert sidecar.energy_kwh > 0 and sidecar.torn_lines == 1
     assert meter.rebuild().stderr == ""
     assert meter.run("true")[0] == 0
     after = meter.sidecar()
-    assert [attempt["status"] for attempt in after["attempts"]] == ["interrupted", "complete"]
-    assert after["attempts"][0]["energy_kwh"] == sidecar["energy_kwh"]
+    assert [attempt.status for attempt in after.attempts] == ["interrupted", "complete"]
+    assert after.attempts[0].energy_kwh == sidecar.energy_kwh
 
 
 MARK = 'echo \'{"mark": "resumed", "time_unix": 1}\' >>"$SV_METER_MARKS"; '
@@ -130,23 +130,23 @@ def test_a_rerun_appends_and_a_resumed_one_is_summed(meter):
     assert meter.run("sh", "-c", "sleep 0.1; exit 1")[0] == 1
     assert meter.run("sh", "-c", MARK + "sleep 0.2; exit 1")[0] == 1
     sidecar = meter.sidecar()
-    attempts = sidecar["attempts"]
-    assert [attempt["resumed"] for attempt in attempts] == [False, True]
-    each = [attempt["energy_kwh"] for attempt in attempts]
-    assert sidecar["energy_kwh"] == pytest.approx(sum(each), rel=1e-12)
-    assert sidecar["energy_all_kwh"] == pytest.approx(sum(each), rel=1e-12)
-    assert sidecar["duration_s"] == sum(attempt["duration_s"] for attempt in attempts)
-    mark = attempts[1]["marks"][0]
-    assert mark["time_unix"] == 1 and 0 <= mark["t_s"] < attempts[1]["duration_s"]
-    assert 0 <= mark["energy_kwh"] <= attempts[1]["energy_kwh"]
+    attempts = sidecar.attempts
+    assert [attempt.resumed for attempt in attempts] == [False, True]
+    each = [attempt.energy_kwh for attempt in attempts]
+    assert sidecar.energy_kwh == pytest.approx(sum(each), rel=1e-12)
+    assert sidecar.energy_all_kwh == pytest.approx(sum(each), rel=1e-12)
+    assert sidecar.duration_s == sum(attempt.duration_s for attempt in attempts)
+    mark = attempts[1].marks[0]
+    assert mark.payload["time_unix"] == 1 and 0 <= mark.t_s < attempts[1].duration_s
+    assert 0 <= mark.energy_kwh <= attempts[1].energy_kwh
     assert meter.run("true")[0] == 0
     sidecar = meter.sidecar()
-    each = [attempt["energy_kwh"] for attempt in sidecar["attempts"]]
-    assert sidecar["energy_kwh"] == pytest.approx(each[2])
-    assert sidecar["energy_all_kwh"] == pytest.approx(sum(each))
-    assert (sidecar["status"], sidecar["duration_s"]) == (
+    each = [attempt.energy_kwh for attempt in sidecar.attempts]
+    assert sidecar.energy_kwh == pytest.approx(each[2])
+    assert sidecar.energy_all_kwh == pytest.approx(sum(each))
+    assert (sidecar.status, sidecar.duration_s) == (
         "complete",
-        sidecar["attempts"][2]["duration_s"],
+        sidecar.attempts[2].duration_s,
     )
 
 
@@ -156,10 +156,10 @@ def test_an_attempt_that_left_nothing_does_not_hide_what_is_resumed(meter):
     assert meter.run("sh", "-c", "exit 2")[0] == 2  # a mistyped config
     assert meter.run("sh", "-c", MARK)[0] == 0
     sidecar = meter.sidecar()
-    each = [attempt["duration_s"] for attempt in sidecar["attempts"]]
-    assert sidecar["duration_s"] == pytest.approx(sum(each))
+    each = [attempt.duration_s for attempt in sidecar.attempts]
+    assert sidecar.duration_s == pytest.approx(sum(each))
     assert meter.run("sh", "-c", saved)[0] == 0  # begins anew: its own energy alone
-    assert meter.sidecar()["duration_s"] == meter.sidecar()["attempts"][3]["duration_s"]
+    assert meter.sidecar().duration_s == meter.sidecar().attempts[3].duration_s
 
 
 def test_a_mark_outlives_its_killed_meter(meter):
@@ -167,7 +167,7 @@ def test_a_mark_outlives_its_killed_meter(meter):
     status, _, _ = meter.run("sh", "-c", MARK + "kill -9 $PPID")
     assert status == -signal.SIGKILL
     meter.rebuild()
-    assert [attempt["resumed"] for attempt in meter.sidecar()["attempts"]] == [False, True]
+    assert [attempt.resumed for attempt in meter.sidecar().attempts] == [False, True]
 
 
 def test_an_inner_meter_only_runs_its_command(meter, tmp_path):
@@ -184,7 +184,7 @@ def test_unknown_country_before_any_work(meter, tmp_path):
     assert status == 2 and "'FRR' (did you mean FRA" in err and len(err.splitlines()) == 1
     assert not (tmp_path / "ran").exists() and not meter.folder.exists()
     assert meter.run("true", options=["--country", "nor"])[0] == 0
-    assert meter.sidecar()["carbon"]["g_per_kwh"] == 30.746
+    assert meter.sidecar().carbon.g_per_kwh == 30.746
 
 
 def test_open_files_reach_the_command(meter):
@@ -198,10 +198,10 @@ def test_a_fixed_factor_and_pue_enter_carbon_only(meter, tmp_path):
     config.write_text('g_per_kwh = 100.0\ng_per_kwh_source = "supplier"\npue = 1.5\n')
     assert meter.run("true")[0] == 0
     sidecar = meter.sidecar()
-    assert sidecar["carbon"]["provider"] == "fixed" and sidecar["carbon"]["source"] == "supplier"
-    assert sidecar["co2_g"] == pytest.approx(sidecar["energy_kwh"] * 150)
-    energy_j = sum(ch["energy_j"] for ch in sidecar["channels"] if ch["in_total"])
-    assert sidecar["energy_kwh"] * 3.6e6 == pytest.approx(energy_j)
+    assert sidecar.carbon.provider == "fixed" and sidecar.carbon.source == "supplier"
+    assert sidecar.co2_g == pytest.approx(sidecar.energy_kwh * 150)
+    energy_j = sum(ch.energy_j for ch in sidecar.channels if ch.in_total)
+    assert sidecar.energy_kwh * 3.6e6 == pytest.approx(energy_j)
     config.write_text("pue = 0.9\n")
     status, _, err = meter.run("true")
     assert status == 2 and "pue must be at least 1, not 0.9" in err
@@ -211,7 +211,7 @@ def test_without_a_country_the_carbon_is_unknown(meter, tmp_path):
     (tmp_path / "energy.toml").write_text("")
     assert meter.run("true")[0] == 0
     sidecar = meter.sidecar()
-    assert sidecar["co2_g"] is None and "--country" in sidecar["carbon"]["reason"]
+    assert sidecar.co2_g is None and "--country" in sidecar.carbon.reason
 
 
 def test_estimate_is_the_cpu_time_of_the_whole_tree(meter, tmp_path):
@@ -228,13 +228,13 @@ def test_estimate_is_the_cpu_time_of_the_whole_tree(meter, tmp_path):
     )
     assert meter.run("bash", "-c", shell)[0] == 0
     true_s = sum(float((tmp_path / f"cpu.{i}").read_text()) for i in (1, 2, 3))
-    estimate = next(ch for ch in meter.sidecar()["channels"] if ch["id"] == "cpu_time")
+    estimate = next(ch for ch in meter.sidecar().channels if ch.id == "cpu_time")
     readings = [sample["raw"]["cpu_time"] for sample in meter.samples()]
     assert all(before <= now for before, now in pairwise(readings))
     assert any(now > 200_000 for now in readings[: len(readings) // 3]), "living processes"
     # Above the three: the shells and their sleeps, and the interpreters' end.
     assert true_s <= readings[-1] / 1e6 + 0.03 and readings[-1] / 1e6 < true_s + 0.6
-    assert estimate["energy_j"] == pytest.approx(readings[-1] / 1e6 * estimate["power_w_per_core"])
+    assert estimate.energy_j == pytest.approx(readings[-1] / 1e6 * estimate.power_w_per_core)
 
 
 def test_a_full_disk_does_not_end_the_command(meter, tmp_path):
@@ -246,7 +246,7 @@ def test_a_full_disk_does_not_end_the_command(meter, tmp_path):
     assert done.stderr.count("the command goes on") == 1
     assert "no sidecar" in done.stderr
     meter.rebuild()
-    assert meter.sidecar()["status"] == "interrupted"
+    assert meter.sidecar().status == "interrupted"
 
 
 def test_the_meter_does_not_pay_for_imports(meter):

@@ -43,6 +43,9 @@ def translate(sidecar):
     new.pop("meters", None)
     new.pop("run_attempts", None)
     for attempt in new["attempts"]:
+        for mark in attempt["marks"]:
+            if "meter" in mark:
+                mark["label"] = mark.pop("meter")
         attempt["marks"] = [
             {**dict.fromkeys(MARK_OWN), **mark.pop("payload", {}), **mark}
             for mark in attempt["marks"]

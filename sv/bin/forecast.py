@@ -10,13 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sv.bin import cli
-from sv.energy.forecast import (
-    SCHEMA,
-    add_outcome,
-    compute_forecast,
-    format_forecast,
-    read_record,
-)
+from sv.energy.forecast import add_outcome, compute_forecast, format_forecast, read_forecast
+from sv.energy.record import read_record
 from sv.errors import UsageError
 from sv.files import write_json
 
@@ -32,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.outcome is not None:
         out = args.outcome / "forecast.json"
         training = read_record(args.outcome / "energy" / "05_train.json")
-        forecast = add_outcome(read_record(out, SCHEMA), training)
+        forecast = add_outcome(read_forecast(out), training)
     else:
         sidecar, out = args.paths
         forecast = compute_forecast(read_record(sidecar), time.time())

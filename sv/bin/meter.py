@@ -2,7 +2,7 @@
 
 Usage: python3 -m sv.bin.meter --stage N --name NAME --dir DIR [options] -- command [argument ...]
        python3 -m sv.bin.meter --node LABEL -- command [argument ...]
-       python3 -m sv.bin.meter --rebuild|--check|--watch|--trace ... (meter_tools.py)
+       python3 -m sv.bin.meter --rebuild|--check|--watch|--trace|--schema ... (meter_tools.py)
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from sv.errors import UsageError
 from sv.jobs import completion
 from sv.system import end_with_parent
 
-TOOLS = {"--rebuild", "--check", "--watch", "--trace"}
+TOOLS = {"--rebuild", "--check", "--watch", "--trace", "--schema"}
 
 
 def parse_args(words: list[str], at: int):

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from sv.energy.carbon import is_usable
-from sv.energy.sidecar import SCHEMA as SIDECAR_SCHEMA
+from sv.energy.record import Attempt, read_record
 from sv.energy.units import format_utc, kwh_from_j, parse_utc
 from sv.energy.web import FetchError, fetch_json
 from sv.errors import SvError, UsageError
-from sv.files import read_json
 
 SCHEMA = "energy-imported/1"
 MS_PER_S = 1_000
@@ -158,18 +157,15 @@ def _sum_ours(sidecars: Sequence[Path], spans: list[list[str | None]]) -> Fields
     by_boundary: dict[str, float] = {}
     energies, fractions, used, left_out = [], [], [], []
     for path in sidecars:
-        sidecar = read_json(path)
-        if not isinstance(sidecar, dict) or sidecar.get("schema") != SIDECAR_SCHEMA:
-            raise SvError(f"{path}: not a sidecar of the meter ('{SIDECAR_SCHEMA}')")
-        for label, part in (part for a in sidecar["attempts"] for part in _list_parts(a)):
+        for part in (part for a in read_record(path).attempts for part in _list_parts(a)):
             why = _explain_outside(part, spans)
             if why is not None:
-                left_out.append(f"{path.name}, {label}: {why}")
+                left_out.append(f"{path.name}, {part.label}: {why}")
                 continue
-            used.append(f"{path.name}, {label}")
-            energies.append(part["energy_kwh"])
-            fractions.append((part["energy_kwh"], part["measured_fraction"]))
-            for boundary, kwh in part["by_boundary"]:
+            used.append(f"{path.name}, {part.label}")
+            energies.append(part.energy_kwh)
+            fractions.append((part.energy_kwh, part.measured_fraction))
+            for boundary, kwh in part.by_boundary_kwh:
                 by_boundary[boundary] = by_boundary.get(boundary, 0.0) + kwh
     energy_kwh = _sum_known(energies)
     # What holds both, and a share of a machine, cannot be split into the two.
@@ -189,37 +185,55 @@ def _sum_ours(sidecars: Sequence[Path], spans: list[list[str | None]]) -> Fields
     }
 
 
-def _list_parts(attempt: Fields) -> list[tuple[str, Fields]]:
-    """List what may lie in the job's time: an attempt, or each of its meters on other machines."""
-    label = f"attempt {attempt['attempt']}"
-    if "nodes" not in attempt:
-        by_boundary = [
-            (channel["boundary"], kwh_from_j(channel["energy_j"]))
-            for channel in attempt["channels"]
-            if channel["in_total"] and channel["energy_j"] is not None
-        ]
-        return [(label, {**attempt, "by_boundary": by_boundary})]
-    parts = []
-    for node in attempt["nodes"]:
-        if node["label"] is not None and node["host"] is not None:
-            whole = (" + ".join(attempt["boundary"]), node["energy_kwh"] or 0.0)
-            fraction = attempt["measured_fraction"]
-            part = {**node, "measured_fraction": fraction, "by_boundary": [whole]}
-            parts.append((f"{label}, {node['label']}, start {node['start']}", part))
-    return parts
+@dataclass(frozen=True)
+class Part:
+    """What may lie in the job's time: an attempt, or one of its meters on other machines."""
+
+    label: str
+    started_utc: str
+    duration_s: float
+    energy_kwh: float | None
+    measured_fraction: float | None
+    by_boundary_kwh: tuple[tuple[str, float], ...]
+
+
+def _list_parts(attempt: Attempt) -> list[Part]:
+    label, fraction = f"attempt {attempt.attempt}", attempt.measured_fraction
+    if len(attempt.meters) == 1:
+        by_boundary = tuple(
+            (channel.boundary, kwh_from_j(channel.energy_j))
+            for channel in attempt.channels
+            if channel.in_total and channel.energy_j is not None
+        )
+        return [
+            Part(
+                label, attempt.started_utc, attempt.duration_s, attempt.energy_kwh, fraction,
+                by_boundary,
+            )
+        ]  # fmt: skip
+    whole = " + ".join(attempt.boundary)
+    return [
+        Part(
+            f"{label}, {meter.label}, start {meter.start}", meter.started_utc,
+            meter.duration_s or 0.0, meter.energy_kwh, fraction,
+            ((whole, meter.energy_kwh or 0.0),),
+        )
+        for meter in attempt.meters
+        if meter.label is not None and meter.started_utc is not None
+    ]  # fmt: skip
 
 
 def _is_divided(by_boundary: Mapping[str, float]) -> bool:
     return WHOLE.isdisjoint(by_boundary) and not any(" + " in key for key in by_boundary)
 
 
-def _explain_outside(attempt: Fields, spans: list[list[str | None]]) -> str | None:
-    start_s = parse_utc(attempt["started_utc"])
-    end_s = start_s + attempt["duration_s"]
+def _explain_outside(part: Part, spans: list[list[str | None]]) -> str | None:
+    start_s = parse_utc(part.started_utc)
+    end_s = start_s + part.duration_s
     for begun, ended in spans:
         after_begin = begun is not None and start_s >= parse_utc(begun) - EDGE_S
         if after_begin and (ended is None or end_s <= parse_utc(ended) + EDGE_S):
-            return "its energy is not known" if attempt["energy_kwh"] is None else None
+            return "its energy is not known" if part.energy_kwh is None else None
     return "not in the time of the job"
 
 

@@ -1,86 +1,117 @@
 """Check that the figures of sidecars can be computed again and contradict nothing.
 
-The JSON Schema (docs/energy-sidecar.schema.json) is checked by the program, sv.bin.meter --check.
+That a file is a sidecar at all is checked where it is read (`sv.energy.record`).
 """
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from sv.energy.journal import SUFFIX, read_journal
+from sv.energy.record import Attempt, Channel, Sidecar, read_record
 from sv.energy.sidecar import find_run, read_nodes, rebuild, sum_known
-from sv.energy.total import MEASURED_KINDS
 from sv.energy.units import UNITS_PER_J, j_from_count, j_from_kwh, s_from_us
 from sv.errors import SvError
 
-Fields = dict[str, Any]
 SAME = 1e-9  # relative: the same sum in another order
 MAX_LISTED = 5  # differences from the journal: one wrong figure changes many
 
 
-def check_sidecar(path: Path, sidecar: Fields) -> list[str]:
-    """Check one sidecar.
-
-    Args:
-        path: The file; its journal lies beside it.
-        sidecar: Its content, valid by the schema.
+def check_files(paths: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Check sidecars, each by itself and all against each other.
 
     Returns:
-        What is wrong, one line each, beginning with where in the sidecar; empty: nothing.
+        What is wrong: the file and one line, which begins with where in the sidecar.
+
+    Raises:
+        SvError: A file is missing.
+    """
+    wrong, valid = [], []
+    for path in paths:
+        if not path.is_file():
+            raise SvError(f"no such file {path}")
+        try:
+            sidecar = read_record(path)
+        except SvError as error:
+            wrong.append((path, str(error).removeprefix(f"{path}: ")))
+        else:
+            valid.append((path, sidecar))
+            wrong += [(path, line) for line in check_sidecar(path, sidecar)]
+    return wrong + check_overlaps(valid)
+
+
+def check_sidecar(path: Path, sidecar: Sidecar) -> list[str]:
+    """Check one sidecar, whose journal lies next to it.
+
+    Returns:
+        What is wrong, one line each, which begins with where in the sidecar; empty: nothing.
     """
     wrong = _check_journal(path, sidecar)
-    for attempt in sidecar["attempts"]:
-        where = f"attempts[{attempt['attempt'] - 1}]"
-        for i, channel in enumerate(attempt["channels"]):
-            wrong += _check_channel(channel, f"{where}.channels[{i}] ({channel['id']})")
+    for attempt in sidecar.attempts:
+        where = f"attempts[{attempt.attempt - 1}]"
+        for i, channel in enumerate(attempt.channels):
+            wrong += _check_channel(channel, f"{where}.channels[{i}] ({channel.id})")
         wrong += _check_sums(attempt, where)
-        if "nodes" in attempt:
-            nodes_kwh = sum_known(attempt["nodes"], "energy_kwh")
-            wrong += _compare(attempt["energy_kwh"], nodes_kwh, f"{where}.energy_kwh", "its nodes")
+        meters_kwh = sum_known(meter.energy_kwh for meter in attempt.meters)
+        wrong += _compare(attempt.energy_kwh, meters_kwh, f"{where}.energy_kwh", "its meters")
     wrong += _check_sums(sidecar, "")
-    attempts = sidecar["attempts"]
+    attempts = sidecar.attempts
     run = attempts[find_run(attempts) :]
-    for key, chosen in (("energy_kwh", run), ("energy_node_kwh", run)):
-        wrong += _compare(sidecar[key], sum_known(chosen, key), key, "the run's attempts")
-    all_kwh = sum_known(attempts, "energy_kwh")
-    return wrong + _compare(sidecar["energy_all_kwh"], all_kwh, "energy_all_kwh", "all attempts")
+    numbers = tuple(attempt.attempt for attempt in run)
+    if sidecar.run_attempts != numbers:
+        wrong.append(f"run_attempts: is {sidecar.run_attempts}, the attempts give {numbers}")
+    for key, chosen, of in (
+        ("energy_kwh", run, "the run's attempts"),
+        ("energy_node_kwh", run, "the run's attempts"),
+        ("energy_all_kwh", attempts, "all attempts"),
+    ):
+        name = key.replace("_all", "")
+        summed_kwh = sum_known(getattr(attempt, name) for attempt in chosen)
+        wrong += _compare(getattr(sidecar, key), summed_kwh, key, of)
+    return wrong
 
 
-def _check_journal(path: Path, sidecar: Fields) -> list[str]:
+def _check_journal(path: Path, sidecar: Sidecar) -> list[str]:
     journal = path.with_name(path.stem + SUFFIX)
     if not journal.is_file():
-        return [f"no journal {journal.name} beside it: nothing can be computed again"]
+        return [f"no journal {journal.name} next to it: nothing can be computed again"]
     try:
         again = rebuild(read_journal(journal), read_nodes(journal))
     except SvError as error:
         return [f"{journal.name}: {error}"]
-    found = find_differences(sidecar, again, "")
+    found = list(_find_differences(sidecar, again, ""))
     if len(found) > MAX_LISTED:
         found = [*found[:MAX_LISTED], f"and {len(found) - MAX_LISTED} more differences"]
     return [f"{line} (journal)" for line in found]
 
 
-def find_differences(ours: Any, again: Any, where: str) -> list[str]:
-    """List where two values of JSON differ; numbers that agree to `SAME` do not."""
+def _find_differences(ours: Any, again: Any, where: str) -> Iterator[str]:
+    """List where two parts of a record differ; numbers that agree to `SAME` do not."""
+    if dataclasses.is_dataclass(ours) and dataclasses.is_dataclass(again):
+        ours, again = vars(ours), vars(again)
     if isinstance(ours, dict) and isinstance(again, dict):
-        found = []
         for key in sorted(ours.keys() | again.keys()):
             place = f"{where}.{key}" if where else key
-            if key not in ours or key not in again:
-                found.append(f"{place}: {'not' if key not in ours else 'only'} in the sidecar")
+            if key in ours and key in again:
+                yield from _find_differences(ours[key], again[key], place)
             else:
-                found += find_differences(ours[key], again[key], place)
-        return found
-    if isinstance(ours, list) and isinstance(again, list | tuple) and len(ours) == len(again):
-        pairs = enumerate(zip(ours, again, strict=True))
-        return [line for i, (a, b) in pairs for line in find_differences(a, b, f"{where}[{i}]")]
-    if _is_number(ours) and _is_number(again):
-        return [] if is_same(ours, again) else [f"{where}: {ours} in the sidecar, {again} computed"]
-    same = ours == again or (isinstance(ours, list) and ours == list(again or ()))
-    return [] if same else [f"{where}: {ours!r} in the sidecar, {again!r} computed"]
+                yield f"{place}: {'not' if key not in ours else 'only'} in the sidecar"
+    elif _is_list(ours) and _is_list(again) and len(ours) == len(again):
+        for i, pair in enumerate(zip(ours, again, strict=True)):
+            yield from _find_differences(*pair, f"{where}[{i}]")
+    elif _is_number(ours) and _is_number(again):
+        if not is_same(ours, again):
+            yield f"{where}: {ours} in the sidecar, {again} computed"
+    elif ours != again:
+        yield f"{where}: {ours!r} in the sidecar, {again!r} computed"
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
 
 
 def _is_number(value: Any) -> bool:
@@ -92,81 +123,81 @@ def is_same(a: float, b: float) -> bool:
     return math.isclose(a, b, rel_tol=SAME, abs_tol=1e-12)
 
 
-def _compare(said: float | None, summed: float | None, where: str, of: str) -> list[str]:
-    if said is None and summed is None:
+def _compare(stated: float | None, summed: float | None, where: str, of: str) -> list[str]:
+    if stated is None and summed is None:
         return []
-    if said is None or summed is None or not is_same(said, summed):
-        return [f"{where}: is {said}, the sum over {of} is {summed}"]
+    if stated is None or summed is None or not is_same(stated, summed):
+        return [f"{where}: is {stated}, the sum over {of} is {summed}"]
     return []
 
 
-def _check_channel(channel: Fields, where: str) -> list[str]:
-    wrong = []
-    raw, energy_j = channel["raw"], channel["energy_j"]
-    if channel["kind"] == "unavailable":
-        return [] if energy_j is None else [f"{where}: unavailable, but has an energy"]
-    if energy_j is not None and raw is None and "host" in channel:
+def _check_channel(channel: Channel, where: str) -> list[str]:
+    raw, energy_j = channel.raw, channel.energy_j
+    if channel.kind == "unavailable":
+        wrong = [f"{where}: unavailable, but has an energy"] if energy_j is not None else []
+        return wrong + ([f"{where}: unavailable, but in_total"] if channel.in_total else [])
+    if energy_j is not None and raw is None and channel.host is not None:
         return []  # joined from several meters: only their journals can be computed again
     if energy_j is None or raw is None:
-        return [f"{where}: {channel['kind']}, but has no energy or no raw readings"]
-    advance = raw["last"] - raw["first"] + raw["wraps"] * (raw["max_range"] or 0)
+        return [f"{where}: {channel.kind}, but has no energy or no raw readings"]
+    wrong = []
+    advance = raw.last - raw.first + raw.wraps * (raw.max_range or 0)
     by_hand_j = None
-    if channel["method"] == "counter_delta" and raw["resets"] == 0:
-        by_hand_j = j_from_count(advance, raw["unit"])
-    elif channel["method"] == "cpu_time_x_power":
-        by_hand_j = s_from_us(advance) * channel["power_w_per_core"]
+    if channel.method == "counter_delta" and raw.resets == 0:
+        by_hand_j = j_from_count(advance, raw.unit)
+    elif channel.method == "cpu_time_x_power":
+        by_hand_j = s_from_us(advance) * (channel.power_w_per_core or 0.0)
     if by_hand_j is not None and not is_same(energy_j, by_hand_j):
         wrong.append(f"{where}: energy_j is {energy_j}, its raw readings give {by_hand_j}")
-    power_w, gap_s = channel["power_w"]["max"], channel["samples"]["max_gap_s"]
-    if channel["method"] == "counter_delta" and raw["max_range"] and power_w and gap_s:
-        half_wrap_s = raw["max_range"] / UNITS_PER_J[raw["unit"]] / power_w / 2
-        if gap_s > half_wrap_s and "may hide a wrap" not in (channel["reason"] or ""):
+    max_w, gap_s = channel.power_w and channel.power_w.max, channel.samples.max_gap_s
+    if channel.method == "counter_delta" and raw.max_range and max_w and gap_s:
+        half_wrap_s = raw.max_range / UNITS_PER_J[raw.unit] / max_w / 2
+        if gap_s > half_wrap_s and "may hide a wrap" not in (channel.reason or ""):
             wrong.append(
                 f"{where}: {gap_s:.0f} s without a reading, half a wrap takes {half_wrap_s:.0f} s"
             )
     return wrong
 
 
-def _check_sums(figures: Fields, where: str) -> list[str]:
+def _check_sums(figures: Attempt | Sidecar, where: str) -> list[str]:
     """Check an attempt's or a whole sidecar's total, its boundary and its carbon."""
     dot = f"{where}." if where else ""
-    total = {(ch.get("host"), ch["id"]): ch for ch in figures["channels"] if ch["in_total"]}
+    total = {(ch.host, ch.id): ch for ch in figures.channels if ch.in_total}
     wrong = []
+    if figures.energy_kwh is None and not figures.reason:
+        wrong.append(f"{dot}reason: there is none, and energy_kwh is null")
     for (host, name), channel in total.items():
         # Only of one attempt: another one may have chosen another total.
-        outers = channel["contained_in"] if where else []
+        outers = channel.contained_in if where else ()
         inside = [outer for outer in outers if (host, outer) in total]
         if inside:
             wrong.append(f"{dot}channels: {name} is summed, and so is {inside[0]}, which has it in")
-    known_j = [ch["energy_j"] for ch in figures["channels"] if ch["in_total"]]
-    known_j = [energy_j for energy_j in known_j if energy_j is not None]
-    node_kwh = figures["energy_node_kwh"]
+    node_kwh = figures.energy_node_kwh
     node_j = None if node_kwh is None else j_from_kwh(node_kwh)
-    summed_j = sum(known_j) if known_j else None
+    summed_j = sum_known(channel.energy_j for channel in figures.channels if channel.in_total)
     wrong += _compare(node_j, summed_j, f"{dot}energy_node_kwh (in J)", "the channels in the total")
-    if figures["attribution"]["rule"] == "exclusive":
+    if figures.attribution.rule == "exclusive":
         wrong += _compare(
-            figures["energy_kwh"], node_kwh, f"{dot}energy_kwh", "the machine (rule exclusive)"
+            figures.energy_kwh, node_kwh, f"{dot}energy_kwh", "the machine (rule exclusive)"
         )
-    intervals = figures["carbon"]["intervals"]
-    if figures["co2_g"] is not None and figures["energy_kwh"] is not None and where:
-        carbon_j = sum(interval["energy_j"] for interval in intervals)
-        energy_j = j_from_kwh(figures["energy_kwh"])
+    if figures.co2_g is not None and figures.energy_kwh is not None and where:
+        carbon_j = sum(interval.energy_j for interval in figures.carbon.intervals)
+        energy_j = j_from_kwh(figures.energy_kwh)
         if not math.isclose(carbon_j, energy_j, rel_tol=1e-6, abs_tol=1e-9):
             wrong.append(f"{dot}carbon.intervals: sum to {carbon_j} J, the energy is {energy_j} J")
     return wrong
 
 
-def check_overlaps(sidecars: Sequence[tuple[Path, Fields]]) -> list[tuple[Path, str]]:
+def check_overlaps(sidecars: Sequence[tuple[Path, Sidecar]]) -> list[tuple[Path, str]]:
     """Find energy that two sidecars count: the same host, boot, channel and time.
 
-    An estimate from the command's own processes overlaps with nobody else's, and a job's part of
-    a shared machine is meant to be counted beside the other parts.
+    An estimate from the command's own processes overlaps with no other, and a job's part of a
+    shared machine is meant to be counted together with the other parts.
     """
     spans = [
         (path, span)
         for path, sidecar in sidecars
-        for attempt in sidecar["attempts"]
+        for attempt in sidecar.attempts
         for span in _list_spans(attempt)
     ]
     wrong = []
@@ -189,39 +220,24 @@ def check_overlaps(sidecars: Sequence[tuple[Path, Fields]]) -> list[tuple[Path, 
 
 @dataclass(frozen=True)
 class Span:
-    """What a meter counted in whole: where it is said, of which machine, when, which channels."""
+    """What a meter counted in whole: where it stands, of which machine, when, which channels."""
 
     attempt: int
     place: str
-    machine: tuple[str, str]
-    boot_s: tuple[float, float]
+    machine: tuple[str | None, str | None]
+    boot_s: tuple[float, ...]
     counted: set[str]
 
 
-def _list_spans(attempt: Fields) -> list[Span]:
-    place = f"attempts[{attempt['attempt'] - 1}]"
-    if "nodes" not in attempt:
-        if attempt["attribution"]["rule"] != "exclusive":
-            return []
-        machine = (attempt["host"], attempt["boot_id"])
-        counted = _list_counted(attempt)
-        return [Span(attempt["attempt"], place, machine, attempt["boot_s"], counted)]
+def _list_spans(attempt: Attempt) -> list[Span]:
     return [
         Span(
-            attempt["attempt"],
-            f"{place}.nodes[{i}]",
-            (node["host"], node["boot_id"]),
-            node["boot_s"],
-            set(node["channels"]),
+            attempt.attempt,
+            f"attempts[{attempt.attempt - 1}].meters[{i}]",
+            (meter.host, meter.boot_id),
+            meter.boot_s,
+            set(meter.channels),
         )
-        for i, node in enumerate(attempt["nodes"])
-        if node["rule"] == "exclusive"
+        for i, meter in enumerate(attempt.meters)
+        if meter.rule == "exclusive" and meter.boot_s is not None
     ]
-
-
-def _list_counted(attempt: Fields) -> set[str]:
-    return {
-        channel["id"]
-        for channel in attempt["channels"]
-        if channel["in_total"] and channel["kind"] in MEASURED_KINDS
-    }

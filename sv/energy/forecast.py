@@ -4,11 +4,12 @@ The stretch's marks cut it into parts; how much these differ gives the interval.
 step is carried over to all of them, so a forecast is an extrapolation and says by how much.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sv.energy.carbon import compute_co2_g
-from sv.energy.sidecar import SCHEMA as SIDECAR_SCHEMA
+from sv.energy.record import Attempt, Sidecar
 from sv.energy.stretch import (
     MIN_PARTS,
     estimate_step,
@@ -26,7 +27,7 @@ SCHEMA = "energy-forecast/1"
 Fields = dict[str, Any]
 
 
-def compute_forecast(sidecar: Fields, now_s: float) -> Fields:
+def compute_forecast(sidecar: Sidecar, now_s: float) -> Fields:
     """Give what the whole training is expected to cost.
 
     Args:
@@ -42,23 +43,23 @@ def compute_forecast(sidecar: Fields, now_s: float) -> Fields:
     Raises:
         SvError: The stretch failed, its energy is not known, or it is too short.
     """
-    attempt = sidecar["attempts"][-1]
-    if attempt["status"] != "complete" or attempt["energy_kwh"] is None:
-        why = attempt["reason"] or f"status {attempt['status']}"
+    attempt = sidecar.attempts[-1]
+    if attempt.status != "complete" or attempt.energy_kwh is None:
+        why = attempt.reason or f"status {attempt.status}"
         raise SvError(f"no forecast: the stretch gave no energy ({why})")
-    plan = next((m for m in reversed(attempt["marks"]) if m["mark"] == "plan"), None)
-    marks = [mark for mark in attempt["marks"] if is_metered(mark)]
-    stretches = [mark for mark in marks if mark["mark"] == "stretch"]
+    plan = next((mark.payload for mark in reversed(attempt.marks) if mark.mark == "plan"), None)
+    marks = [mark for mark in attempt.marks if is_metered(mark)]
+    stretches = [mark for mark in marks if mark.mark == "stretch"]
     if plan is None or len(stretches) < MIN_PARTS + 1:
         raise SvError(
             f"no forecast: the stretch has {len(stretches)} marks with an energy and needs "
             f"{MIN_PARTS + 1}; give it more steps"
         )
     parts = list_parts(marks)
-    steps = sum(mark["steps"] for mark in stretches)
+    steps = sum(mark.payload["steps"] for mark in stretches)
     epochs = plan["total_steps"] / plan["steps_per_epoch"]
     weighted, notes = weigh_steps(plan)
-    whole = (j_from_kwh(attempt["energy_kwh"]), _get_work_s(attempt))
+    whole = (j_from_kwh(attempt.energy_kwh), _get_work_s(attempt))
     epoch_ends = find_epoch_end(marks)
     expected: Fields = {}
     found: Fields = {}
@@ -78,13 +79,13 @@ def compute_forecast(sidecar: Fields, now_s: float) -> Fields:
             "once": convert(once),
             "each_epoch": convert(validation + checkpoint),
         }
-    rate = sidecar["carbon"]["g_per_kwh"]
+    rate = sidecar.carbon.g_per_kwh
     for end in ("", "_low", "_high"):
         kwh = expected[f"energy_kwh{end}"]
-        expected[f"co2_g{end}"] = compute_co2_g(kwh, sidecar["pue"]["value"], rate)
+        expected[f"co2_g{end}"] = compute_co2_g(kwh, sidecar.pue.value, rate)
     return {
         "schema": SCHEMA,
-        "model": sidecar["model"],
+        "model": sidecar.model,
         "made_utc": format_utc(now_s),
         "expected": expected,
         "interval": (
@@ -100,54 +101,50 @@ def compute_forecast(sidecar: Fields, now_s: float) -> Fields:
                 {"steps": part.steps, "energy_j": part.amounts[0], "seconds": part.amounts[1]}
                 for part in parts
             ],
-            "energy_kwh": attempt["energy_kwh"],
+            "energy_kwh": attempt.energy_kwh,
             "duration_s": whole[1],
-            "measured_fraction": attempt["measured_fraction"],
+            "measured_fraction": attempt.measured_fraction,
             **found,
         },
         "plan": {key: plan[key] for key in ("total_steps", "steps_per_epoch", "crops_per_step")},
-        "carbon": {key: value for key, value in sidecar["carbon"].items() if key in _CARBON},
-        "pue": sidecar["pue"],
-        "boundary": _list_boundaries(attempt),
+        "carbon": {key: getattr(sidecar.carbon, key) for key in _CARBON},
+        "pue": asdict(sidecar.pue),
+        "boundary": list(attempt.boundary),
         "outcome": None,
     }
 
 
-def _get_work_s(attempt: Fields) -> float:
-    """Give the time of the work; of a job in a queue without the time that it waited there."""
-    jobs_s = [n["duration_s"] for n in attempt.get("nodes", ()) if n["label"] and n["duration_s"]]
-    return max(jobs_s, default=attempt["duration_s"])
+def _get_work_s(attempt: Attempt) -> float:
+    """Return the time of the work; of a job in a queue without the time that it waited there."""
+    jobs_s = [meter.duration_s for meter in attempt.meters if meter.label and meter.duration_s]
+    return max(jobs_s, default=attempt.duration_s)
 
 
 _CARBON = ("provider", "zone", "year", "scope", "basis", "g_per_kwh", "source", "reason")
 
 
-def _list_boundaries(attempt: Fields) -> list[str]:
-    return sorted({channel["boundary"] for channel in attempt["channels"] if channel["in_total"]})
-
-
-def add_outcome(forecast: Fields, sidecar: Fields) -> Fields:
+def add_outcome(forecast: Fields, sidecar: Sidecar) -> Fields:
     """Give a forecast with what the training cost in the end.
 
     Raises:
         SvError: The training has not ended, or the forecast is of another model.
     """
-    if sidecar["status"] != "complete":
-        raise SvError(f"the training has not ended (status {sidecar['status']})")
-    if sidecar["model"] != forecast["model"]:
-        raise SvError(f"the forecast is of {forecast['model']}, not of {sidecar['model']}")
+    if sidecar.status != "complete":
+        raise SvError(f"the training has not ended (status {sidecar.status})")
+    if sidecar.model != forecast["model"]:
+        raise SvError(f"the forecast is of {forecast['model']}, not of {sidecar.model}")
     expected = forecast["expected"]
     measured = {
-        "energy_kwh": sidecar["energy_kwh"],
-        "hours": hours_from_s(sidecar["duration_s"]),
-        "co2_g": sidecar["co2_g"],
+        "energy_kwh": sidecar.energy_kwh,
+        "hours": hours_from_s(sidecar.duration_s),
+        "co2_g": sidecar.co2_g,
     }
-    boundary = _list_boundaries(sidecar)
+    boundary = list(sidecar.boundary)
     notes = []
     if boundary != forecast["boundary"]:
         notes.append(f"the training's figure covers {' + '.join(boundary) or 'nothing'}")
-    if len(sidecar["attempts"]) > 1:
-        notes.append(f"the training took {len(sidecar['attempts'])} attempts")
+    if len(sidecar.attempts) > 1:
+        notes.append(f"the training took {len(sidecar.attempts)} attempts")
     return {
         **forecast,
         "outcome": {
@@ -162,22 +159,22 @@ def add_outcome(forecast: Fields, sidecar: Fields) -> Fields:
                 else expected[f"{key}_low"] <= value <= expected[f"{key}_high"]
                 for key, value in measured.items()
             },
-            "measured_fraction": sidecar["measured_fraction"],
+            "measured_fraction": sidecar.measured_fraction,
             "boundary": boundary,
             "notes": notes,
         },
     }
 
 
-def read_record(path: Path, schema: str = SIDECAR_SCHEMA) -> Fields:
-    """Read a sidecar, or another record of the meter.
+def read_forecast(path: Path) -> Fields:
+    """Read a forecast.
 
     Raises:
-        SvError: It is missing or another thing.
+        SvError: It is missing or of another schema.
     """
     record = read_json(path)
-    if not isinstance(record, dict) or record.get("schema") != schema:
-        raise SvError(f"{path}: not a record of '{schema}'")
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise SvError(f"{path}: not a record of '{SCHEMA}'")
     return record
 
 

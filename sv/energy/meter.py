@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from sv.energy.journal import (
 from sv.energy.live import VARIABLE as LIVE_VARIABLE
 from sv.energy.live import format_figures, get_live_path, read_live_file, remove_live
 from sv.energy.processes import get_process, read_boot_id, read_git
+from sv.energy.record import Attempt, read_record
 from sv.energy.recorder import Recorder, format_now, read_clocks
 from sv.energy.sensors.estimate import EstimateReader
 from sv.energy.sensors.node import open_node
@@ -54,7 +55,6 @@ from sv.energy.sidecar import (
 )
 from sv.energy.summary import format_summary
 from sv.errors import SvError
-from sv.files import read_json
 
 PROGRAM = "utils/meter.sh"
 ACTIVE = "SV_METER_ACTIVE"  # set for the command: the machine that is being metered
@@ -144,7 +144,7 @@ def run_metered(stage: Stage, environ: Mapping[str, str]) -> int:
         if stage.label is None:
             earlier_kwh = _sum_earlier(attempts)
         else:
-            earlier_kwh = sum_known(attempts, "energy_kwh")
+            earlier_kwh = sum_known(attempt.energy_kwh for attempt in attempts)
         nodes = get_nodes_folder(stage.journal, head["attempt"]).absolute()
         recorder = Recorder(
             journal, head, readers, marks=marks, feed=feed, live=live, earlier_kwh=earlier_kwh,
@@ -193,30 +193,33 @@ def _describe_stage(stage: Stage, head: Mapping[str, Any]) -> str:
     return json.dumps({"schema": STAGE_SCHEMA, **about})
 
 
-def _read_attempts(stage: Stage, journal: Journal) -> list[dict[str, Any]]:
-    """Give the earlier attempts; if the last one's meter was killed, write its sidecar first."""
+def _read_attempts(stage: Stage, journal: Journal) -> Sequence[Attempt]:
+    """Return the earlier attempts; if the last one's meter was killed, write its sidecar first."""
     path = stage.journal
     if stage.label is not None:  # it has no sidecar of its own
         attempts = count_attempts(path)
         fold_leftover(journal, attempts)
-        return rebuild(read_journal(path))["attempts"] if attempts else []
+        return rebuild(read_journal(path)).attempts if attempts else ()
     if is_stale(path):
         attempts = count_attempts(path)
         if attempts == 0:
-            return []
+            return ()
         fold_leftover(journal, attempts)
         fold_nodes(path)
-        return write_sidecar(path)["attempts"]
+        return write_sidecar(path).attempts
     try:
-        return read_json(get_sidecar_path(path))["attempts"]
-    except (SvError, KeyError, TypeError):  # somebody changed it: the journal knows
-        return write_sidecar(path)["attempts"]
+        return read_record(get_sidecar_path(path)).attempts
+    except SvError:  # somebody changed it: the journal knows
+        return write_sidecar(path).attempts
 
 
-def _sum_earlier(attempts: list[dict[str, Any]]) -> float | None:
-    """Add up the energy that would be the run's, if this attempt went on from it."""
-    resumed = {"resumed": True, "status": "interrupted", "marks": []}
-    return sum_known([*attempts, resumed][find_run([*attempts, resumed]) : -1], "energy_kwh")
+def _sum_earlier(attempts: Sequence[Attempt]) -> float | None:
+    """Add up the energy that would be the run's if this attempt resumed it."""
+    if not attempts:
+        return None
+    resumed = replace(attempts[-1], resumed=True, status="interrupted", marks=())
+    run = [*attempts, resumed][find_run([*attempts, resumed]) : -1]
+    return sum_known(attempt.energy_kwh for attempt in run)
 
 
 def _run(argv: Sequence[str], environ: Mapping[str, str], recorder: Recorder) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 from sv.energy.attempt import build_curve, list_points
 from sv.energy.journal import read_journal
 from sv.energy.samples import AttemptLines, split_attempts
-from sv.energy.sidecar import build_any_attempt, find_run, read_nodes
+from sv.energy.sidecar import _find_run, build_any_attempt, read_nodes
 
 
 def read_energy_series(journal: Path) -> list[tuple[float, float]]:
@@ -27,7 +27,7 @@ def read_energy_series(journal: Path) -> list[tuple[float, float]]:
     nodes = read_nodes(journal)
     attempts = [build_any_attempt(i, lines, nodes.get(i)) for i, lines in enumerate(groups, 1)]
     series: list[tuple[float, float]] = []
-    first = find_run(attempts)
+    first = _find_run(attempts)
     for number, lines in enumerate(groups[first:], start=first + 1):
         before_j = series[-1][1] if series else 0.0
         points = _list_points(lines, nodes.get(number))

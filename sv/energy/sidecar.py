@@ -6,8 +6,9 @@ never 0.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from sv.energy.attempt import Fields, build_attempt
@@ -17,15 +18,13 @@ from sv.energy.crosscheck import compute_crosschecks
 from sv.energy.events import PHASE, sum_phases
 from sv.energy.fleet.nodes import get_nodes_root
 from sv.energy.journal import SUFFIX, BusyError, Record, fold_leftover, open_journal, read_journal
+from sv.energy.record import SCHEMA_1, Attempt, Mark, Sidecar, parse_record, write_record
 from sv.energy.samples import AttemptLines, split_attempts
 from sv.energy.total import list_boundaries, sum_channels
 from sv.errors import SvError
-from sv.files import write_json
-
-SCHEMA = "energy-sidecar/1"
 
 
-def rebuild(records: Iterable[Record], nodes: Mapping[int, Any] | None = None) -> Fields:
+def rebuild(records: Iterable[Record], nodes: Mapping[int, Any] | None = None) -> Sidecar:
     """Rebuild a sidecar from the lines of its journal.
 
     Args:
@@ -46,12 +45,12 @@ def rebuild(records: Iterable[Record], nodes: Mapping[int, Any] | None = None) -
     attempts = [
         build_any_attempt(i, lines, nodes.get(i)) for i, lines in enumerate(groups, start=1)
     ]
-    run, last, head = attempts[find_run(attempts) :], attempts[-1], groups[-1].head
+    run, last, head = attempts[_find_run(attempts) :], attempts[-1], groups[-1].head
     channels = sum_channels(run)
     carbon = join_carbon([attempt["carbon"] for attempt in run])
     uncertainties = dict.fromkeys(a["uncertainty_reason"] for a in run if a["uncertainty_reason"])
     sidecar = {
-        "schema": SCHEMA,
+        "schema": SCHEMA_1,
         "stage": head["stage"],
         "name": head["name"],
         "model": head["model"],
@@ -60,17 +59,17 @@ def rebuild(records: Iterable[Record], nodes: Mapping[int, Any] | None = None) -
         "host": last["host"],
         "started_utc": run[0]["started_utc"],
         "duration_s": sum(attempt["duration_s"] for attempt in run),
-        "energy_kwh": sum_known(run, "energy_kwh"),
-        "energy_node_kwh": sum_known(run, "energy_node_kwh"),
-        "energy_all_kwh": sum_known(attempts, "energy_kwh"),
-        "uncertainty_kwh": None if uncertainties else sum_known(run, "uncertainty_kwh"),
+        "energy_kwh": _sum_known(run, "energy_kwh"),
+        "energy_node_kwh": _sum_known(run, "energy_node_kwh"),
+        "energy_all_kwh": _sum_known(attempts, "energy_kwh"),
+        "uncertainty_kwh": None if uncertainties else _sum_known(run, "uncertainty_kwh"),
         "uncertainty_reason": "; ".join(uncertainties) or None,
         "measured_fraction": _join_fractions(run),
         "boundary": list_boundaries(channels),
         "attribution": join_attributions(run),
         "reason": _explain(run),
         "co2_g": carbon["co2_g"],
-        "co2_all_g": sum_known(attempts, "co2_g"),
+        "co2_all_g": _sum_known(attempts, "co2_g"),
         "carbon": carbon,
         "pue": last["pue"],
         "channels": channels,
@@ -85,7 +84,7 @@ def rebuild(records: Iterable[Record], nodes: Mapping[int, Any] | None = None) -
             for attempt in run
             for entry in attempt.get("nodes", ())
         ]
-    return sidecar
+    return parse_record(sidecar, "journal")
 
 
 def build_any_attempt(number: int, lines: AttemptLines, nodes: Any) -> Fields:
@@ -106,15 +105,19 @@ def read_nodes(journal: Path) -> dict[int, Any]:
     return read_node_journals(journal)
 
 
-def sum_known(attempts: list[Fields], key: str) -> float | None:
-    """Add up a figure of several attempts; None where none of them has it."""
-    known = [attempt[key] for attempt in attempts if attempt[key] is not None]
+def sum_known(values: Iterable[float | None]) -> float | None:
+    """Add up the figures that are known; None where none is."""
+    known = [value for value in values if value is not None]
     return sum(known) if known else None
+
+
+def _sum_known(attempts: list[Fields], key: str) -> float | None:
+    return sum_known(attempt[key] for attempt in attempts)
 
 
 def _join_fractions(run: list[Fields]) -> float | None:
     known = [attempt for attempt in run if attempt["measured_fraction"] is not None]
-    energy_kwh = sum_known(known, "energy_node_kwh")
+    energy_kwh = _sum_known(known, "energy_node_kwh")
     if not energy_kwh:
         return None
     return sum(a["measured_fraction"] * a["energy_node_kwh"] for a in known) / energy_kwh
@@ -137,8 +140,8 @@ def _explain(run: list[Fields]) -> str | None:
     return "; ".join(dict.fromkeys(reasons)) or None
 
 
-def find_run(attempts: list[Fields]) -> int:
-    """Give the index of the first attempt of the run that made the result.
+def find_run(attempts: Sequence[Attempt]) -> int:
+    """Return the index of the first attempt of the run that made the result.
 
     The run goes back from the last attempt as long as there is something that was resumed. An
     attempt that ended early without any mark (a mistyped config) left nothing to resume: what
@@ -147,28 +150,40 @@ def find_run(attempts: list[Fields]) -> int:
     first = len(attempts) - 1
     while first > 0:
         attempt = attempts[first]
-        said = any(mark["mark"] != PHASE for mark in attempt["marks"])  # a phase leaves nothing
-        left_nothing = attempt["status"] != "complete" and not said
+        marked = any(mark.mark != PHASE for mark in attempt.marks)  # a phase leaves nothing
+        left_nothing = attempt.status != "complete" and not marked
         is_last = first == len(attempts) - 1
-        if not attempt["resumed"] and (is_last or not left_nothing):
+        if not attempt.resumed and (is_last or not left_nothing):
             break
         first -= 1
     return first
 
 
+def _find_run(attempts: list[Fields]) -> int:
+    typed: list[Any] = [
+        SimpleNamespace(
+            status=attempt["status"],
+            resumed=attempt["resumed"],
+            marks=[Mark(mark["mark"], None, None, None) for mark in attempt["marks"]],
+        )
+        for attempt in attempts
+    ]
+    return find_run(typed)
+
+
 def get_sidecar_path(journal: Path) -> Path:
-    """Give the sidecar of a journal."""
+    """Return the path of a journal's sidecar."""
     return journal.with_name(journal.name.removesuffix(SUFFIX) + ".json")
 
 
-def write_sidecar(journal: Path) -> Fields:
-    """Rebuild the sidecar of a journal, rename it into place and give it.
+def write_sidecar(journal: Path) -> Sidecar:
+    """Rebuild the sidecar of a journal, rename it into place and return it.
 
     Raises:
         SvError: The journal cannot be read or has no attempt, or the sidecar not written.
     """
     sidecar = rebuild(read_journal(journal), read_nodes(journal))
-    write_json(get_sidecar_path(journal), sidecar)
+    write_record(get_sidecar_path(journal), sidecar)
     return sidecar
 
 
@@ -205,7 +220,7 @@ def _rebuild_stale(path: Path) -> str | None:
             sidecar = write_sidecar(path)
     except BusyError:
         return f"{path}: its meter is still running, left alone"
-    rebuilt = f"{get_sidecar_path(path)}: rebuilt, {sidecar['status']}"
+    rebuilt = f"{get_sidecar_path(path)}: rebuilt, {sidecar.status}"
     if running:
         rebuilt += f"; still metering: {', '.join(running)}; rebuild again when they have ended"
     return rebuilt

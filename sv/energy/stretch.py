@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sv.energy.record import Mark
 from sv.energy.units import j_from_kwh
 
 EPOCH_END = ("validation", "epoch")  # marks after which steps begin anew
@@ -16,7 +17,6 @@ T_95 = (
     12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13,
     2.12, 2.11, 2.10, 2.09, 2.09, 2.08, 2.07, 2.07, 2.06, 2.06, 2.06, 2.05, 2.05, 2.05, 2.04,
 )  # fmt: skip
-Fields = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Part:
     amounts: tuple[float, float]  # J, seconds
 
 
-def list_parts(marks: Sequence[Fields]) -> list[Part]:
+def list_parts(marks: Sequence[Mark]) -> list[Part]:
     """Give the parts of a stretch, without the first: with that, the program still warms up."""
     parts, start = [], None
     for mark in marks:
-        if mark["mark"] == "stretch" and start is not None:
-            parts.append(Part(mark["steps"], _subtract(mark, start)))
-        if mark["mark"] == "stretch" or (start is not None and mark["mark"] in EPOCH_END):
+        if mark.mark == "stretch" and start is not None:
+            parts.append(Part(mark.payload["steps"], _subtract(mark, start)))
+        if mark.mark == "stretch" or (start is not None and mark.mark in EPOCH_END):
             start = mark
     return merge_parts(parts)
 
@@ -67,7 +67,7 @@ def estimate_step(parts: list[tuple[int, float]]) -> tuple[float, float]:
     return mean, t * spread * math.sqrt(1 + 1 / len(parts))
 
 
-def weigh_steps(plan: Fields) -> tuple[float, list[str]]:
+def weigh_steps(plan: dict[str, Any]) -> tuple[float, list[str]]:
     """Give the steps of a plan in steps of the stretch: those of fine-tuning have longer crops."""
     fine = plan.get("fine_tuning_steps") or 0
     frames, longer = plan.get("crop_frames"), plan.get("fine_tuning_crop_frames")
@@ -79,26 +79,25 @@ def weigh_steps(plan: Fields) -> tuple[float, list[str]]:
     return plan["total_steps"] + fine * (longer / frames - 1), [note]
 
 
-def find_epoch_end(marks: Sequence[Fields]) -> list[tuple[float, float, int]]:
+def find_epoch_end(marks: Sequence[Mark]) -> list[tuple[float, float, int]]:
     """Give a validation, a checkpoint and how many validations there were; J, then seconds."""
     ends = []
     pairs = list(zip(marks, marks[1:], strict=False))
-    validations = [_subtract(b, a) for a, b in pairs if b["mark"] == "validation"]
+    validations = [_subtract(b, a) for a, b in pairs if b.mark == "validation"]
     # The last one alone follows its stretch at once; another may have had steps before it.
-    saves = [
-        _subtract(b, a) for a, b in pairs if (a["mark"], b["mark"]) == ("stretch", "checkpoint")
-    ]
+    saves = [_subtract(b, a) for a, b in pairs if (a.mark, b.mark) == ("stretch", "checkpoint")]
     for at in range(2):
         validation = statistics.fmean(v[at] for v in validations) if validations else 0.0
         ends.append((validation, saves[-1][at] if saves else 0.0, len(validations)))
     return ends
 
 
-def _subtract(now: Fields, before: Fields) -> tuple[float, float]:
-    joules = j_from_kwh(now["energy_kwh"] - before["energy_kwh"])
-    return joules, now["t_s"] - before["t_s"]
+def _subtract(now: Mark, before: Mark) -> tuple[float, float]:
+    assert now.energy_kwh is not None and before.energy_kwh is not None
+    assert now.t_s is not None and before.t_s is not None  # is_metered
+    return j_from_kwh(now.energy_kwh - before.energy_kwh), now.t_s - before.t_s
 
 
-def is_metered(mark: Fields) -> bool:
+def is_metered(mark: Mark) -> bool:
     """Tell whether a mark has its time and the energy up to it."""
-    return mark.get("energy_kwh") is not None and mark["t_s"] is not None
+    return mark.energy_kwh is not None and mark.t_s is not None

@@ -8,12 +8,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sv.energy.sidecar import SCHEMA
 from sv.errors import SvError
 from sv.files import read_text
 from sv.model_name import check_model_name
 from sv.report.fields import (
     read_object,
+    read_sidecar,
     take_number,
     take_part,
     take_required,
@@ -135,9 +135,7 @@ def _list_journals(directory: Path) -> list[Path]:
 
 
 def _read_sidecar(path: Path) -> StageEnergy:
-    record = read_object(path)
-    if record.get("schema") != SCHEMA:
-        raise SvError(f"{path}: schema is {record.get('schema')!r}, expected '{SCHEMA}'")
+    record = read_sidecar(path)
     match = _SIDECAR.fullmatch(path.name)
     assert match  # the caller lists only such names
     status = take_text(record, "status")

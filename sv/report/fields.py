@@ -2,8 +2,11 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from sv.energy.record import SCHEMA, SCHEMA_1
+from sv.energy.sidecar import find_run
 from sv.errors import SvError
 from sv.files import read_json
 
@@ -14,6 +17,35 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise SvError(f"{path}: not a JSON object")
     return record
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """Read a sidecar as the fields of energy-sidecar/1, which the tables take one by one."""
+    record = read_object(path)
+    if record.get("schema") == SCHEMA:
+        attempts = record["attempts"]
+        for attempt in attempts:
+            attempt["facts"] = attempt["metadata"]
+            attempt["marks"] = [{**mark, **mark["payload"]} for mark in attempt["marks"]]
+        run = [a for a in attempts if a["attempt"] in record["run_attempts"]]
+        if any(len(attempt["meters"]) > 1 for attempt in run):
+            record["nodes"] = [meter for attempt in run for meter in attempt["meters"]]
+    elif record.get("schema") != SCHEMA_1:
+        raise SvError(f"{path}: schema is {record.get('schema')!r}, expected '{SCHEMA}'")
+    return record
+
+
+def find_first(attempts: list[dict[str, Any]]) -> int:
+    """Return the index of the first attempt of the run that made a result."""
+    known = [
+        SimpleNamespace(
+            status=attempt.get("status", ""),
+            resumed=attempt.get("resumed", False),
+            marks=[SimpleNamespace(mark=mark["mark"]) for mark in attempt.get("marks", ())],
+        )
+        for attempt in attempts
+    ]
+    return find_run(known)  # type: ignore[arg-type]
 
 
 def take_number(record: dict[str, Any], key: str, path: Path) -> float | None:

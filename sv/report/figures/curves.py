@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sv.energy.sidecar import find_run
 from sv.errors import SvError
-from sv.report.fields import read_object, take_number, take_part, take_text
+from sv.report.fields import find_first, read_sidecar, take_number, take_part, take_text
 from sv.report.figures.points import get_mark
 from sv.report.records import TRAIN_STAGE, Results, System, family_of, find_stage
 from sv.report.stage_energy import StageEnergy
@@ -149,12 +148,12 @@ def read_run(stage: StageEnergy) -> list[dict[str, Any]]:
     Raises:
         SvError: An attempt is not an object.
     """
-    attempts = take_part(read_object(stage.path), "attempts", list, stage.path)
+    attempts = take_part(read_sidecar(stage.path), "attempts", list, stage.path)
     if not all(isinstance(attempt, dict) for attempt in attempts):
         raise SvError(f"{stage.path}: an attempt is not an object")
     # What a hand-made sidecar may lack.
     attempts = [{"marks": [], "status": "", "resumed": False, **attempt} for attempt in attempts]
-    return attempts[find_run(attempts) :] if attempts else []
+    return attempts[find_first(attempts) :] if attempts else []
 
 
 def _list_epochs(attempt: dict[str, Any], stage: StageEnergy) -> Iterator[dict[str, Any]]:

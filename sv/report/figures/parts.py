@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sv.energy.units import kwh_from_j
-from sv.report.fields import read_object, take_number, take_part, take_text
+from sv.report.fields import read_sidecar, take_number, take_part, take_text
 from sv.report.records import RESULTS_STAGE, Results
 from sv.report.stage_energy import StageEnergy
 from sv.report.tables.evidence import list_some
@@ -118,7 +118,7 @@ def split_energy(stage: StageEnergy) -> tuple[list[Part], str]:
     whole = [Part("undivided", False, total_kwh)]
     if stage.attribution != "exclusive":
         return whole, f"the rule {stage.attribution} shares the machine as a whole"
-    record = read_object(stage.path)
+    record = read_sidecar(stage.path)
     channels = [ch for ch in take_part(record, "channels", list, stage.path) if _known(ch, stage)]
     parts = []
     for channel in (channel for channel in channels if channel.get("in_total")):

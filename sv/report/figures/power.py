@@ -16,8 +16,7 @@ from sv.energy.attempt import build_curve
 from sv.energy.fleet.nodes import get_nodes_root
 from sv.energy.journal import SUFFIX
 from sv.energy.samples import MISSING, AttemptLines, split_attempts
-from sv.energy.sidecar import find_run
-from sv.report.fields import read_object, take_part
+from sv.report.fields import find_first, read_sidecar, take_part
 from sv.report.figures.pieces import Pieces, bin_pieces
 from sv.report.figures.thinning import choose_step, read_thinned
 
@@ -72,11 +71,11 @@ def read_trace(sidecar: Path) -> Trace | None:
         SvError: The journal or the sidecar cannot be read.
     """
     journal = get_journal_path(sidecar)
-    attempts = take_part(read_object(sidecar), "attempts", list, sidecar)
+    attempts = take_part(read_sidecar(sidecar), "attempts", list, sidecar)
     groups, every = _read_attempts(journal)
     if not groups or len(attempts) != len(groups):
         return None  # the sidecar is of another journal
-    return _build_trace(groups, every, find_run(attempts))
+    return _build_trace(groups, every, find_first(attempts))
 
 
 def list_node_traces(sidecar: Path, attempts: Sequence[int]) -> list[Path]:

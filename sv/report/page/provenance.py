@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sv.energy.units import kwh_from_j
-from sv.report.fields import read_object, take_number, take_part, take_text
+from sv.report.fields import read_sidecar, take_number, take_part, take_text
 from sv.report.page.facts import describe_quality, format_kwh, list_facts, take_objects
 from sv.report.records import Results
 from sv.report.stage_energy import StageEnergy
@@ -95,7 +95,7 @@ def link_to(path: Path, directory: Path) -> str:
 
 def _describe(stage: StageEnergy, owner: str, key: str, directory: Path) -> Provenance:
     path = stage.path
-    record = read_object(path)
+    record = read_sidecar(path)
     attempts, nodes, channels = (
         take_objects(record, part, path) for part in ("attempts", "nodes", "channels")
     )
