@@ -171,14 +171,11 @@ fi
 
 if [ "$stage" -le 7 ] && [ "$stop_stage" -ge 7 ]; then
   while read -r -u 3 trials set; do
-    for backend in $backends; do
-      name=${trials}_$backend$suffix
-      utils/meter.sh "${own[@]}" --stage 7 --name "score_$name" -- \
-        steps/score_trials.sh --cmd "$cmd" --config "$conf/score.toml" --backend "$backend" \
-        --cohort "$dir/cohort/xvectors$suffix" --name "$name" --num-threads "$nj" \
-        --utt2spk "$data/$set/utt2spk" \
-        "$dir/xvectors_$set$suffix" "$data/trials/$trials" "$dir/scores"
-    done
+    utils/meter.sh "${own[@]}" --stage 7 --name "score_$trials$suffix" -- \
+      steps/score_trials.sh --cmd "$cmd" --config "$conf/score.toml" --backends "$backends" \
+      --cohort "$dir/cohort/xvectors$suffix" --suffix "$suffix" --num-threads "$nj" \
+      --utt2spk "$data/$set/utt2spk" \
+      "$dir/xvectors_$set$suffix" "$data/trials/$trials" "$dir/scores"
     if [ "$untrained" = true ] && [ "$precision" = fp32 ]; then
       utils/meter.sh "${own[@]}" --stage 7 --name "untrained_$trials" -- \
         steps/score_untrained.sh --cmd "$cmd" --nj "$nj" --ngpu "$ngpu" \

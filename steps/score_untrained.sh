@@ -19,5 +19,5 @@ exp_dir=$1 data_dir=$2 trials=$3 scores_dir=$4
 xvector_dir=$exp_dir/untrained/xvectors_$(basename "$data_dir")
 steps/extract_xvectors.sh --cmd "$cmd" --nj "$nj" --ngpu "$ngpu" --untrained true \
   "$exp_dir" "$data_dir" "$xvector_dir"
-steps/score_trials.sh --cmd "$cmd" --name "$(basename "$trials")_cosine_untrained" \
-  --num-threads "$nj" "$xvector_dir" "$trials" "$scores_dir"
+steps/score_trials.sh --cmd "$cmd" --suffix _untrained --num-threads "$nj" \
+  "$xvector_dir" "$trials" "$scores_dir"

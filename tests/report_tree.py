@@ -80,7 +80,7 @@ def write_scores(exp, model, trials, data_set, eer_percent, *, suffix="", det=Tr
 
 
 def write_statistics(exp, model, trials, eer_percent, *, own=0.0, digest="list", seed=0):
-    """Write what compute_statistics adds; speakers move all systems alike, ``own`` but one."""
+    """Write what --utt2spk adds; speakers move all systems alike, ``own`` but one."""
     path = exp / model / "scores" / f"{trials}_cosine.json"
     speakers = np.random.default_rng(1).normal(size=1000) * 0.3
     eers = eer_percent + speakers + own * np.random.default_rng(len(model)).normal(size=1000)

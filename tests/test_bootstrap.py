@@ -1,54 +1,26 @@
 """Bootstrap over speakers: replicates against lists really drawn anew; and its programs."""
 
+import functools
 import hashlib
 import json
 
 import numpy as np
 import pytest
+from scored_world import build_world, write_list, write_system
 
 from sv.errors import SvError
-from sv.kaldi.trials import Trials
 from sv.score.bootstrap import (
     DET_P_FA,
     bootstrap_metrics,
+    compute_difference,
+    compute_interval,
     draw_multiplicities,
     find_speakers,
+    resample,
 )
-from sv.score.interval import compute_difference, compute_interval
 from sv.score.metrics import compute_eer, compute_error_curve, compute_metrics
-
-
-def build_world(rng, speakers=12, each=4, *, effect=0.7, shift=2.5, digits=None):
-    """Give all pairs of some speakers' utterances, scored so that speakers differ."""
-    utterances = [f"s{s:02d}-{u}" for s in range(speakers) for u in range(each)]
-    enrol, test = np.triu_indices(len(utterances), 1)
-    of = np.arange(len(utterances)) // each
-    is_target = of[enrol] == of[test]
-    good, common = rng.normal(size=(2, speakers)) * effect
-    scores = rng.normal(size=len(enrol))
-    scores += np.where(is_target, shift + good[of[enrol]], common[of[enrol]] + common[of[test]])
-    if digits is not None:
-        scores = scores.round(digits)
-    trials = Trials(utterances, enrol.astype(np.int32), test.astype(np.int32), is_target)
-    return trials, scores, {u: u.split("-")[0] for u in utterances}
-
-
-def write_list(root, trials, utt2spk):
-    """Write the trial list and utt2spk."""
-    words = np.where(trials.is_target, "target", "nontarget")
-    write_lines(root / "list", trials, words.tolist())
-    (root / "utt2spk").write_text("".join(f"{u} {s}\n" for u, s in utt2spk.items()))
-
-
-def write_system(path, trials, scores):
-    """Write the scores of a system with all their digits."""
-    write_lines(path, trials, [repr(score) for score in scores.tolist()])
-
-
-def write_lines(path, trials, words):
-    names = trials.utterances
-    rows = zip(trials.enrol, trials.test, words, strict=True)
-    path.write_text("".join(f"{names[a]} {names[b]} {word}\n" for a, b, word in rows))
+from sv.score.record import Metrics, describe_interval
+from sv.score.trials import read_scored, read_speakers
 
 
 def weigh(trials, speaker_of, multiplicity):
@@ -67,8 +39,8 @@ def test_a_replicate_is_the_measure_of_the_list_drawn_anew(digits):
         times = weigh(trials, speaker_of, multiplicity)
         expanded, labels = np.repeat(scores, times), np.repeat(trials.is_target, times)
         expected = compute_metrics(expanded, labels)
-        assert found.eer_percent[i] == pytest.approx(expected["eer_percent"], abs=1e-9)
-        for p, cost in expected["min_dcf"].items():
+        assert found.eer_percent[i] == pytest.approx(expected.eer_percent, abs=1e-9)
+        for p, cost in expected.min_dcf.items():
             assert found.min_dcf[p][i] == pytest.approx(cost, abs=1e-12)
         curve = compute_error_curve(expanded, labels)
         lowest = [curve.p_miss[curve.p_fa <= p].min() for p in DET_P_FA]
@@ -160,82 +132,45 @@ def listed(tmp_path):
                "worse": scores + rng.normal(size=len(scores)) * 1.5}  # fmt: skip
     for name, values in systems.items():
         write_system(tmp_path / f"{name}.txt", trials, values)
-        metrics = {"trials_name": "list", **compute_metrics(values, trials.is_target)}
-        (tmp_path / f"{name}.json").write_text(json.dumps(metrics))
     return tmp_path
 
 
-def compute_statistics(run_cli, root, name, *options, check=True):
-    paths = [root / "list", root / f"{name}.txt", root / "utt2spk", root / f"{name}.json"]
-    return run_cli("sv.bin.compute_statistics", *options, *paths, check=check)
+def measure(run_cli, root, name, *options, check=True):
+    """Return what compute_metrics prints with intervals."""
+    options = ("--utt2spk", root / "utt2spk", "--format", "json", *options)
+    done = run_cli(
+        "sv.bin.compute_metrics", *options, root / "list", root / f"{name}.txt", check=check
+    )
+    return json.loads(done.stdout)
 
 
-def test_statistics_are_added_to_the_metrics_and_stay_the_same(run_cli, listed):
-    before = json.loads((listed / "good.json").read_text())
-    done = compute_statistics(run_cli, listed, "good")
-    assert f"list: EER {before['eer_percent']:.2f} %, 95 % interval " in done.stderr
-    metrics = json.loads((listed / "good.json").read_text())
+def test_a_file_of_any_toolkit_gets_intervals(run_cli, listed):
+    paths = (listed / "list", listed / "good.txt")
+    before = json.loads(run_cli("sv.bin.compute_metrics", "--format", "json", *paths).stdout)
+    metrics = measure(run_cli, listed, "good", "--num-threads", 1)
     assert {key: metrics[key] for key in before} == before
     low, high = metrics["eer_percent_interval"]
     assert low < before["eer_percent"] < high
     assert set(metrics["min_dcf_interval"]) == {"0.01", "0.05", "0.001"}
-    facts = {"unit": "speaker", "speakers": 20, "replicates": 1000, "undefined": 0, "seed": 0}
-    assert metrics["bootstrap"] == {**facts, "confidence_percent": 95}
-    boot = json.loads((listed / "good.boot.json").read_text())
-    assert np.percentile(boot["eer_percent"], 2.5) == pytest.approx(low)
-    assert boot["of_eer_percent"] == before["eer_percent"]
-    det = boot["det"]
-    assert all(a <= b for a, b in zip(det["p_miss_low"], det["p_miss_high"], strict=True))
-    histogram = json.loads((listed / "good.hist.json").read_text())
-    assert sum(histogram["targets"]) == before["targets"]
-    assert sum(histogram["nontargets"]) == before["nontargets"]
-    files = {path: path.read_bytes() for path in listed.iterdir()}
-    compute_statistics(run_cli, listed, "good", "--num-threads", 1)
-    assert {path: path.read_bytes() for path in listed.iterdir()} == files
+    counts = {"unit": "speaker", "speakers": 20, "replicates": 1000, "undefined": 0, "seed": 0}
+    assert metrics["bootstrap"] == {**counts, "confidence_percent": 95}
+    table = run_cli("sv.bin.compute_metrics", "--utt2spk", listed / "utt2spk", *paths).stdout
+    assert f"95 % interval of the EER {low:.2f} to {high:.2f}, 20 speakers" in table
     (listed / "score.toml").write_text("bootstrap_replicates = 0\n")
-    compute_statistics(run_cli, listed, "good", "--config", listed / "score.toml")
-    assert json.loads((listed / "good.json").read_text()) == before
-    assert not (listed / "good.boot.json").exists()
-
-
-def test_statistics_of_other_scores_are_refused(run_cli, listed):
-    (listed / "good.json").write_text((listed / "worse.json").read_text())
-    done = compute_statistics(run_cli, listed, "good", check=False)
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(f"sv.bin.compute_statistics: {listed}/good.json: EER ")
-    assert line.endswith("% in the scores: score again")
-    assert not (listed / "good.boot.json").exists()
-
-
-def test_speakers_that_the_labels_contradict_leave_the_measures_alone(run_cli, listed):
-    """Of some corpora the speakers are not known well; the EER is, its interval is not."""
-    before = json.loads((listed / "good.json").read_text())
-    table = (listed / "utt2spk").read_text().splitlines()
-    table[0] = f"{table[0].split()[0]} somebody-else"
-    (listed / "utt2spk").write_text("\n".join(table) + "\n")
-    done = compute_statistics(run_cli, listed, "good")
-    assert "no interval: " in done.stderr and "contradict utt2spk" in done.stderr
-    metrics = json.loads((listed / "good.json").read_text())
-    assert {key: metrics[key] for key in before} == before
-    assert metrics["eer_percent_interval"] is None
-    assert "contradict utt2spk" in metrics["bootstrap"]["reason"]
-    assert (listed / "good.hist.json").exists() and not (listed / "good.boot.json").exists()
+    assert measure(run_cli, listed, "good", "--config", listed / "score.toml") == before
 
 
 def test_two_speakers_are_too_few_for_an_interval(run_cli, tmp_path):
     trials, scores, utt2spk = build_world(np.random.default_rng(0), 2, 4)
     write_list(tmp_path, trials, utt2spk)
-    write_system(tmp_path / "few.txt", trials, scores)
-    (tmp_path / "few.json").write_text(json.dumps(compute_metrics(scores, trials.is_target)))
-    assert (
-        "95 % interval unknown, 2 speakers" in compute_statistics(run_cli, tmp_path, "few").stderr
-    )
-    metrics = json.loads((tmp_path / "few.json").read_text())
-    assert metrics["eer_percent_interval"] is None
+    metrics = Metrics(trials=1, targets=1, nontargets=0, eer_percent=9, min_dcf={})
+    metrics, record = resample(metrics, trials, scores, lambda: utt2spk, seed=0, replicates=1000)
+    assert metrics.eer_percent_interval is None and metrics.min_dcf_interval["0.01"] is None
+    assert describe_interval(metrics) == "95 % interval of the EER unknown, 2 speakers"
     # A speaker is left out of e^-1 of the draws; both must be there for nontargets.
-    assert metrics["bootstrap"]["undefined"] == pytest.approx(600, abs=50)
-    assert json.loads((tmp_path / "few.boot.json").read_text())["eer_percent"].count(None) > 550
+    assert metrics.resampling.undefined == pytest.approx(600, abs=50)
+    assert record.eer_percent.count(None) == metrics.resampling.undefined
+    assert len(record.det.p_fa) == len(record.det.p_miss_low) == len(DET_P_FA)
 
 
 def compare(run_cli, root, a, b, *options):
@@ -248,20 +183,21 @@ def test_two_systems_are_compared_on_the_same_draws(run_cli, listed):
     assert [line.split(":")[0] for line in text][:2] == ["EER", "minDCF(0.01)"]
     assert text[0].endswith(": more than noise")
     assert compare(run_cli, listed, "good", "like").splitlines()[0].endswith(": within noise")
-    record = json.loads(compare(run_cli, listed, "good", "worse", "--format", "json"))
+    found = json.loads(compare(run_cli, listed, "good", "worse", "--format", "json"))
     # What stage 8 does with two files of replicates is the same comparison.
-    values = {}
+    records = []
     for name in ("good", "worse"):
-        compute_statistics(run_cli, listed, name)
-        values[name] = json.loads((listed / f"{name}.boot.json").read_text())
-    keys = ("trials_digest", "seed", "replicates")
-    assert [values["good"][key] for key in keys] == [values["worse"][key] for key in keys]
-    differences = np.subtract(*(values[name]["eer_percent"] for name in ("good", "worse")))
+        trials, scores = read_scored(listed / "list", listed / f"{name}.txt")
+        speakers = functools.partial(read_speakers, listed / "list", listed / "utt2spk")
+        metrics = compute_metrics(scores, trials.is_target)
+        records.append(resample(metrics, trials, scores, speakers, seed=0, replicates=1000)[1])
+    assert records[0].draws == records[1].draws
+    differences = np.subtract(*(record.eer_percent for record in records))
     assert np.percentile(differences, [2.5, 97.5]) == pytest.approx(
-        [record["EER"]["low"], record["EER"]["high"]]
+        [found["EER"]["low"], found["EER"]["high"]]
     )
-    assert not record["EER"]["within_noise"]
-    assert record["speakers"] == 20
+    assert not found["EER"]["within_noise"]
+    assert found["speakers"] == 20
 
 
 def test_an_enrolment_model_has_the_speaker_of_its_utterances(run_cli, listed):
@@ -269,7 +205,7 @@ def test_an_enrolment_model_has_the_speaker_of_its_utterances(run_cli, listed):
         path = listed / name
         path.write_text(path.read_text().replace("s00-0 ", "model0 "))
     (listed / "list.models").write_text("model0 s00-0 s00-1\n")
-    compute_statistics(run_cli, listed, "good")
+    assert measure(run_cli, listed, "good")["bootstrap"]["speakers"] == 20
     (listed / "list.models").write_text("model0 s00-0 s01-1\n")
-    done = compute_statistics(run_cli, listed, "good", check=False)
-    assert done.stderr.endswith("list.models: model 'model0' has several speakers\n")
+    reason = measure(run_cli, listed, "good")["bootstrap"]["reason"]
+    assert reason.endswith("list.models: model 'model0' has several speakers")

@@ -12,8 +12,9 @@ from sv.bin.compute_metrics import main
 from sv.errors import SvError
 from sv.kaldi.columns import find_score_columns, find_trial_columns, read_any_trials
 from sv.kaldi.trials import Trials, read_trials, write_scores
-from sv.score.matching import match_scores
 from sv.score.metrics import compute_metrics
+from sv.score.record import format_metrics
+from sv.score.trials import match_scores
 
 NAMES = [f"id{i // 4:02d}/v{i}/{i:05d}.wav" for i in range(24)]
 ROWS = [(a, b, a[:4] == b[:4]) for a in NAMES for b in NAMES if a < b]
@@ -49,7 +50,8 @@ def measure(run_cli, tmp_path):
 
 
 def expected():
-    return compute_metrics(np.array([SCORES[r[:2]] for r in ROWS]), np.array([r[2] for r in ROWS]))
+    values, labels = np.array([SCORES[r[:2]] for r in ROWS]), np.array([r[2] for r in ROWS])
+    return format_metrics(compute_metrics(values, labels))
 
 
 def test_json_is_what_the_scores_give_and_the_table_says_the_same(measure):
@@ -69,7 +71,7 @@ def test_json_is_what_the_scores_give_and_the_table_says_the_same(measure):
 def test_calibrated_scores_have_actual_costs(measure):
     metrics = json.loads(measure(*KALDI, "--calibrated", "true", "--format", "json").stdout)
     llrs, labels = np.array([SCORES[r[:2]] for r in ROWS]), np.array([r[2] for r in ROWS])
-    assert metrics == compute_metrics(llrs, labels, calibrated=True)
+    assert metrics == format_metrics(compute_metrics(llrs, labels, calibrated=True))
     assert "Cllr  " in measure(*KALDI, "--calibrated", "true").stdout
 
 
@@ -191,8 +193,8 @@ def test_a_file_of_ours_gives_the_metrics_of_its_unrounded_scores(measure, tmp_p
     done = measure(KALDI[0], (tmp_path / "scores").read_text(), "--format", "json")
     metrics, own = json.loads(done.stdout), compute_metrics(values, trials.is_target)
     for key in ("eer_percent", "min_dcf"):
-        assert metrics[key] == own[key]
-    assert metrics["eer_threshold"] == pytest.approx(own["eer_threshold"], abs=1e-7)
+        assert metrics[key] == getattr(own, key)
+    assert metrics["eer_threshold"] == pytest.approx(own.eer_threshold, abs=1e-7)
 
 
 @settings(derandomize=True, deadline=None, database=None)

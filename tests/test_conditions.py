@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from test_bootstrap import build_world, write_list, write_system
+from scored_world import build_world, write_list, write_system
 
 from sv.errors import SvError, UsageError
 from sv.score.conditions import bin_values, measure_conditions, read_utterance_table

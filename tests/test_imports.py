@@ -31,7 +31,7 @@ RULES = {
         "sv.data", "sv.kaldi", "lhotse", "soundfile", "soxr", "av", "torch", "torchaudio", "numpy",
     },
     "sv.train": {
-        "sv.train", "sv.nnet", "sv.data", "sv.kaldi", "sv.score.cosine", "sv.score.metrics",
+        "sv.train", "sv.nnet", "sv.data", "sv.kaldi", "sv.score.backends", "sv.score.metrics",
         "sv.model_name", "sv.energy.units", "torch", "numpy", "kaldiio", "tomli_w", "onnxruntime",
     },
 }  # fmt: skip

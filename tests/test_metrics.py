@@ -17,6 +17,7 @@ from sv.score.metrics import (
     find_min_dcf,
     thin_curve,
 )
+from sv.score.record import Det
 
 
 def small_sets(count=60):
@@ -62,7 +63,7 @@ def define_min_dcf(scores, is_target, p):
 
 def measure(scores, labels):
     metrics = compute_metrics(np.asarray(scores, float), np.asarray(labels, bool))
-    return metrics["eer_percent"], metrics["min_dcf"]["0.01"]
+    return metrics.eer_percent, metrics.min_dcf["0.01"]
 
 
 # The same examples every time, as slow as the machine is, and no folder of them left behind.
@@ -82,11 +83,11 @@ def join(classes):
 def test_eer_and_min_dcf_are_what_their_definitions_say(classes):
     scores, labels = join(classes)
     metrics = compute_metrics(scores, labels)
-    assert metrics["eer_percent"] == pytest.approx(100 * define_eer(scores, labels), abs=1e-9)
+    assert metrics.eer_percent == pytest.approx(100 * define_eer(scores, labels), abs=1e-9)
     for p in ("0.01", "0.05", "0.001"):
         expected = define_min_dcf(scores, labels, float(p))
-        assert metrics["min_dcf"][p] == pytest.approx(expected, abs=1e-12)
-        miss, false_alarm = rates(scores, labels, metrics["min_dcf_threshold"][p])
+        assert metrics.min_dcf[p] == pytest.approx(expected, abs=1e-12)
+        miss, false_alarm = rates(scores, labels, metrics.min_dcf_threshold[p])
         cost = float(p) * miss + (1 - float(p)) * false_alarm
         assert cost / float(p) == pytest.approx(expected, abs=1e-12)
 
@@ -119,9 +120,9 @@ def test_negated_scores_turn_the_eer_round(classes):
 def test_constant_scores_tell_nothing(score, targets, nontargets):
     labels = np.arange(targets + nontargets) < targets
     metrics = compute_metrics(np.full(len(labels), score), labels)
-    assert metrics["eer_percent"] == 50
-    assert metrics["min_dcf"] == {"0.01": 1, "0.05": 1, "0.001": 1}
-    assert all(at > score for at in metrics["min_dcf_threshold"].values())  # reject all
+    assert metrics.eer_percent == 50
+    assert metrics.min_dcf == {"0.01": 1, "0.05": 1, "0.001": 1}
+    assert all(at > score for at in metrics.min_dcf_threshold.values())  # reject all
 
 
 @pytest.mark.parametrize("share", [0.005, 0.5, 0.97])
@@ -140,8 +141,8 @@ def test_long_lists_have_the_measures_of_their_whole_curve(share):
         crossing = [fa[after - 1], miss[after], miss[after - 1], fa[after]]
         gap = (crossing[0] - crossing[2]) + (crossing[1] - crossing[3])
         eer = (crossing[0] * crossing[1] - crossing[2] * crossing[3]) / gap
-        assert metrics["eer_percent"] == pytest.approx(100 * eer, abs=1e-9)
-        for p, cost in metrics["min_dcf"].items():
+        assert metrics.eer_percent == pytest.approx(100 * eer, abs=1e-9)
+        for p, cost in metrics.min_dcf.items():
             expected = (float(p) * miss + (1 - float(p)) * fa).min() / float(p)
             assert cost == pytest.approx(expected, abs=1e-12)
 
@@ -173,10 +174,10 @@ def test_actual_cost_decides_at_bayes_threshold(p):
 
 def test_calibrated_measures_are_there_for_calibrated_scores_only():
     scores, labels = np.array([800.0, -900.0, 0.0, 0.0]), np.array([True, False, True, False])
-    assert "cllr" not in compute_metrics(scores, labels)
+    assert compute_metrics(scores, labels).cllr is None
     metrics = compute_metrics(scores, labels, calibrated=True)
-    assert metrics["cllr"] == pytest.approx(0.5)  # half of the trials cost nothing, half a bit
-    assert metrics["act_dcf"] == {"0.01": 0.5, "0.05": 0.5, "0.001": 0.5}
+    assert metrics.cllr == pytest.approx(0.5)  # half of the trials cost nothing, half a bit
+    assert metrics.act_dcf == {"0.01": 0.5, "0.05": 0.5, "0.001": 0.5}
 
 
 def test_the_threshold_is_where_the_rates_are_equal():
@@ -234,7 +235,8 @@ def test_thinned_curve_keeps_its_ends_and_stays_on_the_curve(points):
     rng = np.random.default_rng(0)
     labels = rng.random(20_000) < 0.1
     curve = compute_error_curve(rng.normal(size=20_000) + 2.5 * labels, labels)
-    p_fa, p_miss = thin_curve(curve, points)
+    det = thin_curve(curve, points)
+    p_fa, p_miss = det.p_fa, det.p_miss
     assert len(p_fa) == len(p_miss) and points // 3 <= len(p_fa) <= points
     assert (p_fa[0], p_miss[0], p_fa[-1], p_miss[-1]) == (1, 0, 0, 1)
     assert np.all(np.diff(p_fa) <= 0) and np.all(np.diff(p_miss) >= 0)
@@ -247,4 +249,4 @@ def test_thinned_curve_keeps_its_ends_and_stays_on_the_curve(points):
 
 def test_short_curve_is_kept_whole():
     curve = compute_error_curve(np.array([0.0, 1.0, 0.5]), np.array([False, True, True]))
-    assert thin_curve(curve, 500) == ([1, 0, 0, 0], [0, 0, 0.5, 1])
+    assert thin_curve(curve, 500) == Det((1, 0, 0, 0), (0, 0, 0.5, 1))

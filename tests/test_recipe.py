@@ -16,8 +16,7 @@ from sv.kaldi.data_dir import read_table, write_data_dir
 
 SHARED_STAGES = ("00_corpora", "01_manifests", "02_augment", "03_fbank", "04_egs")
 MODEL_STAGES = (
-    "05_train", "06_extract_mini_test", "06_extract_cohort", "07_score_mini_cosine",
-    "07_score_mini_as_norm", "07_untrained_mini",
+    "05_train", "06_extract_mini_test", "06_extract_cohort", "07_score_mini", "07_untrained_mini",
 )  # fmt: skip
 
 
@@ -42,6 +41,8 @@ def test_every_stage_leaves_its_artefacts_and_sidecar(tiny):
         found = sidecar(model, name)
         assert (found["status"], found["model"]) == ("complete", tiny.model)
         assert found["energy_kwh"] is None or found["energy_kwh"] > 0
+    phases = [phase["name"] for phase in sidecar(model, "07_score_mini")["phases"]]
+    assert phases == ["cosine", "as_norm"]
     for name in ("model.json", "config.toml", "final.pt", "results.json", "log/train.log"):
         assert (model / name).stat().st_size > 0
     scores = (model / "scores" / "mini_cosine.txt").read_text().splitlines()

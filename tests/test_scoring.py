@@ -1,6 +1,7 @@
-"""Stages 6 and 7 from archives to scores: backends, cohort, enrolment models, score_trials."""
+"""Stages 6 and 7 from archives to scored lists: backends, cohort, score_trials, its records."""
 
 import json
+from dataclasses import replace
 
 import kaldiio
 import numpy as np
@@ -10,10 +11,15 @@ from sv.errors import SvError
 from sv.kaldi.archive import read_vectors, write_archive
 from sv.kaldi.data_dir import read_table, write_data_dir, write_table
 from sv.kaldi.trials import Trials
-from sv.score.backend import score_trials
-from sv.score.cohort import Cohort, read_cohort, select_utterances
-from sv.score.cosine import score_cosine
-from sv.score.norm import compute_cohort_statistics
+from sv.score.backends import (
+    Cohort,
+    Scorer,
+    compute_cohort_statistics,
+    read_cohort,
+    score_cosine,
+    select_utterances,
+)
+from sv.score.record import read_scored_list, read_scores, write_scored_list
 
 
 def make_list(utterances, trials, seed=0):
@@ -42,7 +48,7 @@ def test_scores_are_cosines_to_the_accuracy_of_float32():
     scores = score_cosine(trials, trials.utterances, vectors)
     expected = define_cosines(vectors[trials.enrol], vectors[trials.test])
     assert np.abs(scores - expected).max() < 5e-7
-    assert np.array_equal(scores, score_cosine(trials, trials.utterances, vectors, num_threads=3))
+    assert np.array_equal(scores, Scorer(trials, vectors, num_threads=3).score("cosine")[0])
     # The order of rows, of trials and of the two sides do not matter, to the last bit.
     order = np.random.default_rng(2).permutation(300)
     keys = [trials.utterances[i] for i in order]
@@ -58,9 +64,7 @@ def make_cohort(vectors):
 
 def test_cosine_mean_subtracts_the_mean_of_the_cohort():
     trials, vectors, others = make_list(40, 500), make_vectors(40), make_vectors(80, seed=5)
-    scores, parameters = score_trials(
-        "cosine_mean", trials, trials.utterances, vectors, cohort=make_cohort(others)
-    )
+    scores, parameters = Scorer(trials, vectors, make_cohort(others)).score("cosine_mean")
     centred = vectors - others.mean(axis=0, dtype=np.float64)
     expected = define_cosines(centred[trials.enrol], centred[trials.test])
     assert np.abs(scores - expected).max() < 1e-6
@@ -72,9 +76,7 @@ def test_as_norm_is_what_its_definition_says(speakers, top_n):
     trials, vectors = make_list(1100, 3000), make_vectors(1100, dim=16)
     others = make_vectors(4 * speakers, dim=16, seed=5)
     cohort = make_cohort(others)
-    scores, parameters = score_trials(
-        "as_norm", trials, trials.utterances, vectors, cohort=cohort, top_n=top_n
-    )
+    scores, parameters = Scorer(trials, vectors, cohort, top_n).score("as_norm")
     used = min(top_n, speakers)
     assert parameters == {
         "top_n": used, "cohort_speakers": speakers, "cohort_utterances": 4 * speakers
@@ -90,9 +92,7 @@ def test_as_norm_is_what_its_definition_says(speakers, top_n):
             deviation = (sum((s - mean) ** 2 for s in top) / used) ** 0.5
             sides.append((cosine - mean) / deviation)
         assert scores[i] == pytest.approx(sum(sides) / 2, rel=1e-4, abs=1e-4)
-    again, _ = score_trials(
-        "as_norm", trials, trials.utterances, vectors, cohort=cohort, top_n=top_n, num_threads=3
-    )
+    again, _ = Scorer(trials, vectors, cohort, top_n, num_threads=3).score("as_norm")
     assert np.array_equal(scores, again)
 
 
@@ -100,14 +100,11 @@ def test_as_norm_refuses_a_cohort_that_measures_nothing():
     trials, vectors = make_list(5, 9), make_vectors(5, dim=8)
     one = np.ones((1, 8), dtype=np.float32)
     with pytest.raises(SvError, match="the cohort has 1 speaker: AS-norm needs at least 2"):
-        score_trials("as_norm", trials, trials.utterances, vectors, cohort=Cohort(one, one[0], 1))
+        Scorer(trials, vectors, Cohort(one, one[0], 1)).score("as_norm")
     with pytest.raises(SvError, match="5 of 5 utterances have the same score against all"):
         compute_cohort_statistics(vectors, np.repeat(one, 4, axis=0), top_n=3)
     with pytest.raises(SvError, match="of different networks; make stage 6 again"):
-        score_trials(
-            "cosine_mean", trials, trials.utterances, vectors,
-            cohort=make_cohort(make_vectors(8, dim=9)),
-        )  # fmt: skip
+        Scorer(trials, vectors, make_cohort(make_vectors(8, dim=9))).score("cosine_mean")
 
 
 def test_the_first_utterances_of_each_speaker_are_chosen():
@@ -193,24 +190,24 @@ def scored(tmp_path):
 def score(run_cli, root, *options, check=True):
     return run_cli(
         "sv.bin.score_trials", *options, root / "xvectors_mini_test", root / "mini",
-        root / "scores" / "mini_x", check=check,
+        root / "scores", check=check,
     )  # fmt: skip
 
 
-def read_scores(root):
-    text = (root / "scores/mini_x.txt").read_text()
+def read_lines(root):
+    text = (root / "scores/mini_cosine.txt").read_text()
     return [line.split(" ") for line in text.splitlines()]
 
 
 def test_score_trials_writes_cosines_metrics_and_curve(run_cli, scored):
     root, vectors, rows = scored
     assert "mini: EER " in score(run_cli, root).stderr
-    lines = read_scores(root)
+    lines = read_lines(root)
     assert [(a, b) for a, b, _ in lines] == rows
     sides = [np.array([vectors[row[side]] for row in rows]) for side in (0, 1)]
     cosines = define_cosines(*sides)
     assert [float(text) for _, _, text in lines] == pytest.approx(cosines, abs=5e-7)
-    metrics = json.loads((root / "scores/mini_x.json").read_text())
+    metrics = json.loads((root / "scores/mini_cosine.json").read_text())
     targets = sum(e[:2] == t[:2] for e, t in rows)
     assert {key: metrics[key] for key in list(metrics)[:9]} == {
         "trials_name": "mini", "data_set": "mini_test", "backend": "cosine",
@@ -219,22 +216,42 @@ def test_score_trials_writes_cosines_metrics_and_curve(run_cli, scored):
     }  # fmt: skip
     assert list(metrics["min_dcf"]) == list(metrics["min_dcf_threshold"])
     assert list(metrics["min_dcf"]) == ["0.01", "0.05", "0.001"]
-    det = json.loads((root / "scores/mini_x.det.json").read_text())
+    det = json.loads((root / "scores/mini_cosine.det.json").read_text())
     assert (det["p_fa"][0], det["p_miss"][0], det["p_fa"][-1], det["p_miss"][-1]) == (1, 0, 0, 1)
     assert len(det["p_fa"]) == len(det["p_miss"]) <= 500
 
 
-def test_as_norm_from_the_step_to_the_metrics_file(run_cli, scored):
+def test_every_backend_from_the_step_to_the_record(run_cli, scored):
     root, vectors, rows = scored
-    (root / "score.toml").write_text('backends = ["as_norm"]\ntop_n = 3\n')
-    run_cli(
-        "steps/score_trials.sh", "--backend", "as_norm", "--cohort", root / "cohort",
-        "--config", root / "score.toml", root / "xvectors_mini_test", root / "mini",
-        root / "scores",
+    (root / "score.toml").write_text("top_n = 3\nbootstrap_replicates = 20\n")
+    (root / "utt2spk").write_text("".join(f"{u} {u[:2]}\n" for u in vectors))
+    marks = root / "marks.jsonl"
+    argv = (
+        "steps/score_trials.sh", "--backends", "cosine as_norm cosine_mean", "--suffix", "_bf16",
+        "--cohort", root / "cohort", "--config", root / "score.toml", "--utt2spk",
+        root / "utt2spk", root / "xvectors_mini_test", root / "mini", root / "scores",
     )  # fmt: skip
-    metrics = json.loads((root / "scores/mini_as_norm.json").read_text())
-    assert metrics["backend"] == "as_norm"
-    assert metrics["backend_parameters"] == {
+    done = run_cli(*argv, env={"SV_METER_MARKS": str(marks)})
+    found = {record.backend: record for record in read_scores(root / "scores")}
+    assert set(found) == {"cosine", "cosine_mean", "as_norm"}
+    for backend, record in found.items():
+        line = f"mini: EER {record.eer_percent:.2f} %, minDCF(0.01) {record.min_dcf['0.01']:.3f}"
+        assert (
+            f"steps/score_trials.sh: {line}, 200 trials, {backend}, 95 % interval " in done.stderr
+        )
+        assert record.path == root / "scores" / f"mini_{backend}_bf16.json"
+        low, high = record.eer_percent_interval
+        assert low <= record.eer_percent <= high
+        assert record.bootstrap.of_eer_percent == record.eer_percent
+        assert sum(record.histogram.targets) == record.targets
+        assert sum(record.histogram.nontargets) == record.nontargets
+        band = record.bootstrap.det
+        assert all(a <= b for a, b in zip(band.p_miss_low, band.p_miss_high, strict=True))
+    phases = [line for line in map(json.loads, marks.read_text().splitlines()) if "name" in line]
+    assert [(line["mark"], line["name"]) for line in phases] == [
+        ("phase", "cosine"), ("phase", "as_norm"), ("phase", "cosine_mean"),
+    ]  # fmt: skip
+    assert found["as_norm"].backend_parameters == {
         "top_n": 3, "cohort_speakers": 4, "cohort_utterances": 20
     }  # fmt: skip
     cohort = read_cohort(root / "cohort", {"model": "exp/M/final.pt", "precision": "bf16"})
@@ -242,20 +259,68 @@ def test_as_norm_from_the_step_to_the_metrics_file(run_cli, scored):
     trials = Trials(
         list(vectors), *np.array([[place[u] for u in row] for row in rows]).T, np.zeros(len(rows))
     )
-    expected, _ = score_trials(
-        "as_norm", trials, list(vectors), np.array(list(vectors.values())), cohort=cohort, top_n=3
-    )
-    lines = (root / "scores/mini_as_norm.txt").read_text().splitlines()
+    expected, _ = Scorer(trials, np.array(list(vectors.values())), cohort, 3).score("as_norm")
+    lines = (root / "scores/mini_as_norm_bf16.txt").read_text().splitlines()
     assert [np.float32(line.split(" ")[2]) for line in lines] == pytest.approx(expected, rel=1e-5)
+    # The same again gives the same bytes; without replicates the intervals go.
+    files = {path: path.read_bytes() for path in (root / "scores").glob("mini*")}
+    assert len(files) == 15
+    run_cli(*argv)
+    assert {path: path.read_bytes() for path in files} == files
+    (root / "score.toml").write_text("bootstrap_replicates = 0\n")
+    run_cli(*argv)
+    for record in read_scores(root / "scores"):
+        assert (record.eer_percent_interval, record.resampling, record.bootstrap) == (None,) * 3
+        assert record.histogram is not None and not list(root.glob("scores/*.boot.json"))
+
+
+def test_speakers_that_the_labels_contradict_leave_the_measures_alone(run_cli, scored):
+    """Of some corpora the speakers are not known well; the EER is, its interval is not."""
+    root, vectors, _ = scored
+    score(run_cli, root)
+    before = json.loads((root / "scores/mini_cosine.json").read_text())
+    speakers = {u: u[:2] for u in vectors} | {next(iter(vectors)): "somebody-else"}
+    write_table(root / "utt2spk", speakers)
+    done = score(run_cli, root, "--utt2spk", root / "utt2spk")
+    assert "no interval: " in done.stderr and "contradict utt2spk" in done.stderr
+    metrics = json.loads((root / "scores/mini_cosine.json").read_text())
+    assert {key: metrics[key] for key in before} == before
+    assert metrics["eer_percent_interval"] is metrics["min_dcf_interval"] is None
+    assert "contradict utt2spk" in metrics["bootstrap"]["reason"]
+    assert (root / "scores/mini_cosine.hist.json").exists()
+    assert not (root / "scores/mini_cosine.boot.json").exists()
+
+
+def test_a_record_is_written_as_it_was_read(run_cli, scored):
+    root, vectors, _ = scored
+    write_table(root / "utt2spk", {u: u[:2] for u in vectors})
+    score(run_cli, root, "--utt2spk", root / "utt2spk")
+    record = read_scored_list(root / "scores/mini_cosine.json")
+    write_scored_list(replace(record, path=root / "copy" / "mini_cosine.json"))
+    for path in (root / "scores").glob("*.json"):
+        assert (root / "copy" / path.name).read_bytes() == path.read_bytes()
+    # Replicates of other scores say nothing of these.
+    edit = json.loads((root / "scores/mini_cosine.json").read_text())
+    edit["eer_percent"] += 0.01
+    record.path.write_text(json.dumps(edit))
+    assert read_scored_list(record.path).bootstrap is None
+    for value, what in ((None, "eer_percent must be"), (-1, "eer_percent must be at least 0")):
+        record.path.write_text(json.dumps({**edit, "eer_percent": value}))
+        with pytest.raises(SvError, match=f"^{record.path}: {what}"):
+            read_scored_list(record.path)
+    record.path.write_text(json.dumps({**edit, "eer_percent_interval": [2, 1]}))
+    with pytest.raises(SvError, match="eer_percent_interval is .*, expected .low, high."):
+        read_scored_list(record.path)
 
 
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
-        (["--backend", "plda"], 2, "--backend plda: must be one of cosine, cosine_mean, as_norm"),
-        (["--backend", "as_norm"], 2, "--backend as_norm needs --cohort"),
-        (["--backend", "as_norm", "--cohort", "{}/nosuch"], 1, "cannot read {}/nosuch/info.json: "
-         "No such file or directory"),
+        (["--backends", "plda"], 2, "--backends: no backend 'plda' (known: cosine, cosine_mean, "
+         "as_norm)"),
+        (["--backends", "cosine as_norm"], 2, "backend as_norm needs --cohort"),
+        (["--backends", "as_norm", "--cohort", "{}/nosuch"], 1, "no such file "
+         "{}/nosuch/xvector.scp; run stage 6 first"),
     ],
 )  # fmt: skip
 def test_a_wrong_backend_is_one_line(run_cli, scored, options, status, message):
@@ -280,7 +345,7 @@ def test_enrolment_models_are_the_mean_of_their_utterances(run_cli, scored):
     (root / "mini.models").write_text("".join(f"{m} {' '.join(u)}\n" for m, u in models.items()))
     (root / "mini").write_text("m0 s0-1 target\nm0 s1-1 nontarget\nm1 s1-3 target\n")
     score(run_cli, root)
-    for model, test, text in read_scores(root):
+    for model, test, text in read_lines(root):
         mean = sum(vectors[u].astype(float) for u in models[model]) / len(models[model])
         expected = define_cosines(mean[None], vectors[test][None])[0]
         assert float(text) == pytest.approx(expected, abs=5e-7)

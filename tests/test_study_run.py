@@ -80,7 +80,7 @@ def test_a_failed_system_costs_no_other(study):
     assert "system 3 of 3" in at_once.split(f"{BROKEN} failed")[1]
     row = next(line for line in at_the_end.splitlines() if line.startswith(SMALL))
     metrics = json.loads((study.exp / SMALL / "scores" / "mini_cosine.json").read_text())
-    assert f" {metrics['eer_percent']:.2f} " in row and "7 score_mini_cosine" in row
+    assert f" {metrics['eer_percent']:.2f} " in row and "7 score_mini" in row
     found = sidecar(study.exp / SMALL, "05_train")
     assert ("†" in row) == (found["measured_fraction"] != 1)
     table = (study.exp / "results" / "table1.csv").read_text()
@@ -96,13 +96,13 @@ def test_the_same_command_does_only_what_is_left(study):
     changed = {name for name in after if after[name] != before.get(name)}
     assert changed == {
         f"{BROKEN}/energy/05_train.json", f"{BROKEN}/energy/06_extract_mini_test.json",
-        f"{BROKEN}/energy/07_score_mini_cosine.json", f"{OTHER}/energy/07_score_mini_cosine.json",
+        f"{BROKEN}/energy/07_score_mini.json", f"{OTHER}/energy/07_score_mini.json",
     }  # fmt: skip
     table = read_table(done.stdout)
     assert table == {SMALL: "finished before", BROKEN: "done", OTHER: "done"}
     # One system alone is run as it is asked for, and stays finished.
     study.run("--stage", 7, "--stop-stage", 7, "--model", SMALL)
-    assert study.count_attempts()[f"{SMALL}/energy/07_score_mini_cosine.json"] == 2
+    assert study.count_attempts()[f"{SMALL}/energy/07_score_mini.json"] == 2
     done = study.run("--stage", 5, "--stop-stage", 7, "--model", f"{SMALL} {OTHER}")
     assert set(read_table(done.stdout).values()) == {"finished before"}
 

@@ -3,15 +3,23 @@
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
 from sv.bin.cli import Parser, run, true_or_false
-from sv.score.calibration import apply_calibration
-from sv.score.fusion import read_systems, train_on_list, write_results
+from sv.files import read_json, write_json
+from sv.kaldi.trials import write_scores
+from sv.score.calibration import train_on_list
+from sv.score.metrics import compute_metrics
+from sv.score.record import Origin, format_metrics
+from sv.score.trials import read_scored
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write ``<out>.txt`` (enrol test llr) and ``<out>.json`` (metrics, weights and offset)."""
+    """Write ``<out>.txt`` (enrol test llr) and ``<out>.json`` (metrics, weight and offset).
+
+    What was scored is copied from the metrics of the scores (``<scores>.json``), if there are any.
+    """
     parser = Parser(__doc__)
     parser.add_argument("--p-target", type=float, default=0.01, help="prior to train for")
     parser.add_argument(
@@ -26,19 +34,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not 0 < args.p_target < 1:
         parser.error(f"--p-target must be between 0 and 1, not {args.p_target}")
-    trials, scores = read_systems(args.trials, [args.scores])
-    calibration, record = train_on_list(
-        args.dev_trials, [args.dev_scores], trials,
+    trials, scores = read_scored(args.trials, args.scores)
+    calibration = train_on_list(
+        args.dev_trials, args.dev_scores, trials,
         p_target=args.p_target, allow_shared=args.allow_shared,
     )  # fmt: skip
-    metrics = write_results(
-        args.out, trials, apply_calibration(calibration, scores),
-        backend="calibrated", calibration=record, systems=[args.scores],
-    )  # fmt: skip
+    (weight,) = calibration.weights
+    llrs = weight * scores + calibration.offset
+    metrics = replace(
+        compute_metrics(llrs, trials.is_target, calibrated=True),
+        calibration=calibration,
+        systems=(str(args.scores),),
+    )
+    near = args.scores.with_suffix(".json")
+    found = read_json(near) if near.is_file() else {}
+    origin = {field.name: found[field.name] for field in fields(Origin) if field.name in found}
+    if "backend" in origin:
+        origin["backend"] = f"{origin['backend']}_calibrated"
+    write_scores(Path(f"{args.out}.txt"), trials, llrs)
+    write_json(Path(f"{args.out}.json"), origin | format_metrics(metrics))
     logging.info(
         "%s: llr = %.4g x score %+.4g; Cllr %.4f, actDCF(0.01) %.3f, minDCF(0.01) %.3f",
-        args.trials.name, calibration.weights[0], calibration.offset,
-        metrics["cllr"], metrics["act_dcf"]["0.01"], metrics["min_dcf"]["0.01"],
+        args.trials.name, weight, calibration.offset,
+        metrics.cllr, metrics.act_dcf["0.01"], metrics.min_dcf["0.01"],
     )  # fmt: skip
     return 0
 

@@ -5,14 +5,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from sv.bin.cli import Parser, positive_int, run
-from sv.score.bootstrap import Replicates, bootstrap_metrics
-from sv.score.interval import Difference, compute_difference
+from sv.score.bootstrap import Difference, Replicates, bootstrap_metrics, compute_difference
 from sv.score.metrics import compute_metrics
-from sv.score.scored import read_scored, read_speakers
+from sv.score.record import Metrics
+from sv.score.trials import read_scored, read_speakers
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,12 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     values, replicates = [], []
     for path in (args.scores_a, args.scores_b):
         trials, scores = read_scored(args.trials, path)
-        values.append(_measures(compute_metrics(scores, trials.is_target)))
+        values.append(_by_name(compute_metrics(scores, trials.is_target)))
         found = bootstrap_metrics(
             trials, scores, speakers,
             seed=args.seed, replicates=args.replicates, threads=args.num_threads,
         )  # fmt: skip
-        replicates.append(_replicates(found))
+        replicates.append(_by_name(found))
     differences = {
         name: compute_difference(values[0][name] - values[1][name], *(r[name] for r in replicates))
         for name in values[0]
@@ -50,18 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             name: {"a": values[0][name], "b": values[1][name], **d.as_record()}
             for name, d in differences.items()
         }
-        facts = {"replicates": args.replicates, "seed": args.seed, "speakers": found.speakers}
-        print(json.dumps({**record, **facts}, indent=1))
+        counts = {"replicates": args.replicates, "seed": args.seed, "speakers": found.speakers}
+        print(json.dumps({**record, **counts}, indent=1))
     return 0
 
 
-def _measures(metrics: dict) -> dict[str, float]:
-    return {"EER": metrics["eer_percent"]} | {
-        f"minDCF({p})": v for p, v in metrics["min_dcf"].items()
-    }
-
-
-def _replicates(found: Replicates) -> dict[str, np.ndarray]:
+def _by_name(found: Metrics | Replicates) -> dict[str, Any]:
     return {"EER": found.eer_percent} | {f"minDCF({p})": v for p, v in found.min_dcf.items()}
 
 

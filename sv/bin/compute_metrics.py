@@ -1,16 +1,21 @@
 """Measure a score file of any toolkit against its trial list: EER, minDCF; actDCF, Cllr."""
 
+import functools
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sv.bin.cli import Parser, run, true_or_false
-from sv.errors import UsageError
+from sv.bin.cli import Parser, positive_int, run, true_or_false
+from sv.config import read_config
 from sv.kaldi import columns
-from sv.score.matching import match_scores
+from sv.score.bootstrap import resample
+from sv.score.config import ScoreConfig
 from sv.score.metrics import compute_metrics
+from sv.score.record import Metrics, describe_interval, format_metrics
+from sv.score.trials import match_scores, read_speakers
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,12 +27,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--calibrated", type=true_or_false, default=False,
         help="true: the scores are log-likelihood ratios (natural logarithm): actDCF and Cllr too",
     )  # fmt: skip
-    parser.add_argument("--format", default="table", help="table or json")
+    parser.add_argument("--utt2spk", type=Path, help="speakers of the list: 95 %% intervals, too")
+    parser.add_argument("--config", type=Path, help="conf/score.toml, for bootstrap_*")
+    parser.add_argument("--num-threads", type=positive_int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--format", choices=("table", "json"), default="table")
     parser.add_argument("trials", type=Path, help="a trial list, columns in any order")
     parser.add_argument("scores", type=Path, help="a score file, lines in any order")
     args = parser.parse_args(argv)
-    if args.format not in ("table", "json"):
-        raise UsageError(f"--format {args.format}: must be table or json")
+    config = read_config(args.config, ScoreConfig) if args.config else ScoreConfig()
     if args.columns:
         of_trials = columns.parse_columns(args.columns, columns.TRIAL_COLUMNS, "--columns")
     else:
@@ -44,20 +51,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = columns.read_any_scores(args.scores, of_scores)
     scores = match_scores(trials, table, args.scores)
     metrics = compute_metrics(scores, trials.is_target, calibrated=args.calibrated)
-    print(json.dumps(metrics, indent=1) if args.format == "json" else _format_table(metrics))
+    if args.utt2spk:
+        metrics, _ = resample(
+            metrics, trials, scores, functools.partial(read_speakers, args.trials, args.utt2spk),
+            seed=config.bootstrap_seed, replicates=config.bootstrap_replicates,
+            threads=args.num_threads,
+        )  # fmt: skip
+    record = format_metrics(metrics)
+    print(json.dumps(record, indent=1) if args.format == "json" else _format_table(metrics))
     return 0
 
 
-def _format_table(metrics: dict) -> str:
-    counts = "{trials} ({targets} target, {nontargets} nontarget)".format(**metrics)
+def _format_table(metrics: Metrics) -> str:
+    counts = f"{metrics.trials} ({metrics.targets} target, {metrics.nontargets} nontarget)"
     rows = [("trials", counts)]
-    rows.append(("EER", "{eer_percent:.3f} %  at {eer_threshold:.6g}".format(**metrics)))
-    for p, cost in metrics["min_dcf"].items():
-        rows.append((f"minDCF({p})", f"{cost:.4f}  at {metrics['min_dcf_threshold'][p]:.6g}"))
-    for p, cost in metrics.get("act_dcf", {}).items():
+    rows.append(("EER", f"{metrics.eer_percent:.3f} %  at {metrics.eer_threshold:.6g}"))
+    if metrics.resampling is not None:
+        rows.append(("", describe_interval(metrics)))
+    for p, cost in metrics.min_dcf.items():
+        rows.append((f"minDCF({p})", f"{cost:.4f}  at {metrics.min_dcf_threshold[p]:.6g}"))
+    for p, cost in (metrics.act_dcf or {}).items():
         rows.append((f"actDCF({p})", f"{cost:.4f}"))
-    if "cllr" in metrics:
-        rows.append(("Cllr", f"{metrics['cllr']:.4f} bits"))
+    if metrics.cllr is not None:
+        rows.append(("Cllr", f"{metrics.cllr:.4f} bits"))
     return "\n".join(f"{name:14}{value}" for name, value in rows)
 
 

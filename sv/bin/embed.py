@@ -14,7 +14,7 @@ from sv.bin.cli import Parser, positive_int, run, true_or_false
 from sv.config import build_config, read_config
 from sv.data.fbank import FbankConfig
 from sv.errors import UsageError
-from sv.score.cosine import normalize_length
+from sv.score.backends import normalize_length
 from sv.train.checkpoint import load_checkpoint
 from sv.train.embed import DTYPES
 from sv.train.embed_audio import embed_files

@@ -19,7 +19,7 @@ from sv.score.conditions import (
     name_bins,
     read_utterance_table,
 )
-from sv.score.scored import read_scored, read_values
+from sv.score.trials import read_scored, read_values
 
 FORMATS = {"md": format_markdown, "csv": format_csv, "tex": format_latex}
 

@@ -1,71 +1,90 @@
-"""Score a trial list by embeddings; write scores, metrics and the DET curve."""
+"""Score a trial list by every backend; write scores, metrics, intervals, DET and histogram."""
 
+import functools
 import logging
+import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow
 
 from sv.bin.cli import Parser, positive_int, run
 from sv.config import read_config
+from sv.energy.journal import write_mark
 from sv.errors import UsageError
-from sv.files import read_json, write_json
+from sv.files import read_json
 from sv.kaldi.archive import read_vectors
 from sv.kaldi.trials import read_models, read_trials, write_scores
-from sv.score.backend import score_trials
-from sv.score.cohort import read_cohort
+from sv.score.backends import Scorer, read_cohort
+from sv.score.bootstrap import resample
 from sv.score.config import BACKENDS, NEED_COHORT, ScoreConfig
-from sv.score.enrolment import append_models
-from sv.score.metrics import compute_error_curve, measure_curve, thin_curve
-
-DET_POINTS = 500  # enough for a smooth curve on paper
+from sv.score.metrics import compute_error_curve, compute_histogram, measure_curve, thin_curve
+from sv.score.record import ScoredList, describe, write_scored_list
+from sv.score.trials import match_embeddings, read_speakers
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write ``<out>.txt`` (enrol test score), ``<out>.json`` (metrics) and ``<out>.det.json``."""
+    """Write ``<scores-dir>/<trials>_<backend><suffix>.txt``, its metrics and what goes with them.
+
+    Each backend is a phase of the meter.
+    """
     parser = Parser(__doc__)
-    parser.add_argument("--backend", default="cosine", help=", ".join(BACKENDS))
+    parser.add_argument("--backends", help=f"of {', '.join(BACKENDS)} (those of the config)")
     parser.add_argument("--cohort", type=Path, help="xvector.scp, info.json, utt2spk of a cohort")
-    parser.add_argument("--config", type=Path, help="conf/score.toml, for top_n")
+    parser.add_argument("--config", type=Path, help="conf/score.toml (its defaults)")
     parser.add_argument("--num-threads", type=positive_int, default=1, help="CPU threads")
+    parser.add_argument("--suffix", default="", help="of the names of the results: _bf16")
+    parser.add_argument("--utt2spk", type=Path, help="speakers of the list: intervals, histogram")
     parser.add_argument("xvector_dir", type=Path, help="holds xvector.scp and info.json")
     parser.add_argument("trials", type=Path, help="lines: enrol test target|nontarget")
-    parser.add_argument("out", type=Path, help="path of the results without an ending")
+    parser.add_argument("scores_dir", type=Path, help="folder of the results")
     args = parser.parse_args(argv)
-    if args.backend not in BACKENDS:
-        raise UsageError(f"--backend {args.backend}: must be one of {', '.join(BACKENDS)}")
-    if args.backend in NEED_COHORT and not args.cohort:
-        raise UsageError(f"--backend {args.backend} needs --cohort")
     config = read_config(args.config, ScoreConfig) if args.config else ScoreConfig()
+    backends = config.backends if args.backends is None else tuple(args.backends.split())
+    try:
+        config = replace(config, backends=backends)
+    except ValueError as error:
+        raise UsageError(f"--backends: {error}") from error
+    if config.needs_cohort and not args.cohort:
+        needing = next(name for name in backends if name in NEED_COHORT)
+        raise UsageError(f"backend {needing} needs --cohort")
     pyarrow.set_cpu_count(args.num_threads)
     info = read_json(args.xvector_dir / "info.json")
-    cohort = read_cohort(args.cohort, info) if args.backend in NEED_COHORT else None
-    trials = read_trials(args.trials)
-    keys, vectors = read_vectors(args.xvector_dir / "xvector.scp")
-    keys, vectors = append_models(read_models(args.trials), keys, vectors)
-    scores, parameters = score_trials(
-        args.backend, trials, keys, vectors,
-        cohort=cohort, top_n=config.top_n, num_threads=args.num_threads,
-    )  # fmt: skip
-    write_scores(Path(f"{args.out}.txt"), trials, scores)
-    curve = compute_error_curve(scores, trials.is_target)
-    metrics = measure_curve(curve)
-    p_fa, p_miss = thin_curve(curve, DET_POINTS)
-    write_json(Path(f"{args.out}.det.json"), {"p_fa": p_fa, "p_miss": p_miss})
-    what = {
-        "trials_name": args.trials.name,
-        "data_set": info["data_set"],
-        "backend": args.backend,
-        "backend_parameters": parameters,
-        "precision": info["precision"],
-        "untrained": info.get("untrained", False),
-    }
-    write_json(Path(f"{args.out}.json"), {**what, **metrics})
-    logging.info(
-        "%s: EER %.2f %%, minDCF(0.01) %.3f, %d trials, %s", args.trials.name,
-        metrics["eer_percent"], metrics["min_dcf"]["0.01"], metrics["trials"], args.backend,
-    )  # fmt: skip
+    cohort = read_cohort(args.cohort, info) if config.needs_cohort else None
+    trials, models = read_trials(args.trials), read_models(args.trials)
+    vectors = match_embeddings(trials, *read_vectors(args.xvector_dir / "xvector.scp"), models)
+    scorer = Scorer(trials, vectors, cohort, config.top_n, args.num_threads)
+    speakers = functools.cache(functools.partial(read_speakers, args.trials, args.utt2spk))
+    for backend in backends:
+        write_mark(os.environ.get("SV_METER_MARKS"), "phase", name=backend)
+        path = args.scores_dir / f"{args.trials.name}_{backend}{args.suffix}.json"
+        scores, parameters = scorer.score(backend)
+        written = write_scores(path.with_suffix(".txt"), trials, scores)
+        curve = compute_error_curve(scores, trials.is_target)
+        metrics, bootstrap, histogram = measure_curve(curve), None, None
+        if args.utt2spk:
+            metrics, bootstrap = resample(
+                metrics, trials, scores, speakers, seed=config.bootstrap_seed,
+                replicates=config.bootstrap_replicates, threads=args.num_threads,
+            )  # fmt: skip
+            histogram = compute_histogram(written, trials.is_target)
+        record = ScoredList(
+            **vars(metrics),
+            trials_name=args.trials.name,
+            data_set=info["data_set"],
+            backend=backend,
+            backend_parameters=parameters,
+            precision=info["precision"],
+            untrained=info.get("untrained", False),
+            path=path,
+            det=thin_curve(curve),
+            bootstrap=bootstrap,
+            histogram=histogram,
+        )
+        write_scored_list(record)
+        logging.info(describe(record))
     return 0
 
 

@@ -5,8 +5,9 @@ sidecar. Work is finished while its command is the same and every file in the pr
 found or left it. Work that failed, that was killed, or whose inputs changed while it ran is not.
 
 A job reads and writes the files that its command line names. A stage runs a step, a script whose
-head names its arguments and files; an option stands for its value, ``<list>`` for the last part of
-``<trials>``, and a file with an option that is not given is left out:
+head names its arguments and files; an option stands for its value, ``<backends...>`` for each word
+of it in turn, ``<list>`` for the last part of ``<trials>``, and a file with an option that is not
+given is left out:
 
     # Usage: steps/train_xvector.sh [options] <egs-dir> <exp-dir>
     # Reads: <config> <egs-dir>/train.npz
@@ -37,6 +38,7 @@ from sv.files import read_json, write_json
 # A file's name -> its size and its time in ns; None: there is no such file.
 Prints = dict[str, list[int] | None]
 PLACEHOLDER = re.compile(r"<([a-z0-9-]+)>")
+EACH_WORD = re.compile(r"<([a-z0-9-]+)\.\.\.>")
 # What the proofs of f8b4a44 call the arguments of steps.
 OLD_ARGUMENTS = {
     "data": "data-dir", "egs": "egs-dir", "exp": "exp-dir", "scores": "scores-dir",
@@ -214,10 +216,15 @@ def _read_head(script: Path) -> dict[str, str]:
 
 def _fill_in(patterns: str, values: Mapping[str, str]) -> dict[str, Path]:
     """Replace the placeholders of file names; one without a value leaves its file out."""
+    names = []
+    for pattern in patterns.split():
+        each = EACH_WORD.search(pattern)
+        words = values.get(each[1], "").split() if each else [""]
+        names += [EACH_WORD.sub(word, pattern) for word in words]
     return {
-        pattern: Path(PLACEHOLDER.sub(lambda found: values[found[1]], pattern))
-        for pattern in patterns.split()
-        if all(values.get(name) for name in PLACEHOLDER.findall(pattern))
+        name: Path(PLACEHOLDER.sub(lambda found: values[found[1]], name))
+        for name in names
+        if all(placeholder in values for placeholder in PLACEHOLDER.findall(name))
     }
 
 

@@ -153,7 +153,7 @@ def write_trials(path: Path, rows: list[tuple[str, str, bool]]) -> None:
         file.writelines(f"{e} {t} {'target' if y else 'nontarget'}\n" for e, t, y in rows)
 
 
-def write_scores(path: Path, trials: Trials, scores: np.ndarray) -> None:
+def write_scores(path: Path, trials: Trials, scores: np.ndarray) -> np.ndarray:
     """Write ``enrol test score`` lines.
 
     Args:
@@ -161,20 +161,28 @@ def write_scores(path: Path, trials: Trials, scores: np.ndarray) -> None:
         trials: The list; the lines are in its order.
         scores: (trials,) float32 or float64, written with the fewest digits that give the same
             number when read, so that metrics of the file are those of the scores.
+
+    Returns:
+        (trials,) float64, the numbers that a reader of the file gets: a float32 score is 0.1 in
+        the file and 0.10000000149 in float64.
     """
+    written = np.empty(len(scores))
     names = pc.binary_join_element_wise(pa.array(trials.utterances), "", " ")
     with replacing(path, mode="wb") as file:
         for start in range(0, len(scores), _WRITE_LINES):
             part = slice(start, start + _WRITE_LINES)
+            numbers = pa.array(scores[part]).cast(pa.string())
+            written[part] = numbers.cast(pa.float64())
             lines = pc.binary_join_element_wise(
                 names.take(pa.array(trials.enrol[part])),
                 names.take(pa.array(trials.test[part])),
-                pa.array(scores[part]).cast(pa.string()),
+                numbers,
                 "\n",
                 "",
             )
             # The array's own memory is the text: its values, one after the other.
             file.write(lines.buffers()[2])
+    return written
 
 
 def get_models_path(trials: Path) -> Path:

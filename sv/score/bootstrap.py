@@ -20,8 +20,9 @@ Statistics 6(3), 2012 (products of independent weights of mean and variance 1); 
 
 import hashlib
 import math
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -30,6 +31,10 @@ from sv.errors import SvError
 from sv.kaldi.data_dir import MAX_LISTED
 from sv.kaldi.trials import Trials
 from sv.score.metrics import P_TARGETS
+from sv.score.record import Bootstrap, DetInterval, Metrics, Resampling
+
+PERCENTILES = (2.5, 97.5)  # a 95 % interval
+MAX_UNDEFINED = 0.01  # of the replicates; a few speakers give draws without targets or nontargets
 
 # False-alarm rates at which the DET curve's interval is taken: even on the plot's axis.
 _PROBITS = np.linspace(NormalDist().inv_cdf(1e-5), NormalDist().inv_cdf(0.98), 81)
@@ -50,8 +55,8 @@ class Replicates:
     p_miss: np.ndarray
 
 
-def find_speakers(trials: Trials, utt2spk: dict[str, str]) -> tuple[list[str], np.ndarray]:
-    """Give the speakers of a list, sorted, and each utterance's place among them.
+def find_speakers(trials: Trials, utt2spk: Mapping[str, str]) -> tuple[list[str], np.ndarray]:
+    """Return the speakers of a list, sorted, and each utterance's place among them.
 
     Raises:
         SvError: An utterance has no speaker, or a label contradicts the speakers.
@@ -95,7 +100,7 @@ def draw_multiplicities(speakers: list[str], *, seed: int, replicates: int) -> n
 def bootstrap_metrics(
     trials: Trials,
     scores: np.ndarray,
-    utt2spk: dict[str, str],
+    utt2spk: Mapping[str, str],
     *,
     seed: int,
     replicates: int,
@@ -144,7 +149,7 @@ class _OrderedTrials:
     corners: np.ndarray
 
     def measure(self, drawn: np.ndarray) -> np.ndarray:
-        """Give (replicates, EER + costs + DET points) of (replicates, speakers) multiplicities."""
+        """Measure (replicates, speakers) draws: (replicates, EER + costs + DET points)."""
         rows = np.full((len(drawn), 1 + len(P_TARGETS) + len(DET_P_FA)), np.nan)
         # Buffers that stay: fresh pages for every replicate would cost as much as the sums.
         target = np.zeros(len(self.targets) + 1, dtype=np.int64)
@@ -206,3 +211,136 @@ def _order_trials(trials: Trials, scores: np.ndarray, speaker_of: np.ndarray) ->
         nontargets_below=nontargets_below,
         corners=corners,
     )
+
+
+def compute_interval(replicates: np.ndarray) -> tuple[float, float] | None:
+    """Return the percentile interval of a measure; None if too few replicates have one."""
+    defined = replicates[~np.isnan(replicates)]
+    if len(defined) < (1 - MAX_UNDEFINED) * len(replicates) or not len(defined):
+        return None
+    low, high = np.percentile(defined, PERCENTILES)
+    return float(low), float(high)
+
+
+def resample(
+    metrics: Metrics,
+    trials: Trials,
+    scores: np.ndarray,
+    read_speakers: Callable[[], Mapping[str, str]],
+    *,
+    seed: int,
+    replicates: int,
+    threads: int = 1,
+) -> tuple[Metrics, Bootstrap | None]:
+    """Add 95 % intervals to the metrics of a list.
+
+    Args:
+        metrics: Those of these scores.
+        trials: The list.
+        scores: (trials,) finite floats.
+        read_speakers: Returns the speaker of every utterance; a `SvError` of it is, like one of
+            `find_speakers`, the reason why the metrics have no intervals.
+        seed: See `bootstrap_metrics`.
+        replicates: See `bootstrap_metrics`; 0: no intervals.
+        threads: See `bootstrap_metrics`.
+
+    Returns:
+        The metrics with what is known of their intervals; and the record of the replicates.
+    """
+    if not replicates:
+        return metrics, None
+    try:
+        speakers = read_speakers()
+        found = bootstrap_metrics(
+            trials, scores, speakers, seed=seed, replicates=replicates, threads=threads
+        )
+    except SvError as error:
+        return replace(metrics, resampling=Resampling(reason=str(error))), None
+    is_defined = ~np.isnan(found.eer_percent)
+    counts = {
+        "unit": "speaker",
+        "speakers": found.speakers,
+        "replicates": replicates,
+        "undefined": int(np.count_nonzero(~is_defined)),
+        "seed": seed,
+    }
+    det = DetInterval()
+    if is_defined.any():
+        low, high = np.percentile(found.p_miss[is_defined], PERCENTILES, axis=0)
+        det = DetInterval(*(tuple(rates.tolist()) for rates in (DET_P_FA, low, high)))
+    record = Bootstrap(
+        **counts,
+        trials_digest=compute_digest(trials),
+        of_eer_percent=metrics.eer_percent,
+        eer_percent=_listed(found.eer_percent),
+        min_dcf={p: _listed(values) for p, values in found.min_dcf.items()},
+        det=det,
+    )
+    metrics = replace(
+        metrics,
+        eer_percent_interval=compute_interval(found.eer_percent),
+        min_dcf_interval={p: compute_interval(values) for p, values in found.min_dcf.items()},
+        resampling=Resampling(**counts, confidence_percent=PERCENTILES[1] - PERCENTILES[0]),
+    )
+    return metrics, record
+
+
+def _listed(values: np.ndarray) -> tuple[float | None, ...]:
+    """Return floats with NaN as None, in fewer digits than a float has: the file is read often."""
+    return tuple(None if np.isnan(v) else float(f"{v:.9g}") for v in values)
+
+
+def compute_digest(trials: Trials) -> str:
+    """Return a digest of a list: the same trials in the same order, and only these, have it."""
+    digest = hashlib.sha256("\n".join(trials.utterances).encode())
+    for part in (trials.enrol, trials.test, trials.is_target):
+        digest.update(np.ascontiguousarray(part, dtype=np.int32).tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much higher system A's measure is than B's, paired over replicates.
+
+    ``p_value`` is twice the share of the replicates on the rarer side of 0: how often a new draw
+    of speakers would have turned the difference round. It says nothing of another training.
+    """
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+
+    @property
+    def within_noise(self) -> bool:
+        """Tell whether the interval contains 0."""
+        return self.low <= 0 <= self.high
+
+    def as_record(self) -> dict[str, object]:
+        """Return the fields, and whether it is within noise, for JSON."""
+        return {**asdict(self), "within_noise": self.within_noise}
+
+
+def compute_difference(value: float, a: np.ndarray, b: np.ndarray) -> Difference:
+    """Compare two systems by their replicates (of the same draws of speakers).
+
+    Args:
+        value: Measure of A minus that of B, on the list itself.
+        a: (replicates,) of system A.
+        b: (replicates,) of system B.
+
+    Raises:
+        SvError: Too few replicates have a measure.
+    """
+    both = a - b
+    interval = compute_interval(both)
+    if interval is None:
+        raise SvError(
+            f"{np.count_nonzero(np.isnan(both))} of {len(both)} replicates drew no target or no "
+            "nontarget trial: the list has too few speakers"
+        )
+    defined = both[~np.isnan(both)]
+    sides = np.mean(defined <= 0), np.mean(defined >= 0)
+    # No replicate on one side does not mean never: at most once in all of them and this list.
+    rarer = max(min(sides), 1 / (len(defined) + 1))
+    return Difference(value, *interval, p_value=float(min(1.0, 2 * rarer)))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sv.config import at_least
 
-BACKENDS = ("cosine", "cosine_mean", "as_norm")  # see sv.score.backend
+BACKENDS = ("cosine", "cosine_mean", "as_norm")  # see sv.score.backends
 NEED_COHORT = ("cosine_mean", "as_norm")
 
 

@@ -1,4 +1,4 @@
-"""EER, minDCF, actDCF, Cllr and DET curve from sorted scores (docs/design.md, section 8).
+"""EER, minDCF, actDCF, Cllr, DET curve and histogram of scores (docs/design.md, section 8).
 
 Float64 throughout. Equal scores are one threshold: a curve that steps inside a tie depends on
 the order of the list. Both end points (accept all, reject all) belong to the curve.
@@ -9,14 +9,17 @@ measure needs are found by bisection, so that ten million scores cost little mor
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from sv.errors import SvError
+from sv.score.record import Det, Histogram, Metrics
 
-P_TARGETS = (0.01, 0.05, 0.001)  # 0.01 is the study's; the others stand beside it in Kaldi and NIST
+BINS = 100  # of a histogram
+DET_POINTS = 500  # enough for a smooth curve on paper
+P_TARGETS = (0.01, 0.05, 0.001)  # 0.01 is the study's; the others are usual in Kaldi and NIST
 _THREADS_FROM = 1 << 18  # scores; below, starting a thread costs more than its work
 _PARTS = 16  # pieces of an interval that may hold the lowest cost
 
@@ -86,14 +89,14 @@ def _sort_class(scores: np.ndarray, which: np.ndarray) -> np.ndarray:
 
 
 def compute_rates(curve: ErrorCurve, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give miss and false-alarm rates (0 to 1) where scores >= each threshold are accepted."""
+    """Return miss and false-alarm rates (0 to 1) where scores >= each threshold are accepted."""
     missed = np.searchsorted(curve.targets, thresholds)
     accepted = len(curve.nontargets) - np.searchsorted(curve.nontargets, thresholds)
     return missed / len(curve.targets), accepted / len(curve.nontargets)
 
 
 def compute_eer(curve: ErrorCurve) -> tuple[float, float]:
-    """Give the equal error rate (0 to 1) and its threshold.
+    """Return the equal error rate (0 to 1) and its threshold.
 
     Where the two rates cross between two points, both are interpolated linearly.
     """
@@ -114,13 +117,13 @@ def compute_eer(curve: ErrorCurve) -> tuple[float, float]:
 
 
 def find_min_dcf(curve: ErrorCurve, p_target: float) -> tuple[float, float]:
-    """Give the minimum detection cost and its (lowest) threshold.
+    """Return the minimum detection cost and its (lowest) threshold.
 
     Costs of a miss and of a false alarm are 1; normalised by the better trivial decision's. The
     threshold is a target's score, or just above all scores: between two targets a higher
     threshold only saves false alarms. The search is exact. Between two thresholds no cost is
     below that of the misses at the lower one and the false alarms at the upper one; where even
-    that is above the best cost found, nobody looks.
+    that is above the best cost found, no threshold is tried.
     """
     targets = curve.targets
     # Reject all. A finite threshold that does it can be applied, and written as JSON.
@@ -142,7 +145,7 @@ def find_min_dcf(curve: ErrorCurve, p_target: float) -> tuple[float, float]:
 
 
 def compute_act_dcf(llrs: np.ndarray, is_target: np.ndarray, p_target: float) -> float:
-    """Give the detection cost at Bayes' threshold, normalised as `find_min_dcf`.
+    """Return the detection cost at Bayes' threshold, normalised as `find_min_dcf`.
 
     Args:
         llrs: (trials,) calibrated scores: natural logarithms of likelihood ratios.
@@ -156,7 +159,7 @@ def compute_act_dcf(llrs: np.ndarray, is_target: np.ndarray, p_target: float) ->
 
 
 def compute_cllr(llrs: np.ndarray, is_target: np.ndarray) -> float:
-    """Give the cost of the log-likelihood ratios, in bits; 1 is what no information costs.
+    """Return the cost of the log-likelihood ratios, in bits; 1 is what no information costs.
 
     Args:
         llrs: (trials,) calibrated scores: natural logarithms of likelihood ratios.
@@ -174,40 +177,48 @@ def compute_cllr(llrs: np.ndarray, is_target: np.ndarray) -> float:
 
 def compute_metrics(
     scores: np.ndarray, is_target: np.ndarray, *, calibrated: bool = False
-) -> dict[str, object]:
-    """Compute what a metrics file holds; arguments and errors as `compute_error_curve`.
+) -> Metrics:
+    """Compute the measures of a list; arguments and errors as `compute_error_curve`.
 
     ``calibrated`` says that the scores are log-likelihood ratios (natural logarithm); only
     then actual costs and Cllr mean anything and are there.
     """
-    return measure_curve(compute_error_curve(scores, is_target)) | (
-        measure_calibration(scores, is_target) if calibrated else {}
+    metrics = measure_curve(compute_error_curve(scores, is_target))
+    if not calibrated:
+        return metrics
+    costs = {f"{p:g}": compute_act_dcf(scores, is_target, p) for p in P_TARGETS}
+    return replace(metrics, act_dcf=costs, cllr=compute_cllr(scores, is_target))
+
+
+def measure_curve(curve: ErrorCurve) -> Metrics:
+    """Compute the measures that only the order of the scores decides."""
+    eer, threshold = compute_eer(curve)
+    costs = {f"{p:g}": find_min_dcf(curve, p) for p in P_TARGETS}
+    return Metrics(
+        trials=len(curve.targets) + len(curve.nontargets),
+        targets=len(curve.targets),
+        nontargets=len(curve.nontargets),
+        eer_percent=100 * eer,
+        eer_threshold=threshold,
+        min_dcf={p: cost for p, (cost, _) in costs.items()},
+        min_dcf_threshold={p: at for p, (_, at) in costs.items()},
     )
 
 
-def measure_curve(curve: ErrorCurve) -> dict[str, object]:
-    """Compute the part of a metrics file that only the order of the scores decides."""
-    eer, threshold = compute_eer(curve)
-    costs = {f"{p:g}": find_min_dcf(curve, p) for p in P_TARGETS}
-    return {
-        "trials": len(curve.targets) + len(curve.nontargets),
-        "targets": len(curve.targets),
-        "nontargets": len(curve.nontargets),
-        "eer_percent": 100 * eer,
-        "eer_threshold": threshold,
-        "min_dcf": {p: cost for p, (cost, _) in costs.items()},
-        "min_dcf_threshold": {p: at for p, (_, at) in costs.items()},
-    }
+def compute_histogram(scores: np.ndarray, is_target: np.ndarray) -> Histogram:
+    """Count target and nontarget trials in equal bins over the range of all scores.
+
+    Args:
+        scores: (trials,) finite floats.
+        is_target: (trials,) bool.
+    """
+    edges = np.histogram_bin_edges(scores, BINS)
+    counts = (np.histogram(scores[which], edges)[0] for which in (is_target, ~is_target))
+    return Histogram(tuple(edges.tolist()), *(tuple(part.tolist()) for part in counts))
 
 
-def measure_calibration(llrs: np.ndarray, is_target: np.ndarray) -> dict[str, object]:
-    """Compute the part of a metrics file that only calibrated scores have."""
-    costs = {f"{p:g}": compute_act_dcf(llrs, is_target, p) for p in P_TARGETS}
-    return {"act_dcf": costs, "cllr": compute_cllr(llrs, is_target)}
-
-
-def thin_curve(curve: ErrorCurve, points: int) -> tuple[list[float], list[float]]:
-    """Give at most ``points`` of the curve's (p_fa, p_miss), evenly along its path, ends included.
+def thin_curve(curve: ErrorCurve, points: int = DET_POINTS) -> Det:
+    """Return at most ``points`` of the curve, evenly along its path, both ends included.
 
     Even steps in the probit plane would need the ends; even steps of the two rates lose the
     corners, where DET curves are read. So points are taken evenly in the rates' logarithms.
@@ -216,7 +227,7 @@ def thin_curve(curve: ErrorCurve, points: int) -> tuple[list[float], list[float]
         1 + np.count_nonzero(part[1:] > part[:-1]) for part in (curve.targets, curve.nontargets)
     )
     if distinct < points:
-        return curve.p_fa.tolist(), curve.p_miss.tolist()
+        return Det(tuple(curve.p_fa.tolist()), tuple(curve.p_miss.tolist()))
     floor = 1e-6  # below any rate a list of the study can show
 
     def path(miss: np.ndarray, false_alarm: np.ndarray) -> np.ndarray:
@@ -226,7 +237,7 @@ def thin_curve(curve: ErrorCurve, points: int) -> tuple[list[float], list[float]
     lowest = min(curve.targets[0], curve.nontargets[0])
     chosen = np.union1d(_find_first(curve, path, wanted), [lowest])[: points - 1]
     p_miss, p_fa = compute_rates(curve, np.union1d(chosen, [np.inf]))
-    return p_fa.tolist(), p_miss.tolist()
+    return Det(tuple(p_fa.tolist()), tuple(p_miss.tolist()))
 
 
 def _find_first(

@@ -9,11 +9,13 @@ results does not pay for numpy.
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from sv.config import at_least, build_record, read_record
+from sv.config import Minimum, build_record, read_record
 from sv.files import read_json, write_json
 
+Amount = Annotated[float, Minimum(0)]
+Count = Annotated[int, Minimum(0)]
 Interval = tuple[float, float]
 
 
@@ -54,18 +56,17 @@ class Bootstrap:
 
     trials_digest: str
     unit: str = "speaker"
-    speakers: int
-    seed: int
-    replicates: int
-    undefined: int = 0
-    of_eer_percent: float
+    speakers: Count
+    seed: Count
+    replicates: Count
+    undefined: Count = 0
+    of_eer_percent: Amount
     eer_percent: tuple[float | None, ...]
     min_dcf: dict[str, tuple[float | None, ...]]
     det: DetInterval = field(default_factory=DetInterval)
 
     def __post_init__(self) -> None:
-        """Check counts and that every measure has a value for each replicate."""
-        at_least(self, 0, "speakers", "seed", "replicates", "undefined", "of_eer_percent")
+        """Check that every measure has a value for each replicate."""
         measures = {f"min_dcf.{p}": values for p, values in self.min_dcf.items()}
         for name, values in {"eer_percent": self.eer_percent, **measures}.items():
             if len(values) != self.replicates:
@@ -106,7 +107,7 @@ class Histogram:
 
 
 @dataclass(frozen=True)
-class Calibrated:
+class Calibration:
     """The calibration of a list's scores: llr = ``weights`` . scores + ``offset``.
 
     ``p_target`` is the prior it was trained for. ``shared_trials`` of the list are in the
@@ -139,52 +140,44 @@ class Origin:
 class Metrics:
     """The measures of a list (`sv.score.metrics`); dicts are by target prior.
 
-    Only scores that are log-likelihood ratios have ``act_dcf`` and ``cllr`` (bits).
+    Only scores that are log-likelihood ratios have ``act_dcf`` and ``cllr`` (bits). Intervals are
+    (low, high), None where unknown. ``systems`` are the score files that were calibrated.
     """
 
-    trials: int
-    targets: int
-    nontargets: int
-    eer_percent: float
+    trials: Count
+    targets: Count
+    nontargets: Count
+    eer_percent: Amount
     eer_threshold: float | None = None
-    min_dcf: dict[str, float]
+    min_dcf: dict[str, Amount]
     min_dcf_threshold: dict[str, float] = field(default_factory=dict)
     act_dcf: dict[str, float] | None = None
     cllr: float | None = None
+    eer_percent_interval: Interval | None = None
+    min_dcf_interval: dict[str, Interval | None] | None = None
+    resampling: Resampling | None = None
+    calibration: Calibration | None = None
+    systems: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Check counts and rates."""
-        at_least(self, 0, "trials", "targets", "nontargets", "eer_percent")
-        for p, cost in self.min_dcf.items():
-            if not 0 <= cost < math.inf:
-                raise ValueError(f"min_dcf.{p} must be at least 0, not {cost}")
+        """Check the intervals."""
+        pairs = {f"min_dcf_interval.{p}": pair for p, pair in (self.min_dcf_interval or {}).items()}
+        for name, pair in {"eer_percent_interval": self.eer_percent_interval, **pairs}.items():
+            if pair is not None and (len(pair) != 2 or not 0 <= pair[0] <= pair[1] < math.inf):
+                raise ValueError(f"{name} is {list(pair)}, expected [low, high]")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredList(Metrics, Origin):
     """One trial list, one backend, one precision.
 
-    Intervals are (low, high), None where unknown; those of minDCF by target prior. ``path`` is the
-    metrics file; ``det``, ``bootstrap`` and ``histogram`` are the files next to it.
+    ``path`` is the metrics file; ``det``, ``bootstrap`` and ``histogram`` are the files next to it.
     """
 
-    eer_percent_interval: Interval | None = None
-    min_dcf_interval: dict[str, Interval | None] | None = None
-    resampling: Resampling | None = None
-    calibration: Calibrated | None = None
-    systems: tuple[str, ...] | None = None
     path: Path = Path()
     det: Det | None = None
     bootstrap: Bootstrap | None = None
     histogram: Histogram | None = None
-
-    def __post_init__(self) -> None:
-        """Check the intervals, too."""
-        super().__post_init__()
-        pairs = {f"min_dcf_interval.{p}": pair for p, pair in (self.min_dcf_interval or {}).items()}
-        for name, pair in {"eer_percent_interval": self.eer_percent_interval, **pairs}.items():
-            if pair is not None and (len(pair) != 2 or not 0 <= pair[0] <= pair[1] < math.inf):
-                raise ValueError(f"{name} is {list(pair)}, expected [low, high]")
 
 
 # The files next to a metrics file, <name>.json: attribute of a ScoredList, ending, content.
@@ -193,6 +186,7 @@ PARTS: dict[str, tuple[str, type]] = {
     "bootstrap": (".boot.json", Bootstrap),
     "histogram": (".hist.json", Histogram),
 }
+_INTERVALS = ("eer_percent_interval", "min_dcf_interval")
 _SAME_EER = 1e-3  # percent: written scores have 7 digits
 
 
@@ -219,8 +213,8 @@ def read_scored_list(path: Path) -> ScoredList:
     record = build_record(values, ScoredList, where=str(path))
     parts: dict[str, Any] = {}
     for name, (ending, cls) in PARTS.items():
-        beside = path.with_name(f"{path.stem}{ending}")
-        parts[name] = read_record(beside, cls) if beside.is_file() else None
+        near = path.with_name(f"{path.stem}{ending}")
+        parts[name] = read_record(near, cls) if near.is_file() else None
     boot = parts["bootstrap"]
     if boot and abs(boot.of_eer_percent - record.eer_percent) > _SAME_EER:
         parts["bootstrap"] = None
@@ -233,12 +227,12 @@ def write_scored_list(record: ScoredList) -> None:
     A part that is None is removed if an earlier run left it there.
     """
     for name, (ending, _) in PARTS.items():
-        beside = record.path.with_name(f"{record.path.stem}{ending}")
+        near = record.path.with_name(f"{record.path.stem}{ending}")
         part = getattr(record, name)
         if part is None:
-            beside.unlink(missing_ok=True)
+            near.unlink(missing_ok=True)
         else:
-            write_json(beside, asdict(part))
+            write_json(near, asdict(part))
     write_json(record.path, format_metrics(record))
 
 
@@ -247,15 +241,34 @@ def format_metrics(record: Metrics) -> dict[str, Any]:
 
     Intervals that could not be computed are null; those that nobody asked for are absent.
     """
-    aside = ("path", "resampling", *PARTS)
+    aside = ("path", "resampling", *_INTERVALS, *PARTS)
     values = {f.name: getattr(record, f.name) for f in fields(record) if f.name not in aside}
-    resampling = getattr(record, "resampling", None)
-    null = ("eer_percent_interval", "min_dcf_interval") if resampling else ()
-    known = {name: v for name, v in values.items() if v is not None or name in null}
-    for name, part in (("bootstrap", resampling), ("calibration", known.get("calibration"))):
-        if part is not None:
-            known[name] = {key: v for key, v in asdict(part).items() if v is not None}
+    known = {name: value for name, value in values.items() if value is not None}
+    if record.calibration is not None:
+        known["calibration"] = asdict(record.calibration)
+    if record.resampling is not None:
+        known |= {name: getattr(record, name) for name in _INTERVALS}
+        resampling = asdict(record.resampling)
+        known["bootstrap"] = {key: v for key, v in resampling.items() if v is not None}
     return known
+
+
+def describe(record: ScoredList) -> str:
+    """Return a line for the log and the terminal: EER, minDCF, backend, interval."""
+    sure = "" if record.resampling is None else f", {describe_interval(record)}"
+    return (
+        f"{record.trials_name}: EER {record.eer_percent:.2f} %, minDCF(0.01) "
+        f"{record.min_dcf['0.01']:.3f}, {record.trials} trials, {record.backend}{sure}"
+    )
+
+
+def describe_interval(metrics: Metrics) -> str:
+    """Return the interval of the EER in words, or why there is none."""
+    resampling, interval = metrics.resampling or Resampling(), metrics.eer_percent_interval
+    if resampling.reason:
+        return f"no interval: {resampling.reason}"
+    known = "unknown" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
+    return f"95 % interval of the EER {known}, {resampling.speakers} speakers"
 
 
 def _check_rates(record: Det | DetInterval) -> None:

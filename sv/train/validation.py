@@ -10,7 +10,7 @@ from torch import nn
 
 from sv.kaldi.data_dir import read_feats
 from sv.kaldi.trials import read_trials
-from sv.score.cosine import score_cosine
+from sv.score.backends import score_cosine
 from sv.score.metrics import compute_eer, compute_error_curve
 from sv.train.embed import embed_utterances
 from sv.train.group import Group

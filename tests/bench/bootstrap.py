@@ -56,7 +56,7 @@ def main() -> None:
             first, second = times[of[listed.enrol]], times[of[listed.test]]
             often = np.where(listed.is_target, first, first * second)
             again = compute_metrics(np.repeat(scores, often), np.repeat(listed.is_target, often))
-            eers.append(again["eer_percent"])
+            eers.append(again.eer_percent)
         found["naive"] = np.array(eers)
         return NAIVE
 

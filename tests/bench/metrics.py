@@ -52,7 +52,7 @@ def main() -> None:
                 result = function()
                 times[name].append(time.perf_counter() - started)
                 if name == "ours":
-                    ours = [result["eer_percent"], *result["min_dcf"].values()]
+                    ours = [result.eer_percent, *result.min_dcf.values()]
                 if name == "argsort" and not decimals:
                     assert np.allclose(ours, result, atol=1e-3), (ours, result)
         base = statistics.median(times["np.sort"])
