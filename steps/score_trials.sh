@@ -4,7 +4,8 @@
 # Usage: steps/score_trials.sh [options] <xvector-dir> <trials> <scores-dir>
 #  e.g.: steps/score_trials.sh exp/M/xvectors_mini_test data/trials/mini exp/M/scores
 # Reads: <config> <xvector-dir>/xvector.scp <cohort>/xvector.scp <trials> <trials>.models <utt2spk>
-# Writes: <scores-dir>/<list>_<backends...><suffix>.txt <scores-dir>/<list>_<backends...><suffix>.json
+# Writes: <scores-dir>/<list>_<backends...><suffix>.txt
+# Writes: <scores-dir>/<list>_<backends...><suffix>.json
 # Writes: <scores-dir>/<list>_<backends...><suffix>.boot.json
 set -euo pipefail
 
