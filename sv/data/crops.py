@@ -1,4 +1,4 @@
-"""The training set as an index of arrays: where the rows of every utterance and copy lie.
+"""The training set as an index of arrays: the location of the rows of every utterance and copy.
 
 Five and a half million matrices (VoxCeleb2 and its four augmented copies) as Python objects would
 take gigabytes; as arrays they take 120 MB. A crop is one ``preadv`` of its rows, and a batch of
@@ -61,10 +61,11 @@ def build_crop_index(
     Args:
         utterances: Ids of the training utterances, in order.
         labels: Class of each utterance.
-        copies: For each kind ("clean", "babble", ...) its feats.scp: utterance to ``ark:offset``.
+        copies: The feats.scp of each kind ("clean", "babble", ...): utterance to ``ark:offset``.
 
     Raises:
-        SvError: A matrix is missing or of another kind, or a copy's frames differ from the clean's.
+        SvError: A matrix is missing or of another format, or a copy has another number of frames
+            than the clean utterance.
     """
     n, kinds = len(utterances), tuple(copies)
     ark_ids: dict[str, int] = {}
@@ -164,7 +165,7 @@ class CropReader:
     """Reads crops of an index; keeps every archive open. Safe to call from several threads.
 
     Raises:
-        SvError: An archive is not there, or not as long as when the index was made.
+        SvError: An archive is missing, or its size differs from that in the index.
     """
 
     def __init__(self, index: CropIndex) -> None:
@@ -182,11 +183,11 @@ class CropReader:
         """Read a batch of crops.
 
         Args:
-            kinds: Number of each crop's copy, (B,).
+            kinds: Number of the copy of each crop, (B,).
             utterances: Number of its utterance, (B,).
             starts: Its first row, (B,): at most rows - frames, and 0 if the utterance has fewer
-                rows than the crop; it is then repeated from its beginning, as often as it takes.
-            out: (B, frames, columns) float32, contiguous; is filled.
+                rows than the crop; it is then repeated from its beginning to the crop's length.
+            out: (B, frames, columns) float32, contiguous, to fill.
 
         Raises:
             SvError: An archive cannot be read, ends before the rows do, or holds NaN or infinity.
@@ -210,7 +211,7 @@ class CropReader:
             if coded:
                 np.multiply(stored, step[part], out=crops)
                 crops += minimum[part]
-            # What is decoded is finite if its largest value is.
+            # Decoded values are finite if the largest possible one is.
             checked = minimum[part] + 65535 * step[part] if coded else crops
             finite = np.isfinite(checked).all(axis=(1, 2))
             if not finite.all():

@@ -1,9 +1,9 @@
 """Training batches: a pure function of (seed, epoch, step), read ahead by a thread.
 
 No state is carried from batch to batch: the batch of step s is the same whether the epoch was
-begun or resumed there, and whoever else is running. So a resumed training sees the data that the
-uninterrupted one would have seen. Of several processes each draws the whole batch and reads its
-own crops of it.
+started or resumed there, and for any number of processes. So a resumed training sees the data that
+the uninterrupted one would have seen. Each of several processes draws the whole batch and reads
+its own crops of it.
 """
 
 import queue
@@ -16,7 +16,7 @@ import numpy as np
 from sv.config import at_least
 from sv.data.crops import CropReader
 
-READ_AHEAD = 4  # batches ready before they are asked for
+READ_AHEAD = 4  # batches
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class SpecAugmentConfig:
 class Batch:
     """Crops (B, frames, features) float32 and their speakers (B,) int64.
 
-    Of a process among several: its own crops, and B is how many these are.
+    With several processes these are the process's own crops, and B is their number.
     """
 
     crops: np.ndarray
@@ -58,17 +58,17 @@ def find_rows(batch_size: int, micro_batch_size: int, rank: int, processes: int)
         batch_size: Crops of a batch, over all processes.
         micro_batch_size: Crops at once, over all processes; divides the batch.
         rank: Number of the process, from 0.
-        processes: How many there are; divides the micro-batch.
+        processes: Number of processes; divides the micro-batch.
 
     Returns:
-        Rising row numbers, (batch_size / processes,) int64.
+        Ascending row numbers, (batch_size / processes,) int64.
     """
     rows = np.arange(batch_size).reshape(-1, processes, micro_batch_size // processes)
     return rows[:, rank].ravel()
 
 
 def count_steps(utterances: int, batch_size: int) -> int:
-    """Batches an epoch: whole ones only; each epoch's shuffle leaves other utterances over."""
+    """Return the steps of an epoch: whole batches; each shuffle leaves out other utterances."""
     return utterances // batch_size
 
 
@@ -81,15 +81,15 @@ def read_batch(
     *,
     rows: np.ndarray | None = None,
 ) -> Batch:
-    """Read one batch, or part of it: of each utterance a random copy and a random crop.
+    """Read one batch, or part of it: a random crop of a random copy of each utterance.
 
     Args:
         reader: The training set.
         order: Utterances of the batch, (B,) indices.
-        seed: Of everything that is drawn here, for the whole batch.
-        frames: Frames a crop.
+        seed: Of all random numbers drawn here, for the whole batch.
+        frames: Frames of a crop.
         specaugment: Masks, or None.
-        rows: Rows of the batch to read, as `find_rows` gives them; None: all.
+        rows: Rows of the batch to read (`find_rows`); None: all.
     """
     index = reader.index
     rng = np.random.default_rng(seed)
@@ -101,7 +101,7 @@ def read_batch(
     crops = np.empty((len(rows), frames, index.columns), dtype=np.float32)
     reader.read(kinds[rows], order[rows], starts[rows], crops)
     if specaugment is not None:
-        places = np.full(len(order), -1)  # in `crops`; -1: another process's
+        places = np.full(len(order), -1)  # in `crops`; -1: of another process
         places[rows] = np.arange(len(rows))
         _mask(crops, places, specaugment, rng)
     return Batch(crops, index.speaker[order[rows]].astype(np.int64))
@@ -143,10 +143,10 @@ def iterate_batches(
 ) -> Iterator[Batch]:
     """Yield the batches of an epoch from ``first_step`` on, read ahead by a thread.
 
-    With ``rows``, of each batch only these.
+    With ``rows``, only these rows of each batch.
 
-    A thread and not worker processes: reading a crop is a system call and a copy, and handing a
-    batch from process to process costs more than that.
+    A thread and not worker processes: reading a crop is a system call and a copy, and passing
+    a batch between processes costs more than that.
 
     Raises:
         SvError: What reading a crop raises, at the batch where it happened.

@@ -5,7 +5,7 @@ import itertools
 import logging
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -92,7 +92,16 @@ def make_training_set(
     spk2int = {speaker: i for i, speaker in enumerate(speakers)}
     labels = {u: spk2int[utt2spk[u]] for u in train}
     index = build_crop_index(train, labels, copies)
-    _write_validation(egs_dir / "valid", sorted(held_out), utt2spk, feats, frames)
+    valid = sorted(held_out)
+    write_data_dir(
+        egs_dir / "valid",
+        {u: utt2spk[u] for u in valid},
+        feats_scp={u: feats[u] for u in valid},
+        utt2num_frames={u: frames[u] for u in valid},
+    )
+    pairs = itertools.combinations(valid, 2)
+    rows = [(a, b, utt2spk[a] == utt2spk[b]) for a, b in pairs]
+    write_trials(egs_dir / "valid" / "trials", rows)
     write_table(egs_dir / "spk2int", spk2int)
     write_table(egs_dir / "utterances", {u: utt2spk[u] for u in train})
     save_crop_index(egs_dir / "train.npz", index)
@@ -127,7 +136,8 @@ def hash_training_set(egs_dir: Path, index: CropIndex) -> str:
     return digest.hexdigest()
 
 
-def _keep(utterances: list[str], wanted, what: str) -> list[str]:
+def _keep(utterances: list[str], wanted: Callable[[str], bool], what: str) -> list[str]:
+    """Keep the wanted utterances; log how many are dropped, ``what`` saying which these are."""
     kept = [u for u in utterances if wanted(u)]
     if len(kept) < len(utterances):
         dropped = sorted(set(utterances) - set(kept))
@@ -150,20 +160,3 @@ def _hold_out(
         if utt2spk[own[0]] in chosen:
             held_out.update(rng.sample(own, config.valid_utterances))
     return held_out
-
-
-def _write_validation(
-    valid_dir: Path,
-    utterances: list[str],
-    utt2spk: dict[str, str],
-    feats: dict[str, str],
-    frames: dict[str, int],
-) -> None:
-    write_data_dir(
-        valid_dir,
-        {u: utt2spk[u] for u in utterances},
-        feats_scp={u: feats[u] for u in utterances},
-        utt2num_frames={u: frames[u] for u in utterances},
-    )
-    pairs = itertools.combinations(utterances, 2)
-    write_trials(valid_dir / "trials", [(a, b, utt2spk[a] == utt2spk[b]) for a, b in pairs])
