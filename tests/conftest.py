@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items):
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """Give an environment in which every program of the repository starts alike."""
+    """Return an environment in which every program of the repository starts alike."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "LC_ALL": "C", **extra}
 
@@ -113,7 +113,7 @@ class TinyRecipe:
 
 @pytest.fixture(scope="session")
 def small_egs(tmp_path_factory):
-    """Give a training set that a small network trains on in a second an epoch."""
+    """Return a training set that a small network trains on in a second per epoch."""
     from small_egs import SmallEgs  # noqa: PLC0415 - most tests need no torch
 
     return SmallEgs(tmp_path_factory.mktemp("small_egs"))

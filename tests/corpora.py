@@ -51,7 +51,7 @@ def write_config(path, text):
 def run_here(module, *argv, check=True):
     """Run a program's main in this process: importing lhotse takes longer than a small corpus.
 
-    Gives what the program would: ``returncode`` and ``stderr``.
+    Returns ``returncode`` and ``stderr``, as of the program.
     """
     stderr = io.StringIO()
     handler = logging.StreamHandler(stderr)

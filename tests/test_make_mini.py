@@ -202,16 +202,16 @@ def test_a_wrong_key_is_one_line_and_status_2(tmp_path, run_cli):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("rooms = 2", "rooms = 0", "rooms must be above 0, not 0"),
         ("utterance_min_s = 2.0", "utterance_min_s = 4.0", "utterance_min_s is above"),
     ],
 )
-def test_a_value_that_makes_no_corpus_is_refused(old, new, said, tmp_path):
+def test_a_value_that_makes_no_corpus_is_refused(old, new, message, tmp_path):
     path = tmp_path / "bad.toml"
     path.write_text(TINY.replace(old, new))
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         read_config(path, MiniConfig)
 
 

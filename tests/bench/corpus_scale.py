@@ -101,7 +101,7 @@ def environment() -> dict[str, str]:
 
 
 def find_tree(pid: int) -> list[int]:
-    """Give a process and all below it."""
+    """Return a process and all its descendants."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
@@ -110,7 +110,7 @@ def find_tree(pid: int) -> list[int]:
 
 
 def read_pss_kb(pid: int) -> int:
-    """Give the memory of a process, shared pages divided among those that share them."""
+    """Return the memory of a process, shared pages divided among those that share them."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:

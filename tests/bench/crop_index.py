@@ -48,7 +48,7 @@ for line in open(sys.argv[1]):
 
 
 def measure(work: str, path: Path) -> tuple[float, float, float]:
-    """Give seconds, growth in MB and resident MB of a fresh process that does this."""
+    """Return seconds, growth in MB and resident MB of a fresh process that does this."""
     done = subprocess.run(
         [sys.executable, "-c", MEASURE.replace("{work}", work), path],
         env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},

@@ -69,7 +69,7 @@ def read_one_by_one(tables: list[dict[str, str]], rng: np.random.Generator) -> i
 
 
 def batches(reader: CropReader, epoch: int, size: int) -> Iterator[Batch]:
-    """Give one epoch of the loader."""
+    """Return one epoch of the loader."""
     return iterate_batches(
         reader, seed=1, epoch=epoch, batch_size=size, frames=FRAMES, specaugment=MASKS
     )
