@@ -62,7 +62,7 @@ import sys
 from pathlib import Path
 from sv.report.advice.advice import build_advice
 from sv.report.study.against import build_comparison
-from sv.report.collect import collect_results
+from sv.report.results import collect_results
 from sv.report.page.page import write_page
 from sv.report.tables.files import build_tables, write_tables
 data, exp = map(Path, sys.argv[1:])

@@ -9,28 +9,37 @@ from statistics import NormalDist
 
 import numpy as np
 
-from sv.report.collect import collect_results
+from sv.report.results import collect_results
 from sv.report.tables.files import build_tables, write_tables
 
 FRANCE = {
     "provider": "owid", "zone": "FRA", "year": 2024, "vintage": "2025-07", "scope": "lifecycle",
     "basis": "production", "g_per_kwh": 44.179, "source": "Our World in Data", "reason": None,
+    "co2_g": None, "intervals": [],
 }  # fmt: skip
 GERMANY = {**FRANCE, "zone": "DEU", "g_per_kwh": 344.14}
 MEASURED = {
     "id": "rapl.package.0", "boundary": "cpu_package", "kind": "measured",
     "method": "counter_delta", "source": "intel-rapl:0", "in_total": True, "reason": None,
+    "power_w_per_core": None, "contained_in": [], "energy_j": None, "u_energy_j": None,
+    "raw": None, "power_w": {"mean": None, "max": None},
+    "samples": {"n": 2, "failed": 0, "max_gap_s": 1.0, "covered": 1.0},
 }  # fmt: skip
 ESTIMATED = {
-    "id": "cpu_time", "boundary": "cpu_package", "kind": "estimated",
-    "method": "cpu_time_x_power", "source": "6.25 W a core", "in_total": True, "reason": None,
+    **MEASURED, "id": "cpu_time", "kind": "estimated", "method": "cpu_time_x_power",
+    "source": "6.25 W a core", "power_w_per_core": 6.25,
 }  # fmt: skip
-GPU = {
-    **MEASURED, "id": "nvml.board.GPU-1", "boundary": "gpu_board", "source": "NVML",
-}  # fmt: skip
+GPU = {**MEASURED, "id": "nvml.board.GPU-1", "boundary": "gpu_board", "source": "NVML"}
 NO_DRAM = {
-    "id": "dram", "boundary": "dram", "kind": "unavailable", "method": None, "source": "powercap",
-    "in_total": False, "reason": "no dram zone",
+    **MEASURED, "id": "dram", "boundary": "dram", "kind": "unavailable", "method": None,
+    "source": "powercap", "in_total": False, "reason": "no dram zone",
+}  # fmt: skip
+EXCLUSIVE = {"rule": "exclusive", "inputs": {"jobs_on_node": 1}, "reason": None}
+PUE = {"value": 1.0, "source": "none: the machines alone"}
+METER = {
+    "label": None, "start": 1, "host": "node1", "boot_id": "b", "status": "complete",
+    "exit_code": 0, "started_utc": "2025-01-01T00:00:00Z", "boot_s": [0, 1], "duration_s": 9.0,
+    "counted_s": 9.0, "energy_kwh": None, "rule": "exclusive", "channels": [], "reason": None,
 }  # fmt: skip
 
 
@@ -39,19 +48,33 @@ def write(path, value):
     path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
 
 
-def write_sidecar(path, kwh, *channels, fraction=1.0, status="complete", carbon=FRANCE, **more):
+def write_sidecar(
+    path, kwh, *channels, fraction=1.0, status="complete", carbon=FRANCE, attempts=({},), **more
+):
+    """Write a sidecar of energy-sidecar/2; each of ``attempts`` is what differs in it."""
     stage, name = path.stem.split("_", 1)
-    record = {
-        "schema": "energy-sidecar/1", "stage": int(stage), "name": name, "model": None,
+    run = {
         "status": status, "exit_code": 0, "host": "node1", "started_utc": "2025-01-01T00:00:00Z",
-        "duration_s": 5000.0, "energy_kwh": kwh, "energy_all_kwh": None if kwh is None else 2 * kwh,
-        "measured_fraction": fraction, "reason": None, "carbon": carbon,
-        "co2_g": None if kwh is None else kwh * carbon["g_per_kwh"],
-        "co2_all_g": None if kwh is None else 2 * kwh * carbon["g_per_kwh"],
-        "pue": {"value": 1.0, "source": "none: the machines alone"},
-        "channels": [{**channel, "energy_j": kwh} for channel in channels], "attempts": [{}],
+        "duration_s": 5000.0, "energy_kwh": kwh, "energy_node_kwh": None, "uncertainty_kwh": None,
+        "uncertainty_reason": None, "measured_fraction": fraction, "boundary": [],
+        "attribution": EXCLUSIVE, "reason": None, "carbon": carbon, "pue": PUE,
+        "co2_g": None if kwh is None else kwh * carbon["g_per_kwh"], "crosschecks": [],
+        "phases": [], "channels": [{**channel, "energy_j": kwh} for channel in channels], **more,
     }  # fmt: skip
-    write(path, {**record, **more})
+    whole = {
+        "schema": "energy-sidecar/2", "stage": int(stage), "name": name, "model": None,
+        "energy_all_kwh": None if kwh is None else 2 * kwh,
+        "co2_all_g": None if kwh is None else 2 * kwh * carbon["g_per_kwh"], "torn_lines": 0,
+        "run_attempts": list(range(1, len(attempts) + 1)),
+    }  # fmt: skip
+    own = {
+        "resumed": False, "boot_id": "b", "boot_s": [0, 1], "suspended_s": 0.0,
+        "clock_step_s": None, "argv": [], "git": {}, "period_s": 1.0, "max_gap_s": None,
+        "meter_cpu_s": None, "metadata": [], "marks": [], "meters": [METER], "channels": [],
+    }  # fmt: skip
+    alike = {key: value for key, value in run.items() if key not in whole}
+    tried = [{"attempt": n, **alike, **own, **one} for n, one in enumerate(attempts, 1)]
+    write(path, {**whole, **run, "attempts": tried})
 
 
 def write_model(exp, name, parameters):

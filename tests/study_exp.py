@@ -66,16 +66,14 @@ def _write_system(exp, name, statistics):
     duration_s = kwh * 3.6e6 / 400
     marks = [
         {
-            "mark": "epoch", **row, "t_s": duration_s * row["epoch"] / EPOCHS,
+            "mark": "epoch", "payload": row, "t_s": duration_s * row["epoch"] / EPOCHS,
             "energy_kwh": kwh * row["epoch"] / EPOCHS, "energy_reason": None,
         }
         for row in epochs[1:]
     ]  # fmt: skip
     attempt = {
-        "attempt": 1, "status": "complete", "resumed": False, "host": "node1", "boot_s": [0, 1],
-        "duration_s": duration_s, "energy_kwh": kwh, "marks": marks, "channels": [],
-        "argv": ["steps/train_xvector.sh", "--model", name], "git": {"commit": "c" * 40,
-        "dirty": False}, "started_utc": "2025-01-01T00:00:00Z", "reason": None,
+        "argv": ["steps/train_xvector.sh", "--model", name], "marks": marks,
+        "git": {"commit": "c" * 40, "dirty": False},
     }  # fmt: skip
     energy = exp / name / "energy"
     channels = [{**MEASURED, "energy_j": kwh * 0.9e6}, {**GPU, "energy_j": kwh * 2.7e6}]

@@ -4,7 +4,7 @@ import pytest
 from metered import ESTIMATE, mark, write_journal
 from nodes_tree import build, joules, lines, write_stage
 
-from sv.report.collect import collect_results
+from sv.report.results import collect_results
 from sv.report.tables.files import build_tables
 from sv.report.tables.formats import format_markdown
 

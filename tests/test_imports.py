@@ -87,7 +87,7 @@ def test_every_package_file_is_empty():
 @pytest.mark.parametrize(
     "module",
     [
-        "sv.bin.meter", "sv.report.collect", "sv.bin.recipe", "sv.jobs.run", "sv.jobs.slurm",
+        "sv.bin.meter", "sv.report.results", "sv.bin.recipe", "sv.jobs.run", "sv.jobs.slurm",
         "sv.jobs.slurm_job", "sv.jobs.study",
     ],
 )  # fmt: skip

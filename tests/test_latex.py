@@ -9,7 +9,7 @@ from conftest import ROOT
 from report_tree import ESTIMATED, build_tree, write_all_tables, write_sidecar
 from study_exp import build_study
 
-from sv.report.collect import collect_results
+from sv.report.results import collect_results
 from sv.report.study.against import build_comparison
 from sv.report.tables.cells import MARKS, Cell, Column, Note, Row, Table, unknown_cell
 from sv.report.tables.files import write_tables

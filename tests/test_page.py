@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from page_reader import KWH, SYSTEMS, Page, make_page, read_rows
-from report_tree import ESTIMATED, build_tree, write_model, write_scores, write_sidecar
+from report_tree import ESTIMATED, METER, build_tree, write_model, write_scores, write_sidecar
 from study_exp import build_study
 
 HOSTILE = "</script><script>alert('x')</script><img src=https://example.org/a onerror=alert(1)>"
@@ -123,9 +123,10 @@ def test_hostile_names_and_reasons_are_only_text(tmp_path):
     energy = exp / name / "energy"
     hurt = {**ESTIMATED, "source": HOSTILE, "reason": HOSTILE}
     attempt = {"argv": ["echo", HOSTILE], "git": {"commit": HOSTILE}, "host": HOSTILE}
-    node = {"label": "train.1", "host": "node7", "status": "missing", "reason": "never began"}
+    lost = {**METER, "label": "train.1", "host": "node7", "status": "missing", "counted_s": 0,
+            "reason": "never began"}  # fmt: skip
     write_sidecar(energy / "05_train.json", 1.0, hurt, fraction=0.0, reason=HOSTILE,
-                  attempts=[attempt], nodes=[node])  # fmt: skip
+                  attempts=[{**attempt, "meters": [METER, lost]}])  # fmt: skip
     write_sidecar(energy / "06_extract_voxceleb1.json", None, hurt, reason=HOSTILE)
     page = Page(make_page(data, exp))
     assert page.wrong == []
@@ -133,7 +134,7 @@ def test_hostile_names_and_reasons_are_only_text(tmp_path):
     assert [tag for tag, _ in page.tags].count("script") == 5  # figures' data, plotly, three own
     assert not [key for _, found in page.tags for key in found if key.startswith("on")]
     assert HOSTILE in page.texts["provenance"]
-    assert "train.1 node7 missing - - never began" in page.read("provenance")
+    assert "train.1 node7 missing - 00:00:00.0 never began" in page.read("provenance")
     hovers = [text for view in page.figures["figure-accuracy"] for trace in view["data"]
               for text in trace.get("hovertext", [])]  # fmt: skip
     assert any("x&lt;img" in text for text in hovers) and not any("<img" in text for text in hovers)

@@ -8,17 +8,13 @@ import sys
 import pytest
 from conftest import ROOT, environment
 from report_tree import (
-    MEASURED,
     build_tree,
     read_csv,
     write,
     write_all_tables,
-    write_sidecar,
 )
 
-from sv.errors import SvError
-from sv.report.collect import collect_results
-from sv.report.records import system_order
+from sv.report.results import collect_results, system_order
 from sv.report.tables.cells import format_duration, format_millions, format_significant
 from sv.report.tables.inference_rows import prefer_sets
 from sv.report.tables.latex import escape_latex
@@ -143,8 +139,8 @@ def test_nothing_to_report(tmp_path, run_cli):
     ("name", "content", "message"),
     [
         ("energy/05_train.json", "{", "not JSON"),
-        ("energy/05_train.json", {"schema": "other/1"}, "schema is 'other/1'"),
-        ("energy/05_train.json", {"schema": "energy-sidecar/1", "status": "ok"}, "status is 'ok'"),
+        ("energy/05_train.json", {"schema": "other/1"}, 'schema is "other/1"'),
+        ("energy/05_train.json", {"schema": "energy-sidecar/2"}, "missing key 'stage'"),
         ("scores/vox1_o_cosine.json", {"trials_name": "vox1_o"}, "missing key 'data_set'"),
         ("scores/vox1_o_cosine.json", "[1]", "not a JSON object"),
         ("scores/vox1_o_cosine.det.json", {"p_fa": [0, 2], "p_miss": [1, 0]}, "p_fa holds 2"),
@@ -154,9 +150,9 @@ def test_nothing_to_report(tmp_path, run_cli):
         ("scores/vox1_o_cosine.hist.json", {"edges": [0, 1], "targets": [1, 2],
                                             "nontargets": [3]}, "one edge more than targets"),
         ("xvectors_voxceleb1/info.json", {"data_set": "voxceleb1", "precision": "fp32",
-                                          "utterances": "many"}, "utterances is 'many'"),
-        ("model.json", {"parameters": 3}, "parameters_with_head is None"),
-        ("model.json", '{"parameters": NaN}', "parameters is nan"),
+                                          "utterances": "many"}, "utterances must be int"),
+        ("model.json", {"parameters": 3}, "missing key 'parameters_with_head'"),
+        ("model.json", '{"parameters": NaN}', "parameters must be int, not nan"),
     ],
 )  # fmt: skip
 def test_broken_json(tree, run_cli, name, content, message):
@@ -169,42 +165,6 @@ def test_broken_json(tree, run_cli, name, content, message):
     assert line.startswith(f"sv.bin.make_results: {path}: ")
     assert message in line
     assert not (exp / "results").exists()
-
-
-def test_energy_of_a_part_of_the_run_is_marked(tree):
-    data, exp = tree
-    shutil.rmtree(exp / "resnet18_w0.125")
-    reason = "without attempt 2, whose energy is unknown"
-    path = exp / "resnet50_d" / "energy" / "05_train.json"
-    write_sidecar(path, 51.69, MEASURED, fraction=None, reason=reason)
-    text = (write_all_tables(data, exp) / "table1.md").read_text()
-    assert "51.69§¶" in text
-    assert f"§ incomplete: {reason}" in text
-    assert "¶ the sidecar does not say which part was measured (05_train.json)" in text
-
-
-def test_machines_of_a_stage(tree):
-    data, exp = tree
-    path = exp / "resnet50_d" / "energy" / "05_train.json"
-    node = {"host": "node2", "boot_id": "b", "label": "train.1.node1", "status": "complete",
-            "energy_kwh": 20.5, "counted_s": 9.0, "reason": None}  # fmt: skip
-    lost = {**node, "label": "train.1.node2", "status": "missing", "energy_kwh": None,
-            "reason": "no journal"}  # fmt: skip
-    reason = "without train.1.node2: no journal"
-    write_sidecar(path, 51.69, {**MEASURED, "host": "node2"}, nodes=[node, lost], reason=reason)
-    system = next(s for s in collect_results(data, exp).systems if s.name == "resnet50_d")
-    (stage,) = (stage for stage in system.stages if stage.name == "train")
-    assert stage.channels[0].host == "node2"
-    assert [(n.host, n.energy_kwh, n.reason) for n in stage.nodes] == [
-        ("node2", 20.5, ""), ("node2", None, "no journal"),
-    ]  # fmt: skip
-    text = (write_all_tables(data, exp) / "table1.md").read_text()
-    assert "51.69§" in text and f"§ incomplete: several reasons: {reason}: resnet50_d" in text
-    rows = {row["system"]: row for row in read_csv(exp / "results" / "table1.csv")}
-    assert rows["resnet50_d"]["host"] == "node1 node2"
-    write_sidecar(path, 51.69, MEASURED, nodes=["node2"])
-    with pytest.raises(SvError, match=r"05_train\.json: a node is not an object"):
-        collect_results(data, exp)
 
 
 def test_remarks_of_stage_1_stand_below_every_table_with_scores(tree, run_cli):

@@ -16,7 +16,7 @@ from report_tree import (
 from study_exp import build_study
 
 from sv.report.advice.advice import build_advice, format_advice
-from sv.report.collect import collect_results
+from sv.report.results import collect_results
 
 COUNT = 1000
 RAMP = np.linspace(-1, 1, COUNT)  # replicates whose percentiles are known: +-0.95 at 95 %

@@ -29,7 +29,6 @@ from study_exp import CROPS, EPOCHS, SYSTEMS, build_study
 
 from sv.energy.sidecar import write_sidecar as rebuild
 from sv.energy.units import J_PER_KWH
-from sv.report.collect import collect_results
 from sv.report.figures.curves import collect_learning, collect_work, find_cheapest
 from sv.report.figures.labels import shorten_names
 from sv.report.figures.parts import SHARED, Part, collect_bars
@@ -43,6 +42,7 @@ from sv.report.figures.power import (
     read_trace,
 )
 from sv.report.figures.thinning import read_thinned
+from sv.report.results import collect_results
 
 MODELS = ("resnet101_d", "resnet34_d", "resnet18_d", "resnet50_w0.25")
 LISTS = ("vox1_o", "commonbench")
@@ -295,8 +295,8 @@ def test_a_long_trace_is_thinned_and_keeps_energy_spikes_and_gaps(tmp_path):
     assert len(total.joules) <= BINS + 1
     # The package's counter was seen on both sides of the gap, where nobody looked.
     seen_j = np.nansum(package.joules)
-    channel = next(ch for ch in sidecar["channels"] if ch["id"] == "rapl.package.0")
-    assert seen_j == pytest.approx(channel["energy_j"] - 100 * seconds / 20, rel=1e-3)
+    channel = next(ch for ch in sidecar.channels if ch.id == "rapl.package.0")
+    assert seen_j == pytest.approx(channel.energy_j - 100 * seconds / 20, rel=1e-3)
     assert np.nanmax(package.high_w) == pytest.approx((2 * 100 + 400) / 3)
     assert np.nanmedian(package.mean_w) == pytest.approx(100)
     open_s = (package.end_s - package.start_s)[np.isnan(package.joules)].sum()
@@ -324,10 +324,10 @@ def test_a_machine_is_divided_into_its_parts_and_its_rest(tmp_path):
     sidecar, results = metered_tree(tmp_path, PACKAGE, DRAM, BOARD, NODE, samples=samples)
     (bar,), left_out = collect_bars(results)
     assert not left_out
-    assert bar.stages == ((5, "train", sidecar["energy_kwh"]),)
+    assert bar.stages == ((5, "train", sidecar.energy_kwh),)
     watts = {part.component: part.energy_kwh * J_PER_KWH / 60 for part in bar.parts}
     assert watts == pytest.approx({"cpu_package": 100, "dram": 10, "gpu_board": 300, "rest": 90})
-    assert sum(part.energy_kwh for part in bar.parts) == pytest.approx(sidecar["energy_kwh"])
+    assert sum(part.energy_kwh for part in bar.parts) == pytest.approx(sidecar.energy_kwh)
 
 
 def test_parts_that_exceed_the_machine_are_not_shown(tmp_path):
@@ -337,7 +337,7 @@ def test_parts_that_exceed_the_machine_are_not_shown(tmp_path):
     ]
     sidecar, results = metered_tree(tmp_path, PACKAGE, NODE, samples=samples)
     (bar,), left_out = collect_bars(results)
-    assert bar.parts == (Part("undivided", False, pytest.approx(sidecar["energy_kwh"])),)
+    assert bar.parts == (Part("undivided", False, pytest.approx(sidecar.energy_kwh)),)
     assert left_out == [
         "1 stages are not divided, first 05_train of resnet18_d: "
         "the sidecar does not say which part of the machine used all of it"

@@ -12,9 +12,8 @@ from report_tree import write
 from study_exp import build_study
 
 from sv.errors import SvError
-from sv.report.collect import collect_results
-from sv.report.front_end import read_front_end
 from sv.report.mixing import HOW_KEYS, find_differences
+from sv.report.results import collect_results, find_front_end, read_system
 
 A, B, C = SYSTEMS = ("resnet200_d", "resnet50_d", "resnet18_d")
 CONFIG = """
@@ -116,25 +115,39 @@ def test_every_kind_of_setting_is_compared(study):
 
 
 def test_a_real_training_is_read_without_torch(tiny, tmp_path):
-    final = tiny.exp / tiny.model / "final.pt"
     features = json.loads((tiny.data / "egs" / "egs.json").read_text())["features"]
-    assert read_front_end(final) == features
+    assert find_front_end(read_system(tiny.exp / tiny.model)) == features
     exp = tmp_path / "exp"
     other = tiny.model.replace("0625", "125")
     for name in (tiny.model, other):
         shutil.copytree(tiny.exp / tiny.model, exp / name)
+    # As trainings of before model.json had it: final.pt is asked.
+    network = json.loads((exp / other / "model.json").read_text())
+    write(exp / other / "model.json", {k: v for k, v in network.items() if k != "features"})
+    assert find_front_end(read_system(exp / other)) == features
     assert differences(tiny.data, exp) == {}
     config = exp / other / "config.toml"
     config.write_text(config.read_text().replace("peak_lr = 0.05", "peak_lr = 0.1"))
     assert differences(tiny.data, exp) == {
         "optimizer.peak_lr": {"0.05": (tiny.model,), "0.1": (other,)}
     }
+    final = exp / other / "final.pt"
     with zipfile.ZipFile(tmp_path / "torn.pt", "w") as archive:
         archive.writestr("archive/data.pkl", b"}u.")
     for broken in (final.read_bytes()[:1000], (tmp_path / "torn.pt").read_bytes(), b""):
-        (exp / other / "final.pt").write_bytes(broken)
+        final.write_bytes(broken)
         with pytest.raises(SvError, match=r"final\.pt: cannot be read \(.+\): train again"):
             differences(tiny.data, exp)
+
+
+def test_model_json_says_the_front_end(study):
+    data, exp = study
+    for name, mels in ((A, 80), (B, 40)):
+        model = exp / name / "model.json"
+        features = {"num_mel_bins": mels}
+        write(model, {**json.loads(model.read_text()), "features": features})
+        write(exp / name / "final.pt", "not read")
+    assert differences(data, exp) == {"front end num_mel_bins": {"80": (A,), "40": (B,)}}
 
 
 def test_nothing_that_a_pickle_names_is_run(tmp_path):
@@ -145,7 +158,7 @@ def test_nothing_that_a_pickle_names_is_run(tmp_path):
     with zipfile.ZipFile(tmp_path / "final.pt", "w") as archive:
         state = {"features": {"num_mel_bins": 80}, "net": Harmful()}
         archive.writestr("archive/data.pkl", pickle.dumps(state))
-    assert read_front_end(tmp_path / "final.pt") == {"num_mel_bins": 80}
+    assert find_front_end(read_system(tmp_path)) == {"num_mel_bins": 80}
     assert not (tmp_path / "harm").exists()
 
 

@@ -8,7 +8,7 @@ from report_tree import ESTIMATED, read_csv, write_sidecar
 from study_exp import LISTS, SYSTEMS, build_study
 
 from sv.errors import SvError
-from sv.report.collect import collect_results
+from sv.report.results import collect_results
 from sv.report.study.against import build_comparison
 from sv.report.tables.files import FORMATS
 

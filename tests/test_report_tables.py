@@ -199,42 +199,6 @@ def test_a_change_that_cannot_be_known_has_a_reason(halved, spoil, key, text):
     assert row[key] == "" and text in row["missing"]
 
 
-def test_stage_table_and_its_totals(tables):
-    rows = read_csv(tables / "table3.csv")
-    assert (rows[0]["name"], rows[0]["system"], rows[0]["energy_all_kwh"]) == (
-        "fbank", "shared", "1.0",
-    )  # fmt: skip
-    by_key = {(row["system"], row["name"]): row for row in rows}
-    mixed = by_key["resnet50_d_2822", "train"]
-    assert (mixed["measured_percent"], mixed["estimated_percent"]) == ("75.0", "25.0")
-    assert by_key["resnet34_d", "train"]["status"] == "failed"
-    total = by_key["resnet50_d", "total"]
-    assert float(total["energy_kwh"]) == pytest.approx(51.69 + 3.11 + 2.3)
-    assert float(total["energy_all_kwh"]) == pytest.approx(2 * (51.69 + 3.11 + 2.3))
-    assert float(total["co2_all_kg"]) == pytest.approx(2 * 57.1 * 0.044179)
-    assert (total["attempts"], float(total["duration_s"])) == ("3", 15000.0)
-    # A single stage is its own total; one that did not complete is said to be in the sum.
-    assert ("shared", "total") not in by_key and ("resnet50_d_2822", "total") not in by_key
-    part = by_key["resnet18_w0.125", "total"]
-    assert part["energy_kwh_marks"] == "estimated incomplete"
-    # What covers different parts is summed apart, and what is not known is named.
-    whole = {name: row for (system, name), row in by_key.items() if system == "all"}
-    assert set(whole) == {"total of cpu_package", "total of cpu_package + gpu_board"}
-    cpu, both = whole.values()
-    assert float(cpu["energy_kwh"]) == pytest.approx(0.5 + 0.0012345 + 0.000111 + 0.0001)
-    assert float(both["energy_kwh"]) == pytest.approx(57.1 + 52.06)
-    assert float(both["estimated_percent"]) == pytest.approx(25 * 52.06 / (57.1 + 52.06))
-    assert both["energy_kwh_marks"] == "partly_estimated incomplete"
-    assert (cpu["boundary"], both["boundary"]) == ("cpu_package", "cpu_package gpu_board")
-    text = (tables / "table3.md").read_text()
-    assert "without 05_train resnet34_d, whose energy is not known" in text
-    order = ["Shared stages", "resnet50_d", "resnet18_w0.125", "Results", "Everything"]
-    places = [text.index(f"**{section}**") for section in order]
-    assert places == sorted(places)
-    assert "journals without a sidecar" in text
-    assert "resnet34_d/energy/06_extract_voxceleb1.journal.jsonl" in text
-
-
 def test_confidence_table(tables):
     text = (tables / "table4.md").read_text()
     assert text.index("**Average**") < text.index("**vox1_o**") < text.index("**vox1_e**")

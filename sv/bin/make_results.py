@@ -6,8 +6,8 @@ from pathlib import Path
 
 from sv.bin.cli import Parser, run, true_or_false
 from sv.errors import SvError
-from sv.report.collect import collect_results
 from sv.report.output import write_output
+from sv.report.results import collect_results
 from sv.report.tables.cells import Table, missing_lines
 from sv.report.tables.formats import format_markdown
 
@@ -41,8 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     for line in output.left_out:
         print(f"sv.bin.make_results: {line}", file=sys.stderr)
-    sidecars = [stage.path for stage in results.shared]
-    sidecars += [stage.path for system in results.systems for stage in system.stages]
+    sidecars = [stage.path for _, stage in results.stages]
     for title, group in (("Results", [*output.paths, *output.joined]), ("Energy", sidecars)):
         print(f"{title}:", *(f"  {path}" for path in group), sep="\n")
     if output.failures:

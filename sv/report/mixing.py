@@ -18,8 +18,7 @@ from typing import Any
 
 from sv.errors import SvError
 from sv.files import read_toml
-from sv.report.front_end import read_front_end
-from sv.report.records import Results, System
+from sv.report.results import Results, System, find_front_end
 from sv.report.tables.cells import Note
 from sv.report.tables.evidence import list_some
 
@@ -99,13 +98,12 @@ def _list_trainings(systems: tuple[System, ...]) -> Iterator[tuple[str, str, str
         for name, config in configs.items():
             yield key, config.get(key, _NOT_SET), name
     for system in systems:
-        path = system.directory / "final.pt"
-        front_end = read_front_end(path) if path.is_file() else None
-        for key, value in sorted((front_end or {}).items()):
+        for key, value in sorted((find_front_end(system) or {}).items()):
             yield f"front end {key}", _format(value), system.name
         for key in _OF_NETWORK:
-            if system.network and system.network.get(key) is not None:
-                yield f"{key} of model.json", _format(system.network[key]), system.name
+            value = getattr(system.network, key, None)
+            if value is not None:
+                yield f"{key} of model.json", _format(value), system.name
 
 
 def _drop_idle(config: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from sv.report.records import P_TARGET, System, find_score
+from sv.report.results import P_TARGET, System, find_score
 from sv.score.record import ScoredList
 
 _PERCENTILES = (2.5, 97.5)  # 95 %, as stage 7

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from sv.errors import SvError
 from sv.files import write_text
-from sv.report.joined import write_model_results
 from sv.report.mixing import Difference, find_differences, mixing_notes, refuse_mixed
-from sv.report.records import Results
+from sv.report.results import Results, write_model_results
 from sv.report.study.published import read_study
 from sv.report.tables.cells import Table
 from sv.report.tables.files import FORMATS, build_tables, write_tables

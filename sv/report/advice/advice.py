@@ -11,8 +11,7 @@ from sv.report.advice.candidates import Candidate, Candidates, find_candidates
 from sv.report.advice.front import KNEE_METHOD, find_knee, pareto_front
 from sv.report.advice.prices import Certainty, Price, compute_certainty, compute_prices
 from sv.report.noise import find_ties
-from sv.report.records import Results
-from sv.report.stage_energy import StageEnergy
+from sv.report.results import Results, Stage
 from sv.report.tables.cells import format_significant
 from sv.report.tables.evidence import energy_marks
 
@@ -88,9 +87,9 @@ def _describe_basis(results: Results, candidates: Candidates) -> str:
     lists = ", ".join(results.scored)
     what = f"EER is of {lists}" if len(results.scored) == 1 else f"EER is the average of {lists}"
     stages = [candidate.stage for candidate in candidates.systems]
-    hosts = {stage.host for stage in stages}
+    hosts = {stage.sidecar.host for stage in stages}
     other = f", on {len(hosts)} hosts that must be alike to compare" if len(hosts) > 1 else ""
-    unknown = sum(stage.uncertainty_kwh is None for stage in stages)
+    unknown = sum(stage.sidecar.uncertainty_kwh is None for stage in stages)
     spread = "their uncertainties are in all shares and prices"
     if unknown:
         spread = f"the uncertainty of {unknown} energies is not known and counts as none"
@@ -100,7 +99,7 @@ def _describe_basis(results: Results, candidates: Candidates) -> str:
     )
 
 
-def _quality(stages: list[StageEnergy]) -> str:
+def _quality(stages: list[Stage]) -> str:
     """Say in a word whether energies were measured; an estimate is called one."""
     marks = {mark for stage in stages for mark in energy_marks(stage)}
     if not marks:

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sv.report.noise import Measured, find_measured
-from sv.report.records import TRAIN_STAGE, Results, System, compute_average, find_stage
-from sv.report.stage_energy import StageEnergy
+from sv.report.results import TRAIN_STAGE, Results, Stage, System, compute_average, find_stage
 from sv.report.tables.evidence import explain_energies, explain_incomplete
 
 LEAST_SYSTEMS = 3
@@ -26,7 +25,7 @@ class Candidate:
     """A system with both figures; ``eer`` is the average over all lists scored, with replicates."""
 
     name: str
-    stage: StageEnergy
+    stage: Stage
     kwh: float
     eer: Measured
 
@@ -73,7 +72,7 @@ def draw_energies(candidates: tuple[Candidate, ...]) -> np.ndarray:
     count = len(candidates[0].eer.replicates)
     rows = []
     for candidate in candidates:
-        deviation = (candidate.stage.uncertainty_kwh or 0.0) / _K
+        deviation = (candidate.stage.sidecar.uncertainty_kwh or 0.0) / _K
         drawn = candidate.kwh + deviation * random.standard_normal(count)
         rows.append(np.maximum(drawn, _LEAST_SHARE * candidate.kwh))
     return np.array(rows)

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from sv.report.figures.frame import COLUMN_INCHES, add_legend_below, say_lacking
 from sv.report.figures.palette import get_line_style
-from sv.report.records import Results, find_score
+from sv.report.results import Results, find_score
 from sv.score.record import ScoredList
 
 _PROBIT = np.vectorize(NormalDist().inv_cdf, otypes=[float])

@@ -21,8 +21,7 @@ from sv.report.figures.frame import (
 from sv.report.figures.labels import place_labels, shorten_names
 from sv.report.figures.palette import FAMILY_LABEL, FAMILY_STYLE
 from sv.report.figures.points import Point, choose_front, collect_points, get_mark
-from sv.report.records import Results
-from sv.report.stage_energy import StageEnergy
+from sv.report.results import Results, Stage
 
 MARKER_POINTS = 5.0
 _LEAST_DECADES = 0.5  # a factor of 3: equal systems must not look far apart
@@ -64,7 +63,9 @@ def draw_energy_accuracy(figure: Figure, results: Results, trials: str | None = 
     for point in points:
         place = (point.energy_kwh, point.eer_percent)
         axes.plot(
-            *place, linestyle="none", **get_marker(point.family, point.stage.measured_fraction)
+            *place,
+            linestyle="none",
+            **get_marker(point.family, point.stage),
         )
     names, prefix = shorten_names([point.label for point in points])
     place_labels(
@@ -79,10 +80,10 @@ def draw_energy_accuracy(figure: Figure, results: Results, trials: str | None = 
     return left_out + ([lacks] if lacks else [])
 
 
-def get_marker(family: str, share: float | None) -> dict[str, Any]:
+def get_marker(family: str, stage: Stage) -> dict[str, Any]:
     """Filled: measured; half: partly; hollow: estimated, or not known to be measured."""
     shape, colour = FAMILY_STYLE[family]
-    share = share or 0.0
+    share = stage.sidecar.measured_fraction or 0.0
     fill = "full" if share > 1 - _WHOLE else "none" if share < _WHOLE else "left"
     return {
         "marker": shape,
@@ -104,9 +105,9 @@ def list_families(families: Sequence[str]) -> list[Any]:
     ]
 
 
-def list_fillings(stages: Sequence[StageEnergy]) -> list[Any]:
+def list_fillings(stages: Sequence[Stage]) -> list[Any]:
     """Give the legend's entries of the fillings that occur, and of the mark of the incomplete."""
-    shares = [stage.measured_fraction or 0.0 for stage in stages]
+    shares = [stage.sidecar.measured_fraction or 0.0 for stage in stages]
     kinds = (
         ("full", "measured", any(share > 1 - _WHOLE for share in shares)),
         ("left", "partly estimated", any(_WHOLE <= share <= 1 - _WHOLE for share in shares)),
@@ -123,7 +124,7 @@ def _set_limits(axes: Axes, points: list[Point]) -> None:
     """Make room for points and intervals."""
     energies = [point.energy_kwh for point in points]
     for point in points:
-        uncertainty_kwh = point.stage.uncertainty_kwh or 0.0
+        uncertainty_kwh = point.stage.sidecar.uncertainty_kwh or 0.0
         energies += [point.energy_kwh + uncertainty_kwh]
         # An interval down to 0 runs out of the axes.
         energies += [max(point.energy_kwh - uncertainty_kwh, point.energy_kwh / _LEAST_FRACTION)]
@@ -143,7 +144,7 @@ def _draw_bars(axes: Axes, point: Point) -> list[list[tuple[float, float]]]:
     if point.eer_interval is not None:
         low, high = point.eer_interval
         lines.append(draw_bar(axes, (kwh, low), (kwh, high)))
-    if (uncertainty_kwh := point.stage.uncertainty_kwh) is not None:
+    if (uncertainty_kwh := point.stage.sidecar.uncertainty_kwh) is not None:
         # Down to 0 and below it a logarithmic axis has no place.
         low = max(kwh - uncertainty_kwh, axes.get_xlim()[0] / 2)
         lines.append(draw_bar(axes, (low, eer_percent), (kwh + uncertainty_kwh, eer_percent)))
@@ -171,7 +172,7 @@ def _explain(
         lines.append(build_handle("knee", **{**_KNEE, "markersize": 7}))
     if any(point.eer_interval for point in points):
         bars.append("EER over other speakers")
-    if any(point.stage.uncertainty_kwh is not None for point in points):
+    if any(point.stage.sidecar.uncertainty_kwh is not None for point in points):
         bars.append("energy with k = 2")
     if bars:
         lines.append(build_handle("95 %", **{**BAR, "linestyle": "-", "linewidth": 1.0}))

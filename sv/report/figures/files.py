@@ -23,7 +23,7 @@ from sv.report.figures.learning_figure import draw_learning_energy
 from sv.report.figures.power_figure import draw_power, list_power_figures
 from sv.report.figures.score_figure import draw_scores
 from sv.report.figures.stages_figure import draw_energy_stages
-from sv.report.records import Results
+from sv.report.results import Results
 
 _PAD_INCHES = 0.03
 DPI = 200  # of the PNG: sharp on a page at column width

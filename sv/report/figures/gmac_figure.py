@@ -22,7 +22,7 @@ from sv.report.figures.frame import (
     widen_log,
 )
 from sv.report.figures.labels import place_labels, shorten_names
-from sv.report.records import Results
+from sv.report.results import Results
 from sv.report.tables.cells import format_significant
 from sv.report.tables.evidence import explain_energies
 
@@ -56,7 +56,11 @@ def draw_energy_gmac(figure: Figure, results: Results) -> list[str]:
     for work in found:
         lines += _draw_uncertainty(axes, work)
         place = (work.gmac, work.energy_kwh)
-        axes.plot(*place, linestyle="none", **get_marker(work.family, work.stage.measured_fraction))
+        axes.plot(
+            *place,
+            linestyle="none",
+            **get_marker(work.family, work.stage),
+        )
     names, prefix = shorten_names([work.label for work in found])
     places = [(work.gmac, work.energy_kwh) for work in found]
     place_labels(figure, axes, places, names, marker_points=MARKER_POINTS, lines=lines)
@@ -67,7 +71,7 @@ def draw_energy_gmac(figure: Figure, results: Results) -> list[str]:
 def _set_energy_limits(axes: Axes, found: list[Work], cheapest: Work) -> None:
     """Make room for the systems and for the line below the smallest of them."""
     energies = [work.energy_kwh for work in found]
-    energies += [work.energy_kwh + (work.stage.uncertainty_kwh or 0.0) for work in found]
+    energies += [work.energy_kwh + (work.stage.sidecar.uncertainty_kwh or 0.0) for work in found]
     smallest = min(work.gmac for work in found) / cheapest.gmac * cheapest.energy_kwh
     energies.append(max(smallest, min(energies) / _MOST_BELOW))
     set_log_axis(axes, "y", *widen_log(energies, 0.1, _LEAST_DECADES))
@@ -98,7 +102,7 @@ def _draw_proportions(axes: Axes, found: list[Work], cheapest: Work) -> list[Poi
 
 
 def _draw_uncertainty(axes: Axes, work: Work) -> list[Points]:
-    uncertainty_kwh = work.stage.uncertainty_kwh
+    uncertainty_kwh = work.stage.sidecar.uncertainty_kwh
     if uncertainty_kwh is None:
         return []
     low = max(work.energy_kwh - uncertainty_kwh, axes.get_ylim()[0] / 2)
@@ -113,7 +117,7 @@ def _explain(figure: Figure, axes: Axes, found: list[Work], cheapest: Work, pref
         f"Line: proportional, through {cheapest.label}, the least energy per multiply-accumulate "
         f"({format_significant(j_per_gmac)} J/GMAC); dotted: multiples of it."
     ]
-    if any(work.stage.uncertainty_kwh is not None for work in found):
+    if any(work.stage.sidecar.uncertainty_kwh is not None for work in found):
         lines.append(build_handle("\u00b1 (k = 2)", **{**BAR, "linestyle": "-", "linewidth": 1.0}))
     fillings = list_fillings([work.stage for work in found])
     others = [fillings + lines] if len(fillings) == 1 else [fillings, lines]

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from sv.report.figures.curves import LearningCurve, collect_learning
 from sv.report.figures.frame import COLUMN_INCHES, add_legend_below, set_log_axis, widen_log
 from sv.report.figures.palette import get_line_style
-from sv.report.records import Results
+from sv.report.results import Results
 
 _MARKS_A_LINE = 6
 _LOG_FROM = 4.0  # times between the lowest and the highest EER

@@ -4,14 +4,12 @@ Parts never add up to more than the energy of their stage. What the sidecar does
 one part of its own.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from sv.energy.record import Channel, Crosscheck
 from sv.energy.units import kwh_from_j
-from sv.report.fields import read_sidecar, take_number, take_part, take_text
-from sv.report.records import RESULTS_STAGE, Results
-from sv.report.stage_energy import StageEnergy
+from sv.report.results import RESULTS_STAGE, Results, Stage
 from sv.report.tables.evidence import list_some
 
 SHARED = "shared stages"
@@ -58,7 +56,7 @@ class Bar:
 
 def collect_bars(results: Results) -> tuple[list[Bar], list[str]]:
     """Give a bar for the shared stages and one for each system, and a line for what is left out."""
-    owners = {SHARED: [s for s in results.shared if s.stage < RESULTS_STAGE]}
+    owners = {SHARED: [s for s in results.shared if s.number < RESULTS_STAGE]}
     owners |= {system.name: list(system.stages) for system in results.systems}
     bars, left_out = [], []
     undivided: dict[str, list[str]] = {}
@@ -86,13 +84,13 @@ def collect_bars(results: Results) -> tuple[list[Bar], list[str]]:
     return bars, left_out
 
 
-def _sum_stages(stages: list[StageEnergy], *, shared: bool) -> tuple[tuple[int, str, float], ...]:
+def _sum_stages(stages: list[Stage], *, shared: bool) -> tuple[tuple[int, str, float], ...]:
     """Add up the stages of one number: a system has a stage 6 and 7 for each list."""
     summed: dict[int, tuple[str, float]] = {}
     for stage in stages:
-        name, kwh = summed.get(stage.stage, ("", 0.0))
-        name = name or (stage.name if shared else _MODEL_STAGES.get(stage.stage, stage.name))
-        summed[stage.stage] = (name, kwh + (stage.energy_kwh or 0.0))
+        name, kwh = summed.get(stage.number, ("", 0.0))
+        name = name or (stage.name if shared else _MODEL_STAGES.get(stage.number, stage.name))
+        summed[stage.number] = (name, kwh + (stage.energy_kwh or 0.0))
     return tuple((number, *summed[number]) for number in sorted(summed))
 
 
@@ -105,7 +103,7 @@ def _join_parts(parts: Iterable[Part]) -> tuple[Part, ...]:
     return tuple(Part(*key, summed[key]) for key in order if summed.get(key))
 
 
-def split_energy(stage: StageEnergy) -> tuple[list[Part], str]:
+def split_energy(stage: Stage) -> tuple[list[Part], str]:
     """Divide a stage's energy by part of the machine.
 
     Channels of the total are parts. Where the whole machine is in the total, its parts are those
@@ -116,18 +114,16 @@ def split_energy(stage: StageEnergy) -> tuple[list[Part], str]:
     """
     total_kwh = stage.energy_kwh or 0.0
     whole = [Part("undivided", False, total_kwh)]
-    if stage.attribution != "exclusive":
-        return whole, f"the rule {stage.attribution} shares the machine as a whole"
-    record = read_sidecar(stage.path)
-    channels = [ch for ch in take_part(record, "channels", list, stage.path) if _known(ch, stage)]
+    if stage.sidecar.attribution.rule != "exclusive":
+        return whole, f"the rule {stage.sidecar.attribution.rule} shares the machine as a whole"
     parts = []
-    for channel in (channel for channel in channels if channel.get("in_total")):
-        boundary, kwh = take_text(channel, "boundary"), _kwh(channel, stage)
-        if boundary == "node":
-            parts += _split_node(channel, channels, record, stage)
+    known = [channel for channel in stage.sidecar.channels if channel.energy_j is not None]
+    for channel in (channel for channel in known if channel.in_total):
+        if channel.boundary == "node":
+            parts += _split_node(channel, known, stage.sidecar.crosschecks)
         else:
-            component = boundary if boundary in COMPONENTS else "undivided"
-            parts.append(Part(component, channel.get("kind") == "estimated", kwh))
+            component = channel.boundary if channel.boundary in COMPONENTS else "undivided"
+            parts.append(Part(component, channel.kind == "estimated", _kwh(channel)))
     rest_kwh = total_kwh - sum(part.energy_kwh for part in parts)
     if rest_kwh < -_ROUNDING * total_kwh:
         return whole, "its channels add up to more than its energy"
@@ -138,31 +134,26 @@ def split_energy(stage: StageEnergy) -> tuple[list[Part], str]:
 
 
 def _split_node(
-    node: dict[str, Any], channels: list[dict[str, Any]], record: dict[str, Any], stage: StageEnergy
+    node: Channel, channels: Sequence[Channel], crosschecks: Sequence[Crosscheck]
 ) -> list[Part]:
     """Divide a machine's energy into the parts that were measured inside it, and the rest."""
-    node_kwh, host = _kwh(node, stage), node.get("host")
     inside: set[str] = set()
-    for check in take_part(record, "crosschecks", list, stage.path):
-        if isinstance(check, dict) and check.get("b") == node.get("id") and "rest_kwh" in check:
-            inside |= set(take_text(check, "a").split(" + "))
+    for check in crosschecks:
+        if check.b == node.id and check.rest_kwh is not None:
+            inside |= set(check.a.split(" + "))
     parts = [
-        Part(take_text(channel, "boundary"), False, _kwh(channel, stage))
+        Part(channel.boundary, False, _kwh(channel))
         for channel in channels
-        if channel.get("id") in inside
-        and channel.get("host") == host
-        and not channel.get("in_total")
-        and channel.get("boundary") in COMPONENTS
+        if channel.id in inside
+        and channel.host == node.host
+        and not channel.in_total
+        and channel.boundary in COMPONENTS
     ]
-    rest_kwh = node_kwh - sum(part.energy_kwh for part in parts)
+    rest_kwh = _kwh(node) - sum(part.energy_kwh for part in parts)
     if not parts or rest_kwh < 0:
-        return [Part("undivided", False, node_kwh)]
+        return [Part("undivided", False, _kwh(node))]
     return [*parts, Part("rest", False, rest_kwh)]
 
 
-def _known(channel: Any, stage: StageEnergy) -> bool:
-    return isinstance(channel, dict) and take_number(channel, "energy_j", stage.path) is not None
-
-
-def _kwh(channel: dict[str, Any], stage: StageEnergy) -> float:
-    return kwh_from_j(take_number(channel, "energy_j", stage.path) or 0.0)
+def _kwh(channel: Channel) -> float:
+    return kwh_from_j(channel.energy_j or 0.0)

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from sv.report.advice.front import find_knee, pareto_front
 from sv.report.noise import find_measured
-from sv.report.records import TRAIN_STAGE, Results, compute_average, family_of, find_stage
-from sv.report.stage_energy import StageEnergy
+from sv.report.results import TRAIN_STAGE, Results, Stage, compute_average, family_of, find_stage
 from sv.report.tables.cells import MARKS
 from sv.report.tables.evidence import explain_energies, explain_incomplete
 
@@ -25,7 +24,7 @@ class Point:
     energy_kwh: float
     eer_percent: float
     eer_interval: tuple[float, float] | None
-    stage: StageEnergy
+    stage: Stage
 
 
 def collect_points(results: Results, lists: tuple[str, ...]) -> tuple[list[Point], list[str]]:
@@ -69,6 +68,6 @@ def choose_front(points: Sequence[Point]) -> tuple[list[int], int | None, str]:
     return [whole[i] for i in pareto_front(places)], None if knee is None else whole[knee.index], ""
 
 
-def get_mark(stage: StageEnergy) -> str:
+def get_mark(stage: Stage) -> str:
     """Give the mark behind a system whose training is incomplete."""
     return MARKS["incomplete"] if explain_incomplete(stage) else ""

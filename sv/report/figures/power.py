@@ -15,8 +15,8 @@ import numpy as np
 from sv.energy.attempt import build_curve
 from sv.energy.fleet.nodes import get_nodes_root
 from sv.energy.journal import SUFFIX
+from sv.energy.record import read_record
 from sv.energy.samples import MISSING, AttemptLines, split_attempts
-from sv.report.fields import find_first, read_sidecar, take_part
 from sv.report.figures.pieces import Pieces, bin_pieces
 from sv.report.figures.thinning import choose_step, read_thinned
 
@@ -71,11 +71,11 @@ def read_trace(sidecar: Path) -> Trace | None:
         SvError: The journal or the sidecar cannot be read.
     """
     journal = get_journal_path(sidecar)
-    attempts = take_part(read_sidecar(sidecar), "attempts", list, sidecar)
+    record = read_record(sidecar)
     groups, every = _read_attempts(journal)
-    if not groups or len(attempts) != len(groups):
+    if not groups or len(record.attempts) != len(groups):
         return None  # the sidecar is of another journal
-    return _build_trace(groups, every, find_first(attempts))
+    return _build_trace(groups, every, record.attempts.index(record.run[0]))
 
 
 def list_node_traces(sidecar: Path, attempts: Sequence[int]) -> list[Path]:

@@ -21,8 +21,7 @@ from sv.report.figures.power import (
     read_node_trace,
     read_trace,
 )
-from sv.report.records import EXTRACT_STAGE, TRAIN_STAGE, Results
-from sv.report.stage_energy import StageEnergy
+from sv.report.results import EXTRACT_STAGE, TRAIN_STAGE, Results, Stage
 from sv.report.tables.evidence import list_some
 
 _PANEL_INCHES = (1.7, 1.1)  # of up to two panels, of each of more
@@ -39,13 +38,13 @@ _MOMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def list_power_figures(results: Results) -> tuple[dict[str, list[StageEnergy]], list[str]]:
+def list_power_figures(results: Results) -> tuple[dict[str, list[Stage]], list[str]]:
     """Give the stages of each figure ``power_<model>_<train|extract>``, and what has no journal."""
-    figures: dict[str, list[StageEnergy]] = {}
+    figures: dict[str, list[Stage]] = {}
     missing = []
     for system in results.systems:
         for number, word in ((TRAIN_STAGE, "train"), (EXTRACT_STAGE, "extract")):
-            stages = [s for s in system.stages if s.stage == number and s.name.startswith(word)]
+            stages = [s for s in system.stages if s.number == number and s.name.startswith(word)]
             found = [stage for stage in stages if get_journal_path(stage.path).is_file()]
             if found:
                 figures[f"power_{system.name}_{word}"] = found
@@ -55,7 +54,7 @@ def list_power_figures(results: Results) -> tuple[dict[str, list[StageEnergy]], 
     return figures, [f"power: no trace of stages without a journal ({list_some(missing)})"]
 
 
-def draw_power(figure: Figure, stages: list[StageEnergy]) -> list[str]:
+def draw_power(figure: Figure, stages: list[Stage]) -> list[str]:
     """Draw a panel for each meter of each stage into an empty figure.
 
     Returns:
@@ -81,12 +80,12 @@ def draw_power(figure: Figure, stages: list[StageEnergy]) -> list[str]:
     return left_out
 
 
-def _read_panels(stages: list[StageEnergy]) -> tuple[list[tuple[str, Trace]], list[str]]:
+def _read_panels(stages: list[Stage]) -> tuple[list[tuple[str, Trace]], list[str]]:
     """Read what each meter saw, with a title; give a line for what is left out."""
     panels, left_out = [], []
     for stage in stages:
         trace = read_trace(stage.path)
-        title = ", ".join(filter(None, (stage.model, stage.name)))
+        title = ", ".join(filter(None, (stage.sidecar.model, stage.name)))
         if trace is None:
             left_out.append(f"no power in the journal of {stage.path.stem}")
             continue

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from sv.report.figures.frame import say_lacking
 from sv.report.figures.palette import COLOURS
-from sv.report.records import Results, find_score
+from sv.report.results import Results, find_score
 from sv.score.record import ScoredList
 
 _COLUMNS = 3

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from sv.report.figures.frame import COLUMN_INCHES, add_legend_below
 from sv.report.figures.palette import COMPONENT_STYLE, ESTIMATED_HATCH, STAGE_STYLE
 from sv.report.figures.parts import COMPONENTS, Bar, collect_bars
-from sv.report.records import Results
+from sv.report.results import Results
 from sv.report.tables.cells import format_significant
 
 _ROW_INCHES = 0.165

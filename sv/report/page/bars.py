@@ -15,12 +15,11 @@ from sv.report.page.plot import (
     build_layout,
     describe_energy,
 )
-from sv.report.records import Results
-from sv.report.stage_energy import StageEnergy
+from sv.report.results import Results, Stage
 
 _WHOLE = 1e-6  # of a share of energy: less is rounding
 _MAX_LISTED = 8  # lines of a hover label
-Owned = dict[str, tuple[StageEnergy, ...]]  # the sidecars of each bar
+Owned = dict[str, tuple[Stage, ...]]  # the sidecars of each bar
 _OTHER = ("#808080", "")
 
 
@@ -65,7 +64,7 @@ def _stage_traces(bars: list[Bar], owned: Owned) -> list[Any]:
             next((kwh for found, _, kwh in bar.stages if found == number), None) for bar in bars
         ]
         groups = [
-            [s for s in owned[bar.label] if s.stage == number and s.energy_kwh is not None]
+            [s for s in owned[bar.label] if s.number == number and s.energy_kwh is not None]
             for bar in bars
         ]
         texts = [
@@ -78,11 +77,11 @@ def _stage_traces(bars: list[Bar], owned: Owned) -> list[Any]:
     return traces
 
 
-def _is_measured(stage: StageEnergy) -> bool:
-    return stage.measured_fraction is not None and stage.measured_fraction > 1 - _WHOLE
+def _is_measured(stage: Stage) -> bool:
+    return (stage.sidecar.measured_fraction or 0.0) > 1 - _WHOLE
 
 
-def _list_stages(stages: list[StageEnergy]) -> list[str]:
+def _list_stages(stages: list[Stage]) -> list[str]:
     lines = [f"{stage.name}: {describe_energy(stage)}" for stage in stages[:_MAX_LISTED]]
     more = len(stages) - _MAX_LISTED
     return [*lines, f"and {more} more"] if more > 0 else lines
@@ -113,7 +112,7 @@ def _energy_of(bar: Bar, component: str, *, estimated: bool) -> float | None:
     return next((part.energy_kwh for part in parts), None)
 
 
-def _quality(component: str, estimated: bool, stages: tuple[StageEnergy, ...]) -> str:
+def _quality(component: str, estimated: bool, stages: tuple[Stage, ...]) -> str:
     """Say how a part was found; what is not divided is as good as the stages that it is of."""
     if estimated:
         return "estimated"

@@ -8,7 +8,7 @@ from sv.report.page.bars import build_bars
 from sv.report.page.learning import build_learning
 from sv.report.page.plot import Plot
 from sv.report.page.scatter import build_accuracy, build_work
-from sv.report.records import Results
+from sv.report.results import Results
 
 
 def build_plots(results: Results) -> list[Plot]:

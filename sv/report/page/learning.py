@@ -6,7 +6,7 @@ from sv.report.figures.curves import collect_learning
 from sv.report.figures.palette import COLOURS
 from sv.report.page.facts import describe_share
 from sv.report.page.plot import Plot, View, build_figure, build_hover, build_layout, set_log
-from sv.report.records import Results
+from sv.report.results import Results
 from sv.report.tables.cells import format_significant
 
 _DASHES = ("solid", "dash", "dot", "dashdot")

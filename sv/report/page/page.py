@@ -27,7 +27,7 @@ from sv.report.page.provenance import (
     link_to,
 )
 from sv.report.page.tables import build_sheet
-from sv.report.records import RESULTS_STAGE, Results
+from sv.report.results import RESULTS_STAGE, Results
 from sv.report.tables.cells import Table
 
 _MAX_LISTED = 3
@@ -72,7 +72,7 @@ def write_page(
             plots=plots,
             figure_data={plot.key: [view.figure for view in plot.views] for plot in plots},
             printed=_printed(figures, directory),
-            sheets=[build_sheet(table, results, provenance, directory) for table in tables],
+            sheets=[build_sheet(table, provenance, directory) for table in tables],
             owners=_owners(list(provenance.values())),
             titles={"channels": CHANNEL_TITLES, "attempts": ATTEMPT_TITLES, "nodes": NODE_TITLES},
             words=WORDS,
@@ -130,8 +130,8 @@ def _cost(point: Point) -> str:
 
 def _facts(results: Results, provenance: list[Provenance]) -> str:
     """Say what was run when, from which code and on which machines; from the sidecars alone."""
-    owned = [*results.shared, *(stage for system in results.systems for stage in system.stages)]
-    times = sorted(s.started_utc[:10] for s in owned if s.started_utc and s.stage != RESULTS_STAGE)
+    owned = [stage for _, stage in results.stages]
+    times = sorted(s.sidecar.started_utc[:10] for s in owned if s.number != RESULTS_STAGE)
     devices = {found.device for system in results.systems for found in system.extractions}
     facts = [
         f"{_count(len(results.systems), 'system')} and "

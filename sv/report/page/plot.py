@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from sv.report.page.facts import describe_quality, format_kwh
-from sv.report.stage_energy import StageEnergy
+from sv.report.results import Stage
 from sv.report.tables.cells import format_significant
 
 # Stand for the page's colours of text and of quiet lines; its script puts those in their place,
@@ -69,11 +69,11 @@ def set_log(axis: dict[str, Any], values: Sequence[float]) -> None:
     axis.update(type="log", range=[(low + high) / 2 - half, (low + high) / 2 + half])
 
 
-def describe_energy(stage: StageEnergy) -> str:
+def describe_energy(stage: Stage) -> str:
     """Give the energy of a stage with uncertainty and quality: an estimate is called one."""
     text = format_kwh(stage.energy_kwh)
-    if stage.energy_kwh is not None and stage.uncertainty_kwh is not None:
-        text += f" ± {format_significant(stage.uncertainty_kwh)} (k = 2)"
+    if stage.energy_kwh is not None and stage.sidecar.uncertainty_kwh is not None:
+        text += f" ± {format_significant(stage.sidecar.uncertainty_kwh)} (k = 2)"
     return f"{text}, {describe_quality(stage)}"
 
 

@@ -1,8 +1,4 @@
-"""What the page says of one sidecar: how each kWh came about, in words and short tables.
-
-The sidecars are read again here: attempts, samples and commands are of no use to the tables, so
-the records of `sv.report.records` do not carry them.
-"""
+"""What the page says of one sidecar: how each kWh came about, in words and short tables."""
 
 import os
 import re
@@ -10,13 +6,11 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from sv.energy.record import Attempt, Channel, Meter
 from sv.energy.units import kwh_from_j
-from sv.report.fields import read_sidecar, take_number, take_part, take_text
-from sv.report.page.facts import describe_quality, format_kwh, list_facts, take_objects
-from sv.report.records import Results
-from sv.report.stage_energy import StageEnergy
+from sv.report.page.facts import describe_quality, format_kwh, list_facts
+from sv.report.results import Results, Stage
 from sv.report.tables.cells import UNKNOWN, format_duration, format_significant
 
 CHANNEL_TITLES = (
@@ -67,20 +61,15 @@ class Provenance:
 
 
 def collect_provenance(results: Results, directory: Path) -> dict[Path, Provenance]:
-    """Read every sidecar of the results once more; by the path of the sidecar.
+    """Describe every sidecar of the results; by the path of the sidecar.
 
     Args:
         results: What stage 8 found.
         directory: Of the page; links are relative to it.
-
-    Raises:
-        SvError: A sidecar is not as agreed.
     """
-    owned = [("shared", stage) for stage in results.shared]
-    owned += [(system.name, stage) for system in results.systems for stage in system.stages]
     taken: dict[str, int] = {}
     found = {}
-    for owner, stage in owned:
+    for owner, stage in results.stages:
         slug = re.sub(r"[^A-Za-z0-9]+", "-", f"energy-{owner}-{stage.path.stem}").lower()
         taken[slug] = taken.get(slug, 0) + 1
         key = slug if taken[slug] == 1 else f"{slug}--{taken[slug]}"
@@ -93,100 +82,85 @@ def link_to(path: Path, directory: Path) -> str:
     return Path(os.path.relpath(path, directory)).as_posix()
 
 
-def _describe(stage: StageEnergy, owner: str, key: str, directory: Path) -> Provenance:
-    path = stage.path
-    record = read_sidecar(path)
-    attempts, nodes, channels = (
-        take_objects(record, part, path) for part in ("attempts", "nodes", "channels")
-    )
+def _describe(stage: Stage, owner: str, key: str, directory: Path) -> Provenance:
+    path, sidecar = stage.path, stage.sidecar
     journal = path.with_name(f"{path.stem}.journal.jsonl")
-    hosts = [stage.host, *(take_text(item, "host") for item in (*attempts, *nodes, *channels))]
-    codes = [_code(attempt, path) for attempt in attempts]
+    # The only meter of an attempt is the attempt itself.
+    meters = [m for attempt in sidecar.attempts if len(attempt.meters) > 1 for m in attempt.meters]
+    found = (*sidecar.attempts, *meters, *sidecar.channels)
     return Provenance(
         key=key,
         owner=owner,
-        title=f"{stage.stage:02d} {stage.name}",
+        title=f"{stage.number:02d} {stage.name}",
         link=link_to(path, directory),
         journal=link_to(journal, directory) if journal.is_file() else "",
         quality=describe_quality(stage),
         energy=format_kwh(stage.energy_kwh),
-        facts=list_facts(stage, record),
-        channels=tuple(_channel_line(channel, path) for channel in channels),
-        attempts=tuple(_attempt_line(attempt, path) for attempt in attempts if attempt),
-        nodes=tuple(_node_line(node, path) for node in nodes),
-        hosts=tuple(dict.fromkeys(filter(None, hosts))),
-        boards=tuple(dict.fromkeys(_boards(attempts, path))),
-        commits=tuple(dict.fromkeys(filter(None, codes))),
+        facts=list_facts(stage),
+        channels=tuple(_channel_line(channel) for channel in sidecar.channels),
+        attempts=tuple(_attempt_line(attempt) for attempt in sidecar.attempts),
+        nodes=tuple(_meter_line(meter) for meter in meters),
+        hosts=tuple(dict.fromkeys([sidecar.host, *(item.host for item in found if item.host)])),
+        boards=tuple(dict.fromkeys(_list_boards(sidecar.attempts))),
+        commits=tuple(dict.fromkeys(filter(None, map(_get_code, sidecar.attempts)))),
     )
 
 
-def _channel_line(channel: dict[str, Any], path: Path) -> Line:
-    samples = take_part(channel, "samples", dict, path)
-    error = take_part(channel, "u_energy_j", dict, path)
-    count, failed = (take_number(samples, key, path) for key in ("n", "failed"))
-    gap_s = take_number(samples, "max_gap_s", path)
-    basis = take_text(error, "sensor_basis")
-    source = channel.get("source")
-    if isinstance(source, dict):
-        source = " ".join(str(value) for value in source.values() if value)
+def _channel_line(channel: Channel) -> Line:
+    samples, error = channel.samples, channel.u_energy_j
     texts = (
-        f"{take_text(channel, 'host')} {take_text(channel, 'id')}".strip(),
-        take_text(channel, "boundary").replace("_", " "),
-        take_text(channel, "kind"),
-        take_text(channel, "method").replace("_", " ") or UNKNOWN,
-        _kwh(take_number(channel, "energy_j", path)),
-        _kwh(take_number(error, "total", path)),
-        UNKNOWN if count is None else f"{count:g}" + (f", {failed:g} failed" if failed else ""),
-        UNKNOWN if gap_s is None else format_significant(gap_s),
-        "yes" if channel.get("in_total") else "no",
+        f"{channel.host or ''} {channel.id}".strip(),
+        channel.boundary.replace("_", " "),
+        channel.kind,
+        (channel.method or UNKNOWN).replace("_", " "),
+        _kwh(channel.energy_j),
+        _kwh(error.total if error else None),
+        f"{samples.n}" + (f", {samples.failed} failed" if samples.failed else ""),
+        UNKNOWN if samples.max_gap_s is None else format_significant(samples.max_gap_s),
+        "yes" if channel.in_total else "no",
     )
-    notes = (str(source or ""), take_text(channel, "reason"), basis and f"Uncertainty: {basis}")
-    return Line(texts, tuple(filter(None, notes)), muted=not channel.get("in_total"))
+    basis = error and error.sensor_basis
+    notes = (channel.source, channel.reason, basis and f"Uncertainty: {basis}")
+    return Line(texts, tuple(note for note in notes if note), muted=not channel.in_total)
 
 
-def _attempt_line(attempt: dict[str, Any], path: Path) -> Line:
-    duration_s, energy_kwh = (
-        take_number(attempt, key, path) for key in ("duration_s", "energy_kwh")
-    )
+def _attempt_line(attempt: Attempt) -> Line:
     texts = (
-        *(take_text(attempt, key) or UNKNOWN for key in ("attempt", "started_utc", "status")),
-        "yes" if attempt.get("resumed") else "no",
-        UNKNOWN if duration_s is None else format_duration(duration_s),
-        UNKNOWN if energy_kwh is None else format_significant(energy_kwh),
-        take_text(attempt, "host") or UNKNOWN,
+        f"{attempt.attempt}",
+        attempt.started_utc,
+        attempt.status,
+        "yes" if attempt.resumed else "no",
+        format_duration(attempt.duration_s),
+        UNKNOWN if attempt.energy_kwh is None else format_significant(attempt.energy_kwh),
+        attempt.host,
     )
-    command = shlex.join(str(word) for word in take_part(attempt, "argv", list, path))
-    code = _code(attempt, path)
-    notes = (take_text(attempt, "reason"), code and f"git commit {code}")
-    return Line(texts, tuple(filter(None, notes)), command)
+    code = _get_code(attempt)
+    notes = (attempt.reason, code and f"git commit {code}")
+    return Line(texts, tuple(note for note in notes if note), shlex.join(attempt.argv))
 
 
-def _node_line(node: dict[str, Any], path: Path) -> Line:
-    energy_kwh, counted_s = (take_number(node, key, path) for key in ("energy_kwh", "counted_s"))
+def _meter_line(meter: Meter) -> Line:
     texts = (
-        take_text(node, "label") or "the stage's own",
-        *(take_text(node, key) or UNKNOWN for key in ("host", "status")),
-        UNKNOWN if energy_kwh is None else format_significant(energy_kwh),
-        UNKNOWN if counted_s is None else format_duration(counted_s),
+        meter.label or "the stage's own",
+        meter.host or UNKNOWN,
+        meter.status,
+        UNKNOWN if meter.energy_kwh is None else format_significant(meter.energy_kwh),
+        format_duration(meter.counted_s),
     )
-    return Line(texts, tuple(filter(None, [take_text(node, "reason")])))
+    return Line(texts, (meter.reason,) if meter.reason else ())
 
 
-def _code(attempt: dict[str, Any], path: Path) -> str:
-    git = take_part(attempt, "git", dict, path)
-    commit = take_text(git, "commit")
-    return commit and commit + (" with uncommitted changes" if git.get("dirty") else "")
+def _get_code(attempt: Attempt) -> str:
+    commit = attempt.git.get("commit") or ""
+    return commit and commit + (" with uncommitted changes" if attempt.git.get("dirty") else "")
 
 
-def _boards(attempts: Iterable[dict[str, Any]], path: Path) -> Iterable[str]:
-    """Give the names of the GPU boards that the attempts saw."""
+def _list_boards(attempts: Iterable[Attempt]) -> Iterable[str]:
+    """List the names of the GPU boards that the attempts saw."""
     for attempt in attempts:
-        for facts in take_objects(attempt, "facts", path):
-            boards = take_part(take_part(facts, "nvml", dict, path), "boards", dict, path)
-            for uuid in boards:
-                name = take_text(take_part(boards, uuid, dict, path), "name")
-                if name:
-                    yield name
+        for said in attempt.metadata:
+            boards = (said.get("nvml") or {}).get("boards") or {}
+            yield from (board["name"] for board in boards.values() if board.get("name"))
 
 
 def _kwh(energy_j: float | None) -> str:

@@ -22,8 +22,7 @@ from sv.report.page.plot import (
     set_log,
     span_decades,
 )
-from sv.report.records import Results
-from sv.report.stage_energy import StageEnergy
+from sv.report.results import Results, Stage
 from sv.report.tables.cells import format_significant
 from sv.report.tables.evidence import explain_energies
 
@@ -193,7 +192,7 @@ def _by_family(members: list[Any]) -> list[tuple[str, list[Any]]]:
     return [(family, group) for family, group in groups if group]
 
 
-def _markers(family: str, stages: list[StageEnergy]) -> Any:
+def _markers(family: str, stages: list[Stage]) -> Any:
     """Give a trace of a family without places; markers say how its energies were found."""
     shape, colour = FAMILY_STYLE[family]
     return go.Scatter(
@@ -201,7 +200,7 @@ def _markers(family: str, stages: list[StageEnergy]) -> Any:
         name=FAMILY_LABEL[family],
         hoverinfo="text",
         marker={
-            "symbol": [_SYMBOLS[shape] + _openness(stage.measured_fraction) for stage in stages],
+            "symbol": [_SYMBOLS[shape] + _openness(stage) for stage in stages],
             "color": colour,
             "size": 10,
             "line": {"width": 1.5},
@@ -210,7 +209,8 @@ def _markers(family: str, stages: list[StageEnergy]) -> Any:
     )
 
 
-def _openness(share: float | None) -> str:
-    if share is None or share < _WHOLE:
+def _openness(stage: Stage) -> str:
+    share = stage.sidecar.measured_fraction or 0.0
+    if share < _WHOLE:
         return "-open"
     return "" if share > 1 - _WHOLE else "-open-dot"

@@ -6,13 +6,6 @@ from itertools import groupby
 from pathlib import Path
 
 from sv.report.page.provenance import Provenance, link_to
-from sv.report.records import (
-    EXTRACT_STAGE,
-    Results,
-    extract_name,
-    find_stage,
-)
-from sv.report.stage_energy import StageEnergy
 from sv.report.tables.cells import MARKS, Cell, Column, Row, Table, missing_lines
 
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
@@ -67,14 +60,11 @@ class Sheet:
     files: tuple[tuple[str, str], ...]
 
 
-def build_sheet(
-    table: Table, results: Results, provenance: dict[Path, Provenance], directory: Path
-) -> Sheet:
+def build_sheet(table: Table, provenance: dict[Path, Provenance], directory: Path) -> Sheet:
     """Prepare a table for the template.
 
     Args:
         table: As the other formats print it.
-        results: Where the sidecar of a row is found.
         provenance: By the path of the sidecar.
         directory: Of the page and of the table's files.
     """
@@ -82,7 +72,7 @@ def build_sheet(
     groups = [(group, len(list(of))) for group, of in groupby(columns, lambda c: c.group)]
     sections = []
     for title, rows in groupby(table.rows, lambda row: row.section):
-        lines = [Line(_fields(row, columns, results, provenance), row.is_total) for row in rows]
+        lines = [Line(_fields(row, columns, provenance), row.is_total) for row in rows]
         sections.append((title, tuple(lines)))
     files = [(suffix, directory / f"{table.name}.{suffix}") for suffix in _SUFFIXES]
     return Sheet(
@@ -102,15 +92,11 @@ def build_sheet(
 
 
 def _fields(
-    row: Row, columns: list[Column], results: Results, provenance: dict[Path, Provenance]
+    row: Row, columns: list[Column], provenance: dict[Path, Provenance]
 ) -> tuple[Field, ...]:
-    stages = list_sources(row, results)
     fields = []
     for column in columns:
         cell = row.cells[column.key]
-        stage = next((stage for stage in stages if is_figure_of(stage, column.key, cell)), None)
-        if column.key == "j_per_utterance" and len(stages) == 1:
-            stage = stages[0]  # it is computed from the one sidecar that its row can be of
         fields.append(
             Field(
                 text=cell.text,
@@ -118,44 +104,11 @@ def _fields(
                 numeric=column.numeric,
                 best=cell.best,
                 marks=tuple((MARKS[mark], mark.replace("_", " ")) for mark in cell.marks),
-                link=provenance[stage.path].key if stage else "",
+                link=provenance[cell.sidecar].key if cell.sidecar else "",
                 reason=cell.reason if cell.value is None else "",
             )
         )
     return tuple(fields)
-
-
-def list_sources(row: Row, results: Results) -> list[StageEnergy]:
-    """List the sidecars that a row's energies can be of; the sum of several has none."""
-    owner = str(row.cells["system"].value if "system" in row.cells else row.label)
-    system = next((system for system in results.systems if system.name == owner), None)
-    stages = [*(system.stages if system else ()), *results.shared]
-    if row.is_total:
-        return []
-    if "stage" in row.cells and "name" in row.cells:
-        wanted = (row.cells["stage"].value, row.cells["name"].value)
-        return [stage for stage in stages if (stage.stage, stage.name) == wanted]
-    if system is not None and "test_set" in row.cells and "precision" in row.cells:
-        data_set, precision = (str(row.cells[key].value) for key in ("test_set", "precision"))
-        name = f"extract_{extract_name(data_set, precision)}"
-        found = find_stage(system, EXTRACT_STAGE, name)
-        return [found] if found else []
-    return list(system.stages) if system else []
-
-
-def is_figure_of(stage: StageEnergy, key: str, cell: Cell) -> bool:
-    """Tell whether a cell holds a figure of this sidecar, not a published or a computed one."""
-    figures = {
-        "energy_kwh": stage.energy_kwh,
-        "energy_all_kwh": stage.energy_all_kwh,
-        "uncertainty_kwh": stage.uncertainty_kwh,
-        "energy_above_idle_kwh": stage.energy_above_idle_kwh,
-        "co2_kg": None if stage.co2_g is None else stage.co2_g / 1000,
-        "co2_all_kg": None if stage.co2_all_g is None else stage.co2_all_g / 1000,
-    }
-    if cell.value is None:
-        return key in figures and stage.path.name in cell.reason
-    return key in figures and cell.value == figures[key]
 
 
 def _sort_key(cell: Cell, column: Column) -> float | str | None:

@@ -6,7 +6,7 @@ Tables ``against1`` (averages, training energy), ``against1_lists`` (each list),
 
 from pathlib import Path
 
-from sv.report.records import (
+from sv.report.results import (
     FAMILIES,
     P_TARGET,
     TRAIN_STAGE,
@@ -32,8 +32,14 @@ from sv.report.study.against_inference import build_inference_comparison
 from sv.report.study.published import Measures, Study, Training, read_study
 from sv.report.study.ranks import Rank, compute_rank
 from sv.report.tables.cells import Cell, Column, Note, Row, Table, text_cell, unknown_cell
-from sv.report.tables.evidence import co2_cell, energy_cell
-from sv.report.tables.provenance import absent_file, absent_stage, fact_cell, metric_cells
+from sv.report.tables.evidence import (
+    absent_file,
+    absent_stage,
+    co2_cell,
+    energy_cell,
+    fact_cell,
+    metric_cells,
+)
 
 _TABLE = "Table 1"
 

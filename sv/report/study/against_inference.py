@@ -1,15 +1,15 @@
 """Table against2: our extractions beside the study's, at each precision."""
 
-from sv.report.records import (
+from sv.report.results import (
     EXTRACT_STAGE,
     P_TARGET,
     Results,
+    Stage,
     System,
     extract_name,
     find_score,
     find_stage,
 )
-from sv.report.stage_energy import StageEnergy
 from sv.report.study.against_cells import (
     MEASURES,
     SYSTEM_COLUMNS,
@@ -23,8 +23,14 @@ from sv.report.study.against_cells import (
 )
 from sv.report.study.published import Inference, Study
 from sv.report.tables.cells import Cell, Column, Note, Row, Table, text_cell
-from sv.report.tables.evidence import co2_cell, energy_cell
-from sv.report.tables.provenance import absent_file, absent_stage, duration_cell, metric_cells
+from sv.report.tables.evidence import (
+    absent_file,
+    absent_stage,
+    co2_cell,
+    duration_cell,
+    energy_cell,
+    metric_cells,
+)
 
 _TABLE = "Table 2"
 _DECIMALS = 3  # as the study prints both measures there
@@ -81,7 +87,7 @@ def build_inference_comparison(
     return Table("against2", caption, columns, tuple(rows), tuple(notes))
 
 
-def _find_stage(results: Results, system: System, row: Inference) -> StageEnergy | None:
+def _find_stage(results: Results, system: System, row: Inference) -> Stage | None:
     name = _stage_name(results, row)
     return find_stage(system, EXTRACT_STAGE, name) if name else None
 
@@ -92,7 +98,7 @@ def _stage_name(results: Results, row: Inference) -> str | None:
 
 
 def _build_cells(
-    results: Results, system: System, row: Inference, stage: StageEnergy | None
+    results: Results, system: System, row: Inference, stage: Stage | None
 ) -> dict[str, Cell]:
     name = _stage_name(results, row) or f"extract_{row.trials}"
     absent = absent_stage(system, f"{EXTRACT_STAGE:02d}_{name}")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from sv.report.noise import Measured, find_ties
-from sv.report.stage_energy import StageEnergy
+from sv.report.results import Stage
 from sv.report.tables.cells import Cell, Note, Row
 from sv.report.tables.evidence import (
     describe_boundaries,
@@ -22,7 +22,7 @@ SECTION_NOTE = Note("Bold: the best, which is the lowest, of its column and test
 TIE_NOTE = Note(
     "within noise of the best: with other speakers it may be first (Table 4)", "within_noise"
 )
-_RULES: dict[str, tuple[Callable[[StageEnergy], str], ...]] = {
+_RULES: dict[str, tuple[Callable[[Stage], str], ...]] = {
     "energy_kwh": (describe_boundaries, describe_kinds),
     "co2_kg": (describe_boundaries, describe_kinds, describe_factor, describe_pue),
 }
@@ -80,7 +80,7 @@ def _with_mark(cell: Cell) -> Cell:
     return replace(cell, marks=(*cell.marks, "within_noise"))
 
 
-def mark_energies(rows: Sequence[Row], stages: Sequence[StageEnergy | None]) -> list[Note]:
+def mark_energies(rows: Sequence[Row], stages: Sequence[Stage | None]) -> list[Note]:
     """Make the lowest energy and CO2 bold where all of the column may be compared.
 
     Args:
@@ -110,5 +110,9 @@ def mark_energies(rows: Sequence[Row], stages: Sequence[StageEnergy | None]) -> 
     ]
 
 
-def _is_whole(stage: StageEnergy) -> bool:
-    return stage.status == "complete" and not stage.reason and stage.measured_fraction is not None
+def _is_whole(stage: Stage) -> bool:
+    return (
+        stage.sidecar.status == "complete"
+        and not stage.sidecar.reason
+        and stage.sidecar.measured_fraction is not None
+    )

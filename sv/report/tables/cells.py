@@ -6,6 +6,7 @@ number has a reason, which the formats list below the table.
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 UNKNOWN = "-"
 # Marks after a figure, in the order in which they are printed and explained: of an energy or a
@@ -18,7 +19,8 @@ MARKS |= {"within_noise": "≈"}
 class Cell:
     """One cell. ``value`` None means unknown, then ``reason`` says why.
 
-    ``best`` is that of the best figure of a column (or of a column's section).
+    ``best`` is true for the best figure of a column (or of a column's section). ``sidecar`` is the
+    file that an energy or CO2 figure, or its absence, is from; None where it is of no single one.
     """
 
     text: str
@@ -26,6 +28,7 @@ class Cell:
     marks: tuple[str, ...] = ()
     reason: str = ""
     best: bool = False
+    sidecar: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -89,10 +92,10 @@ def missing_lines(table: Table) -> list[str]:
     return [f"{what}: {reason}: {', '.join(labels)}" for (what, reason), labels in rows.items()]
 
 
-def unknown_cell(reason: str) -> Cell:
-    """Give the cell of a figure that is not known."""
+def unknown_cell(reason: str, sidecar: Path | None = None) -> Cell:
+    """Return the cell of a figure that is not known."""
     assert reason, "an unknown figure needs a reason"
-    return Cell(UNKNOWN, None, reason=reason)
+    return Cell(UNKNOWN, None, reason=reason, sidecar=sidecar)
 
 
 def text_cell(text: str) -> Cell:

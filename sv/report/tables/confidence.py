@@ -8,9 +8,9 @@ from sv.report.noise import (
     find_measured,
     subtract,
 )
-from sv.report.records import P_TARGET, Results, System, find_score
+from sv.report.results import P_TARGET, Results, System, find_score
 from sv.report.tables.cells import UNKNOWN, Cell, Column, Note, Row, Table, text_cell, unknown_cell
-from sv.report.tables.provenance import absent_file
+from sv.report.tables.evidence import absent_file
 
 _TITLES = {"eer_percent": "EER (%)", "min_dcf": "minDCF"}
 _DECIMALS = {"eer_percent": 2, "min_dcf": 3}

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sv.files import write_text
-from sv.report.records import Results
+from sv.report.results import Results
 from sv.report.tables.cells import Note, Table
 from sv.report.tables.confidence import build_confidence_table
 from sv.report.tables.formats import format_csv, format_json, format_markdown

@@ -10,12 +10,12 @@ from dataclasses import replace
 
 from sv.energy.units import j_from_kwh
 from sv.report.noise import MEASURES, find_measured, subtract
-from sv.report.records import (
+from sv.report.results import (
     EXTRACT_STAGE,
     P_TARGET,
     Extraction,
     Results,
-    StageEnergy,
+    Stage,
     compute_average,
     extract_name,
     find_extraction,
@@ -35,23 +35,21 @@ from sv.report.tables.cells import (
     unknown_cell,
 )
 from sv.report.tables.evidence import (
-    co2_cell,
-    energy_cell,
-    energy_notes,
-    explain_energies,
-    explain_incomplete,
-)
-from sv.report.tables.inference_rows import Inference, choose_sets, list_inferences, lists_of
-from sv.report.tables.provenance import (
     ENERGY_COLUMNS,
     PROVENANCE_COLUMNS,
     absent_file,
     absent_stage,
+    co2_cell,
     duration_cell,
+    energy_cell,
+    energy_notes,
+    explain_energies,
+    explain_incomplete,
     fact_cell,
     metric_cells,
     provenance_cells,
 )
+from sv.report.tables.inference_rows import Inference, choose_sets, list_inferences, lists_of
 
 _FACTS = ("utterances", "audio_s", "frames", "device")
 _FULL = "fp32"
@@ -128,7 +126,7 @@ def build_inference_table(results: Results, sets: tuple[str, ...] | None = None)
     return Table("table2", caption, columns, tuple(rows), tuple(notes))
 
 
-def _find_stage(item: Inference) -> StageEnergy | None:
+def _find_stage(item: Inference) -> Stage | None:
     return find_stage(item.system, EXTRACT_STAGE, _stage_name(item))
 
 
@@ -164,7 +162,7 @@ def _build_row(item: Inference, lists: tuple[str, ...]) -> Row:
 
 
 def _per_utterance(
-    item: Inference, stage: StageEnergy | None, energy: Cell, done: Extraction | None
+    item: Inference, stage: Stage | None, energy: Cell, done: Extraction | None
 ) -> Cell:
     if stage is None or stage.energy_kwh is None:
         return unknown_cell(energy.reason)
@@ -174,24 +172,24 @@ def _per_utterance(
     if done.utterances == 0:
         return unknown_cell("0 utterances were extracted")
     per_utterance_j = j_from_kwh(stage.energy_kwh) / done.utterances
-    return Cell(format_significant(per_utterance_j), per_utterance_j, energy.marks)
+    return replace(energy, text=format_significant(per_utterance_j), value=per_utterance_j)
 
 
 def _real_time_factor(
-    item: Inference, stage: StageEnergy | None, wall_time: Cell, done: Extraction | None
+    item: Inference, stage: Stage | None, wall_time: Cell, done: Extraction | None
 ) -> Cell:
-    if stage is None or stage.duration_s is None:
+    if stage is None:
         return unknown_cell(wall_time.reason)
     reason = _why_undivided(item, stage, done)
     if reason or done is None:
         return unknown_cell(reason)
     if not done.audio_s:
         return unknown_cell(f"no duration of the speech in {done.folder}/info.json")
-    factor = stage.duration_s / done.audio_s
+    factor = stage.sidecar.duration_s / done.audio_s
     return Cell(format_significant(factor), factor)
 
 
-def _energy_change(item: Inference, stage: StageEnergy | None, absent: str) -> dict[str, Cell]:
+def _energy_change(item: Inference, stage: Stage | None, absent: str) -> dict[str, Cell]:
     """Return the ratio of the energy to that in fp32, and its uncertainty (k = 2)."""
     cells = {"energy_ratio": _NO_CHANGE, "energy_ratio_uncertainty": fact_cell(None)}
     if item.precision == _FULL:
@@ -209,8 +207,8 @@ def _energy_change(item: Inference, stage: StageEnergy | None, absent: str) -> d
     ratio = stage.energy_kwh / full.energy_kwh
     marks = energy_cell(stage, absent).marks
     cells["energy_ratio"] = Cell(format_significant(ratio), ratio, marks)
-    if full.uncertainty_kwh is not None and stage.uncertainty_kwh is not None:
-        parts = (full.uncertainty_kwh / full.energy_kwh, stage.uncertainty_kwh / stage.energy_kwh)
+    if full.sidecar.uncertainty_kwh is not None and stage.sidecar.uncertainty_kwh is not None:
+        parts = (s.sidecar.uncertainty_kwh / s.energy_kwh for s in (full, stage))
         cells["energy_ratio_uncertainty"] = fact_cell(ratio * math.hypot(*parts))
     return cells
 
@@ -239,10 +237,10 @@ def _eer_change(item: Inference, lists: tuple[str, ...]) -> dict[str, Cell]:
     return {**cells, "eer_difference": Cell(format_difference(value, 3), value, marks)}
 
 
-def _why_undivided(item: Inference, stage: StageEnergy, done: Extraction | None) -> str:
+def _why_undivided(item: Inference, stage: Stage, done: Extraction | None) -> str:
     """Say why a figure is not divided by what was done: a stage that failed did not do all."""
-    if stage.status != "complete":
-        return f"{stage.path.name} is {stage.status}: utterances done are not known"
+    if stage.sidecar.status != "complete":
+        return f"{stage.path.name} is {stage.sidecar.status}: utterances done are not known"
     if done is None:
         folder = f"xvectors_{extract_name(item.data_set, item.precision)}"
         return absent_file(item.system, f"{folder}/info.json")

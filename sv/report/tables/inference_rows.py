@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from sv.errors import UsageError
-from sv.report.records import (
+from sv.report.results import (
     EXTRACT_STAGE,
     PRECISIONS,
     Extraction,
@@ -64,7 +64,7 @@ def list_inferences(results: Results, data_set: str) -> list[Inference]:
             if score.backend == "cosine" and not score.untrained and score.data_set == data_set
         }
         # A stage that failed left nothing but its energy.
-        names = {stage.name for stage in system.stages if stage.stage == EXTRACT_STAGE}
+        names = {stage.name for stage in system.stages if stage.number == EXTRACT_STAGE}
         tried |= {p for p in PRECISIONS if f"extract_{extract_name(data_set, p)}" in names}
     ordered = [*PRECISIONS, *sorted(tried - set(PRECISIONS))]
     return [

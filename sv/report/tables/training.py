@@ -5,18 +5,18 @@ The columns are those of the study's Table 1, so that the two can be laid side b
 
 from sv.energy.units import j_from_kwh
 from sv.report.noise import find_measured
-from sv.report.records import (
+from sv.report.results import (
     FAMILIES,
     P_TARGET,
     TRAIN_STAGE,
     Results,
+    Stage,
     System,
     compute_average,
     family_of,
     find_score,
     find_stage,
 )
-from sv.report.stage_energy import StageEnergy
 from sv.report.tables.best import BEST_NOTE, TIE_NOTE, mark_energies, mark_measures
 from sv.report.tables.cells import (
     Cell,
@@ -29,12 +29,14 @@ from sv.report.tables.cells import (
     text_cell,
     unknown_cell,
 )
-from sv.report.tables.evidence import co2_cell, energy_cell, energy_notes
-from sv.report.tables.provenance import (
+from sv.report.tables.evidence import (
     ENERGY_COLUMNS,
     PROVENANCE_COLUMNS,
     absent_file,
     absent_stage,
+    co2_cell,
+    energy_cell,
+    energy_notes,
     metric_cells,
     provenance_cells,
 )
@@ -80,7 +82,7 @@ def build_training_table(results: Results) -> Table:
     return Table("table1", caption, columns, tuple(rows), tuple(notes))
 
 
-def _mark_best(results: Results, rows: list[Row], trained: list[StageEnergy | None]) -> list[Note]:
+def _mark_best(results: Results, rows: list[Row], trained: list[Stage | None]) -> list[Note]:
     """Mark the best of each column, and measures within noise of it; say what is not compared."""
     columns = {f"_{name}": (name,) for name in results.scored} | {"": results.scored}
     for suffix, lists in columns.items():
@@ -108,7 +110,7 @@ def _build_row(results: Results, system: System) -> Row:
         if system.network is None:
             cells[key] = unknown_cell(absent_file(system, "model.json"))
         else:
-            count = system.network[key]
+            count = getattr(system.network, key)
             cells[key] = Cell(format_millions(count), count)
     for name in results.trial_sets:
         score = find_score(system, name)
@@ -121,7 +123,7 @@ def _build_row(results: Results, system: System) -> Row:
     return Row(system.name, cells, FAMILIES[family_of(system.name)])
 
 
-def _intensity_cells(system: System, stage: StageEnergy | None, absent: str) -> dict[str, Cell]:
+def _intensity_cells(system: System, stage: Stage | None, absent: str) -> dict[str, Cell]:
     """Return J per crop trained, kWh per GMAC of one crop, and the mean power in W.
 
     GMAC is of a crop as trained; the power is of all machines and GPUs together.
@@ -131,11 +133,16 @@ def _intensity_cells(system: System, stage: StageEnergy | None, absent: str) -> 
         unknown = unknown_cell(energy.reason or "the energy is 0")
         return dict.fromkeys(_INTENSITIES, unknown)
     lacks = "is not in model.json" if system.network else absent_file(system, "model.json")
-    network = system.network or {}
+    network = system.network
+    energy_j = j_from_kwh(stage.energy_kwh)
     figures = (
-        (j_from_kwh(stage.energy_kwh), network.get("crops_trained"), f"crops_trained {lacks}"),
-        (stage.energy_kwh, network.get("gmac"), f"gmac {lacks}"),
-        (j_from_kwh(stage.energy_kwh), stage.duration_s, f"no duration in {stage.path.name}"),
+        (energy_j, network and network.crops_trained, f"crops_trained {lacks}"),
+        (stage.energy_kwh, network and network.gmac, f"gmac {lacks}"),
+        (
+            j_from_kwh(stage.energy_kwh),
+            stage.sidecar.duration_s,
+            f"no duration in {stage.path.name}",
+        ),
     )
     cells = {}
     for key, (amount, divisor, reason) in zip(_INTENSITIES, figures, strict=True):

@@ -1,0 +1,524 @@
+"""What stages 0 to 7 left behind: systems, their scores, and the energy of every stage.
+
+`collect_results` reads it all into frozen records; tables, figures, page and advice look things up
+in these. A figure that is not known is None, and who shows it says why. Absent files are no error
+here; broken ones are, in one line that names file and field, because a guess about a broken figure
+is worse than no table.
+"""
+
+import dataclasses
+import pickle
+import re
+import zipfile
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from sv.config import build_record
+from sv.energy.record import Amount, Count, Sidecar, read_record
+from sv.errors import SvError, UsageError
+from sv.files import read_json, read_text, write_json
+from sv.model_name import ModelName, check_model_name, parse_model_name
+from sv.score.config import BACKENDS
+from sv.score.record import ScoredList, read_scores
+
+P_TARGET = "0.01"  # minDCF of the tables: the study, section 5.1
+TRAIN_STAGE, EXTRACT_STAGE, RESULTS_STAGE = 5, 6, 8
+PRECISIONS = ("fp32", "fp16", "bf16")
+FAMILIES = {"depth": "Depth scaling", "stage": "Stage-distribution scaling"}
+FAMILIES |= {"width": "Width scaling", "other": "Other"}
+_SIDECAR = re.compile(r"\d\d_.+\.json")
+_JOURNAL = ".journal.jsonl"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One sidecar, ``<NN>_<name>.json``, or the sum of several (`sv.report.tables.stages`)."""
+
+    path: Path
+    sidecar: Sidecar
+
+    @property
+    def number(self) -> int:
+        """Number of the stage, 0 to 8."""
+        return self.sidecar.stage
+
+    @property
+    def name(self) -> str:
+        """Name of the stage: ``train``, ``extract_vox1``, ..."""
+        return self.sidecar.name
+
+    @property
+    def energy_kwh(self) -> float | None:
+        """Energy of the run that made the result."""
+        return self.sidecar.energy_kwh
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is read of a model.json; all of it is in ``record``.
+
+    Attributes:
+        gmac: 10^9 multiply-accumulates of one crop as trained.
+        crops_by_phase: Crops trained by phase, where training has several.
+        features: The resolved front end; None in a file of before it was written there.
+    """
+
+    parameters: Count
+    parameters_with_head: Count
+    gmac: Amount | None = None
+    crops_trained: Count | None = None
+    crops_by_phase: dict[str, int] | None = None
+    input_dim: Count | None = None
+    speakers: Count | None = None
+    features: dict[str, Any] | None = None
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """The embeddings of one test set at one precision (info.json of ``folder``)."""
+
+    folder: str
+    data_set: str
+    precision: str
+    utterances: Count
+    frames: Count | None = None
+    audio_s: Amount | None = None
+    device: str | None = None
+    untrained: bool = False
+
+
+@dataclass(frozen=True)
+class System:
+    """One model folder; ``network`` is None where it has no model.json.
+
+    ``backend`` is the one whose scores are looked up: in `Results.systems` the first of all.
+    """
+
+    name: str
+    directory: Path
+    network: Network | None
+    stages: tuple[Stage, ...]
+    extractions: tuple[Extraction, ...]
+    scores: tuple[ScoredList, ...]
+    backend: str = BACKENDS[0]
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that stage 8 found.
+
+    Attributes:
+        trial_sets: The data set of each trial list, in the order of the tables.
+        scored: Lists for which at least one system has metrics of the first backend: averages are
+            over these.
+        backends: Those that scored a list, cosine first.
+        journals: Those of stages without a sidecar.
+        remarks: What stage 1 wrote about the corpora, with the trial list; None: all lists.
+    """
+
+    data: Path
+    exp: Path
+    systems: tuple[System, ...]
+    shared: tuple[Stage, ...]
+    trial_sets: dict[str, str]
+    scored: tuple[str, ...]
+    backends: tuple[str, ...]
+    journals: tuple[Path, ...]
+    remarks: tuple[tuple[str | None, str], ...] = ()
+
+    @property
+    def stages(self) -> list[tuple[str, Stage]]:
+        """Every sidecar with its owner, ``shared`` or a system."""
+        owned = [("shared", stage) for stage in self.shared]
+        return owned + [(system.name, stage) for system in self.systems for stage in system.stages]
+
+
+@dataclass(frozen=True)
+class Average:
+    """Means over the scored trial lists; None with a reason where one is missing."""
+
+    eer_percent: float | None
+    min_dcf: float | None
+    reason: str
+
+
+def collect_results(data: Path, exp: Path, models: list[str] | None = None) -> Results:
+    """Read the model folders under ``exp`` and the shared sidecars under ``data``.
+
+    Args:
+        data: The recipe's data folder (``energy/``, ``test_trials``).
+        exp: The recipe's exp folder.
+        models: Names to report, also those that have no folder yet; None: every folder with a
+            model.json or an energy sidecar.
+
+    Raises:
+        SvError: A file is broken, or there is nothing at all to report.
+        UsageError: One of ``models`` has no folder and is no model name.
+    """
+    names = models if models else _list_models(exp)
+    for name in names:
+        if not (exp / name).is_dir():
+            check_model_name(name)  # a model not yet trained is missing; a mistyped one is refused
+    found = [read_system(exp / name) for name in sorted(set(names), key=system_order)]
+    if not any(system.network or system.stages or system.scores for system in found):
+        raise SvError(f"no results under {exp}: run stages 5 to 7 first")
+    shared = (*_read_sidecars(data / "energy"), *_read_sidecars(exp / "energy"))
+    scores = [score for system in found for score in system.scores]
+    backends = _order_backends(scores)
+    systems = tuple(replace(system, backend=backends[0]) for system in found)
+    # In the order of the recipe's conf/corpora.toml, then lists that it no longer has, by name.
+    sets = _read_test_trials(data / "test_trials")
+    for score in sorted(scores, key=lambda score: score.trials_name):
+        sets.setdefault(score.trials_name, score.data_set)
+    # Not exp/energy: the journal of stage 8 is being written now.
+    folders = [data / "energy", *(system.directory / "energy" for system in systems)]
+    return Results(
+        data=data,
+        exp=exp,
+        systems=systems,
+        shared=shared,
+        trial_sets=sets,
+        scored=tuple(name for name in sets if any(find_score(s, name) for s in systems)),
+        backends=backends,
+        journals=tuple(path for folder in folders for path in _list_journals(folder)),
+        remarks=_read_remarks(data / "remarks.tsv"),
+    )
+
+
+def read_system(directory: Path) -> System:
+    """Read one model folder; each part may be absent."""
+    infos = sorted(directory.glob("xvectors_*/info.json"))
+    model = directory / "model.json"
+    network = None
+    if model.is_file():
+        network = read_known(model, Network, record=read_object(model))
+    return System(
+        name=directory.name,
+        directory=directory,
+        network=network,
+        stages=_read_sidecars(directory / "energy"),
+        extractions=tuple(read_known(path, Extraction, folder=path.parent.name) for path in infos),
+        scores=read_scores(directory / "scores"),
+    )
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object."""
+    record = read_json(path)
+    if not isinstance(record, dict):
+        raise SvError(f"{path}: not a JSON object")
+    return record
+
+
+def read_known(path: Path, cls: type[T], **own: Any) -> T:
+    """Read from a JSON file what a dataclass has a field for; its other keys are ignored.
+
+    Args:
+        path: Holds an object.
+        cls: See `sv.config.read_config`.
+        own: Fields that are not from the file.
+
+    Raises:
+        SvError: A field is missing or not valid; the message names file and field.
+    """
+    return build_record(_keep_known(read_object(path), cls) | own, cls, where=str(path))
+
+
+def _keep_known(values: dict[str, Any], cls: type) -> dict[str, Any]:
+    """Leave out the keys that a dataclass, or one inside it, has no field for."""
+    known = {}
+    for name, hint in get_type_hints(cls).items():
+        if name in values:
+            value = values[name]
+            inner = next((t for t in (hint, *get_args(hint)) if dataclasses.is_dataclass(t)), None)
+            nested = isinstance(inner, type) and isinstance(value, dict)
+            known[name] = _keep_known(value, inner) if nested else value
+    return known
+
+
+def _list_models(exp: Path) -> list[str]:
+    if not exp.is_dir():
+        return []
+    return [
+        folder.name
+        for folder in exp.iterdir()
+        if (folder / "model.json").is_file() or any((folder / "energy").glob("[0-9][0-9]_*.json*"))
+    ]
+
+
+def _read_test_trials(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    sets = {}
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        words = line.split()
+        if len(words) != 2:
+            raise SvError(f"{path}: line {number} is not '<trials-name> <data-set>'")
+        sets[words[0]] = words[1]
+    return sets
+
+
+def _read_remarks(path: Path) -> tuple[tuple[str | None, str], ...]:
+    """Read what stage 1 wrote: ``<trials>`` or ``*``, a tab, the remark."""
+    if not path.is_file():
+        return ()
+    rows = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        trials, tab, text = line.partition("\t")
+        if not tab:
+            raise SvError(f"{path}: line {number} is not '<trials-name><tab><remark>'")
+        rows.append((None if trials == "*" else trials, text))
+    return tuple(rows)
+
+
+def _read_sidecars(directory: Path) -> tuple[Stage, ...]:
+    found = [file for file in sorted(directory.glob("*.json")) if _SIDECAR.fullmatch(file.name)]
+    return tuple(Stage(file, read_record(file)) for file in found)
+
+
+def _list_journals(directory: Path) -> list[Path]:
+    """List the journals of stages that have no sidecar."""
+    found = sorted(directory.glob(f"*{_JOURNAL}"))
+    return [p for p in found if not p.with_name(p.name.removesuffix(_JOURNAL) + ".json").is_file()]
+
+
+def _order_backends(scores: Sequence[ScoredList]) -> tuple[str, ...]:
+    """List the backends in the order of `BACKENDS`, then others; at least one."""
+    found = {score.backend for score in scores if not score.untrained}
+    known = [name for name in BACKENDS if name in found]
+    return (*known, *sorted(found.difference(BACKENDS))) or BACKENDS[:1]
+
+
+# Order and look-ups.
+
+
+def _parsed(name: str) -> ModelName | None:
+    try:
+        return parse_model_name(name)
+    except UsageError:
+        return None  # a folder that a person named: shown, after the others
+
+
+def family_of(name: str) -> str:
+    """Return the family of a model in the study's Table 1: depth, stage, width, or other."""
+    model = _parsed(name)
+    if model is None:
+        return "other"
+    if model.width != 1:
+        return "width"
+    return "stage" if "_d_" in name else "depth"
+
+
+def system_order(name: str) -> tuple[Any, ...]:
+    """Return the sort key that puts models in the order of the study's Table 1.
+
+    Largest first; stage variants by the longest stage, one long stage before two, early before
+    late: 8222, 2822, 2282, 2228, 2882, 2662.
+    """
+    rank = list(FAMILIES).index(family_of(name))
+    model = _parsed(name)
+    if model is None:
+        return (rank, name)
+    longest = max(model.blocks)
+    shape = (-longest, model.blocks.count(longest), [-n for n in model.blocks])
+    return (rank, -model.depth, -model.width, *shape, name)
+
+
+def find_stage(system: System, stage: int, name: str) -> Stage | None:
+    """Find a model's stage by number and name (``6, "extract_vox1"``), or None."""
+    return next((s for s in system.stages if (s.number, s.name) == (stage, name)), None)
+
+
+def extract_name(data_set: str, precision: str) -> str:
+    """Name the extraction of a test set as files do: no suffix for fp32."""
+    return data_set if precision == "fp32" else f"{data_set}_{precision}"
+
+
+def is_of_trained(found: Extraction) -> bool:
+    """Tell embeddings of the trained network, ``xvectors_<set>[_<precision>]``, from others."""
+    expected = f"xvectors_{extract_name(found.data_set, found.precision)}"
+    return found.folder == expected and not found.untrained
+
+
+def find_extraction(system: System, data_set: str, precision: str) -> Extraction | None:
+    """Find the trained network's embeddings of a test set, or None."""
+    folder = f"xvectors_{extract_name(data_set, precision)}"
+    return next((found for found in system.extractions if found.folder == folder), None)
+
+
+def find_score(
+    system: System, trials: str, precision: str = "fp32", *, untrained: bool = False
+) -> ScoredList | None:
+    """Find the metrics of a trial list by the system's backend, or None."""
+    wanted = (trials, precision, untrained, system.backend)
+    for score in system.scores:
+        if (score.trials_name, score.precision, score.untrained, score.backend) == wanted:
+            return score
+    return None
+
+
+def compute_average(system: System, trials: tuple[str, ...], precision: str = "fp32") -> Average:
+    """Average EER and minDCF of a system over trial lists; every list or no average.
+
+    A mean over fewer lists than the other systems have would look better or worse for no reason.
+    """
+    if not trials:
+        return Average(None, None, "no trial list has been scored")
+    scores = [find_score(system, name, precision) for name in trials]
+    missing = [name for name, score in zip(trials, scores, strict=True) if score is None]
+    if missing:
+        return Average(None, None, f"not scored on {', '.join(missing)} ({precision})")
+    found = [score for score in scores if score is not None]
+    eer_percent = sum(score.eer_percent for score in found) / len(found)
+    costs = [score.min_dcf.get(P_TARGET) for score in found]
+    known = [cost for cost in costs if cost is not None]
+    if len(known) < len(costs):
+        return Average(eer_percent, None, f"no minDCF at P {P_TARGET} in every list")
+    return Average(eer_percent, sum(known) / len(known), "")
+
+
+# The front end: of model.json, else of final.pt, a zip archive in which ``data.pkl`` pickles
+# everything but the weights. Nothing that the pickle names is imported or called: what is no plain
+# value becomes an empty stand-in.
+
+# What unpickling raises on bytes that are no pickle, with what opening and finding them raises.
+_BROKEN = (
+    OSError, zipfile.BadZipFile, StopIteration, pickle.UnpicklingError, EOFError, AttributeError,
+    IndexError, KeyError, TypeError, ValueError,
+)  # fmt: skip
+
+
+class _StandIn:
+    """What a pickle wants made by a function or class that is not to be run."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> type:
+        return OrderedDict if (module, name) == ("collections", "OrderedDict") else _StandIn
+
+    def persistent_load(self, _: Any) -> None:
+        return None  # the numbers of a tensor
+
+
+def find_front_end(system: System) -> dict[str, Any] | None:
+    """Return the resolved conf/features.toml that a trained network expects; None: unknown.
+
+    Raises:
+        SvError: model.json does not have it, and final.pt is not what torch.save writes.
+    """
+    if system.network is not None and system.network.features is not None:
+        return system.network.features
+    path = system.directory / "final.pt"
+    if not path.is_file():
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+            with archive.open(name) as file:
+                state = _PlainUnpickler(file).load()
+    except _BROKEN as error:
+        raise SvError(f"{path}: cannot be read ({error or 'no data.pkl'}): train again") from error
+    features = state.get("features") if isinstance(state, dict) else None
+    return features if isinstance(features, dict) else None
+
+
+# results.json of a model: its metrics and its energy in one place, for other programs.
+
+_METRICS = (
+    "trials_name", "data_set", "backend", "precision", "untrained", "trials", "targets",
+    "nontargets", "eer_percent", "eer_threshold", "min_dcf",
+)  # fmt: skip
+_ENERGY = (
+    "stage", "name", "model", "status", "exit_code", "host", "started_utc", "duration_s",
+    "energy_kwh", "energy_all_kwh", "energy_node_kwh", "measured_fraction", "uncertainty_kwh",
+    "uncertainty_reason", "co2_g", "co2_all_g", "reason",
+)  # fmt: skip
+_CARBON = (
+    "provider", "zone", "year", "vintage", "scope", "basis", "g_per_kwh", "source", "reason",
+)  # fmt: skip
+_CHANNEL = (
+    "id", "boundary", "kind", "method", "source", "energy_j", "in_total", "reason", "host",
+)  # fmt: skip
+_NODE = ("host", "label", "status", "energy_kwh", "reason")
+
+
+def write_model_results(results: Results) -> list[Path]:
+    """Write <exp>/<model>/results.json of every system that has a folder; return the paths."""
+    paths = []
+    for system in results.systems:
+        if system.directory.is_dir():
+            path = system.directory / "results.json"
+            write_json(path, _join_model(results, system))
+            paths.append(path)
+    return paths
+
+
+def _join_model(results: Results, system: System) -> dict[str, Any]:
+    """Return what is known of one system; unknown is null. Energy in kWh, CO2 in g."""
+    average = compute_average(system, results.scored)
+    extractions = []
+    for found in system.extractions:
+        if is_of_trained(found):
+            name = f"extract_{extract_name(found.data_set, found.precision)}"
+            energy = _join_energy(find_stage(system, EXTRACT_STAGE, name))
+            extractions.append({**dataclasses.asdict(found), "energy": energy})
+    return {
+        "name": system.name,
+        "family": family_of(system.name),
+        "network": system.network.record if system.network else None,
+        "average": {
+            "trial_lists": list(results.scored),
+            "backend": system.backend,
+            "eer_percent": average.eer_percent,
+            "min_dcf": average.min_dcf,
+            "reason": average.reason or None,
+        },
+        "scores": [_join_score(score) for score in system.scores],
+        "training": _join_energy(find_stage(system, TRAIN_STAGE, "train")),
+        "extractions": extractions,
+        "stages": [_join_energy(stage) for stage in system.stages],
+    }
+
+
+def _join_score(score: ScoredList) -> dict[str, Any]:
+    """Return the metrics of a list; long lists stay in the files next to the metrics file."""
+    pairs = {p: pair for p, pair in (score.min_dcf_interval or {}).items() if pair is not None}
+    return {
+        "path": f"scores/{score.path.name}",
+        **_pick(score, _METRICS),
+        "eer_interval": score.eer_percent_interval,
+        "min_dcf_interval": pairs,
+        "backend_parameters": score.backend_parameters,
+    }
+
+
+def _join_energy(stage: Stage | None) -> dict[str, Any] | None:
+    if stage is None:
+        return None
+    sidecar = stage.sidecar
+    return {
+        "path": f"energy/{stage.path.name}",
+        **_pick(sidecar, _ENERGY),
+        "attempts": len(sidecar.attempts),
+        "attribution": sidecar.attribution.rule,
+        "carbon": _pick(sidecar.carbon, _CARBON),
+        "pue_value": sidecar.pue.value,
+        "pue_source": sidecar.pue.source,
+        "channels": [_pick(channel, _CHANNEL) for channel in sidecar.channels],
+        "nodes": [_pick(meter, _NODE) for meter in sidecar.meters],
+    }
+
+
+def _pick(record: Any, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in names}

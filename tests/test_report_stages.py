@@ -1,0 +1,158 @@
+"""Table 3: every stage, its totals, the quality of its energy, and what lies next to sidecars."""
+
+import json
+
+import pytest
+from report_tree import (
+    GPU,
+    MEASURED,
+    METER,
+    build_tree,
+    read_csv,
+    write,
+    write_all_tables,
+    write_sidecar,
+)
+
+from sv.errors import SvError
+from sv.report.results import collect_results, write_model_results
+
+NODE = {**MEASURED, "id": "ipmi.node", "boundary": "node", "source": "ipmitool"}
+NO_BOARD = {**GPU, "kind": "unavailable", "in_total": False, "reason": "no driver"}
+
+
+@pytest.fixture
+def tree(tmp_path):
+    return build_tree(tmp_path)
+
+
+def test_stage_table_and_its_totals(tree):
+    tables = write_all_tables(*tree)
+    rows = read_csv(tables / "table3.csv")
+    assert (rows[0]["name"], rows[0]["system"], rows[0]["energy_all_kwh"]) == (
+        "fbank", "shared", "1.0",
+    )  # fmt: skip
+    by_key = {(row["system"], row["name"]): row for row in rows}
+    mixed = by_key["resnet50_d_2822", "train"]
+    assert (mixed["measured_percent"], mixed["estimated_percent"]) == ("75.0", "25.0")
+    assert by_key["resnet34_d", "train"]["status"] == "failed"
+    total = by_key["resnet50_d", "total"]
+    assert float(total["energy_kwh"]) == pytest.approx(51.69 + 3.11 + 2.3)
+    assert float(total["energy_all_kwh"]) == pytest.approx(2 * (51.69 + 3.11 + 2.3))
+    assert float(total["co2_all_kg"]) == pytest.approx(2 * 57.1 * 0.044179)
+    assert (total["attempts"], float(total["duration_s"])) == ("3", 15000.0)
+    # A single stage is its own total; one that did not complete is said to be in the sum.
+    assert ("shared", "total") not in by_key and ("resnet50_d_2822", "total") not in by_key
+    part = by_key["resnet18_w0.125", "total"]
+    assert part["energy_kwh_marks"] == "estimated incomplete"
+    # What covers different parts is summed apart, and what is not known is named.
+    whole = {name: row for (system, name), row in by_key.items() if system == "all"}
+    assert set(whole) == {"total of cpu_package", "total of cpu_package + gpu_board"}
+    cpu, both = whole.values()
+    assert float(cpu["energy_kwh"]) == pytest.approx(0.5 + 0.0012345 + 0.000111 + 0.0001)
+    assert float(both["energy_kwh"]) == pytest.approx(57.1 + 52.06)
+    assert float(both["estimated_percent"]) == pytest.approx(25 * 52.06 / (57.1 + 52.06))
+    assert both["energy_kwh_marks"] == "partly_estimated incomplete"
+    assert (cpu["boundary"], both["boundary"]) == ("cpu_package", "cpu_package gpu_board")
+    text = (tables / "table3.md").read_text()
+    assert "without 05_train resnet34_d, whose energy is not known" in text
+    order = ["Shared stages", "resnet50_d", "resnet18_w0.125", "Results", "Everything"]
+    places = [text.index(f"**{section}**") for section in order]
+    assert places == sorted(places)
+    assert "journals without a sidecar" in text
+    assert "resnet34_d/energy/06_extract_voxceleb1.journal.jsonl" in text
+
+
+def test_uncertainty_and_a_jobs_part(tree):
+    data, exp = tree
+    write_sidecar(
+        exp / "resnet50_d" / "energy" / "05_train.json", 51.69, NODE, NO_BOARD,
+        energy_node_kwh=80.0, attribution={"rule": "cpu_share", "inputs": {"jobs_on_node": 2},
+        "reason": None}, uncertainty_kwh=2.5, boundary=["node"],
+    )  # fmt: skip
+    tables = write_all_tables(data, exp)
+    rows = {(row["name"], row["system"]): row for row in read_csv(tables / "table3.csv")}
+    train = rows["train", "resnet50_d"]
+    assert float(train["uncertainty_kwh"]) == 2.5
+    assert (train["attribution"], train["boundary"]) == ("cpu_share", "node")
+    assert float(train["energy_node_kwh"]) == 80.0
+    text = (tables / "table3.md").read_text()
+    assert "± (kWh, k = 2)" in text
+    # Rows that cover something else are named below the table, and the job's part is called so.
+    assert "Energy covers different parts between rows, which must not be compared" in text
+    assert "node, of which the job's part by the rule cpu_share (05_train resnet50_d)" in text
+    assert rows["train", "resnet50_d_2822"]["uncertainty_kwh"] == ""
+
+
+def test_energy_of_a_part_of_the_run_is_marked(tree):
+    data, exp = tree
+    for path in (exp / "resnet18_w0.125" / "energy").iterdir():
+        path.unlink()
+    reason = "without attempt 2, whose energy is unknown"
+    path = exp / "resnet50_d" / "energy" / "05_train.json"
+    write_sidecar(path, 51.69, MEASURED, fraction=None, reason=reason)
+    text = (write_all_tables(data, exp) / "table1.md").read_text()
+    assert "51.69§¶" in text
+    assert f"§ incomplete: {reason}" in text
+    assert "¶ the sidecar does not say which part was measured (05_train.json)" in text
+
+
+def test_machines_of_a_stage(tree):
+    data, exp = tree
+    path = exp / "resnet50_d" / "energy" / "05_train.json"
+    meter = {**METER, "host": "node2", "label": "train.1.node1", "energy_kwh": 20.5}
+    lost = {**meter, "label": "train.1.node2", "status": "missing", "energy_kwh": None,
+            "reason": "no journal"}  # fmt: skip
+    reason = "without train.1.node2: no journal"
+    write_sidecar(path, 51.69, {**MEASURED, "host": "node2"}, reason=reason,
+                  attempts=[{"meters": [meter, lost]}])  # fmt: skip
+    text = (write_all_tables(data, exp) / "table1.md").read_text()
+    assert "51.69§" in text and f"§ incomplete: several reasons: {reason}: resnet50_d" in text
+    rows = {row["system"]: row for row in read_csv(exp / "results" / "table1.csv")}
+    assert rows["resnet50_d"]["host"] == "node1 node2"
+    write_model_results(collect_results(data, exp))
+    joined = json.loads((exp / "resnet50_d" / "results.json").read_text())["training"]
+    assert joined["channels"][0]["host"] == "node2"
+    assert [(node["host"], node["energy_kwh"], node["reason"]) for node in joined["nodes"]] == [
+        ("node2", 20.5, None), ("node2", None, "no journal"),
+    ]  # fmt: skip
+    write_sidecar(path, 51.69, MEASURED, attempts=[{"meters": ["node2"]}])
+    with pytest.raises(SvError, match=r"05_train\.json: .*meters must be a table"):
+        collect_results(data, exp)
+
+
+# What lies next to the sidecars.
+
+
+def read_notes(data, exp):
+    record = json.loads((write_all_tables(data, exp) / "table3.json").read_text())
+    return [note["text"] for note in record["notes"] if note["text"].startswith("resnet50_d: ")]
+
+
+def test_companions_are_notes_with_their_ratio(tree):
+    data, exp = tree
+    assert read_notes(data, exp) == []
+    folder = exp / "resnet50_d"
+    ceems = {
+        "schema": "energy-imported/1", "imported": {"energy_kwh": 2.0},
+        "source": {"system": "CEEMS", "job": "12", "cluster": "slurm-0", "url": "http://x"},
+        "ours": {"energy_kwh": 1.8}, "ratio": {"energy_kwh": None},
+        "ratio_reason": "CEEMS counts GPUs that our figure lacks",
+    }  # fmt: skip
+    write(folder / "energy/ceems.json", ceems)
+    expected = {"energy_kwh": 10.0, "energy_kwh_low": 8.0, "energy_kwh_high": 12.0, "hours": 1.0}
+    forecast = {
+        "schema": "energy-forecast/1", "expected": expected, "outcome": None,
+        "extrapolation": "125 times the steps",
+    }  # fmt: skip
+    write(folder / "forecast.json", forecast)
+    imported, before = read_notes(data, exp)
+    assert "CEEMS counts 2.000 kWh for job 12 of slurm-0" in imported
+    assert "not known (CEEMS counts GPUs" in imported and "our meter 1.800 kWh" in imported
+    assert "10.00 kWh (8.000 kWh to 12.00 kWh)" in before and "has not ended" in before
+    outcome = {"energy_kwh": 9.0, "ratio": {"energy_kwh": 0.9}, "inside": {"energy_kwh": True}}
+    write(folder / "forecast.json", {**forecast, "outcome": outcome})
+    assert "9.000 kWh came, 0.90 times the forecast" in read_notes(data, exp)[1]
+    write(folder / "forecast.json", {**forecast, "schema": "energy-forecast/9"})
+    with pytest.raises(SvError, match=r"forecast\.json: schema .* 'energy-forecast/9'"):
+        read_notes(data, exp)
