@@ -7,9 +7,8 @@ from pathlib import Path
 import torch
 
 from sv.train.config import read_train_config
-from sv.train.gauge import EnergyGauge
 from sv.train.group import Group
-from sv.train.stopping import Limits, Stop
+from sv.train.stopping import EnergyReader, Stop, StopConditions
 from sv.train.trainer import Trainer
 
 MODEL = "resnet18_w0.0625"
@@ -17,7 +16,7 @@ MODEL = "resnet18_w0.0625"
 
 @dataclass(frozen=True)
 class Run:
-    """What a run left: its folder, its marks, and why it ended early."""
+    """The results of a run: its folder, its marks, and why it ended early."""
 
     exp: Path
     marks: list[dict]
@@ -35,10 +34,10 @@ class Run:
 
 
 def train(small_egs, exp, *, max_steps=None, max_kwh=None, live=None, **changes) -> Run:
-    """Train, or go on training, in ``exp``; ``changes`` are those of train.toml."""
+    """Train, or resume the training, in ``exp``; ``changes`` are those of train.toml."""
     exp.mkdir(parents=True, exist_ok=True)
     config = read_train_config(small_egs.write_config(exp.parent / "train.toml", **changes))
-    marks, gauge = [], EnergyGauge(live)
+    marks, energy = [], EnergyReader(live)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -49,8 +48,8 @@ def train(small_egs, exp, *, max_steps=None, max_kwh=None, live=None, **changes)
             exp,
             device=torch.device("cpu"),
             mark=lambda mark, **fields: marks.append({"mark": mark, **fields}),
-            gauge=gauge,
-            limits=Limits(gauge, max_kwh=max_kwh, max_steps=max_steps),
+            energy=energy,
+            conditions=StopConditions(energy, max_kwh=max_kwh, max_steps=max_steps),
             group=Group(),
         ).run()
     finally:
@@ -59,7 +58,7 @@ def train(small_egs, exp, *, max_steps=None, max_kwh=None, live=None, **changes)
 
 
 def assert_same_state(a: dict, b: dict) -> None:
-    """All that a training goes on from is bit for bit the same."""
+    """Everything that a training resumes from is bit for bit the same."""
     for part in ("net", "head"):
         assert a[part].keys() == b[part].keys()
         assert all(torch.equal(a[part][key], b[part][key]) for key in a[part])

@@ -18,9 +18,15 @@ from sv.data.crops import CropReader, load_crop_index
 from sv.data.loader import find_rows, iterate_batches
 from sv.errors import SvError, UsageError
 from sv.train.config import read_train_config
-from sv.train.gauge import EnergyGauge
 from sv.train.launch import find_first_node, find_meeting
-from sv.train.stopping import Limits, Stop, TrainingStopped, count_votes, vote
+from sv.train.stopping import (
+    EnergyReader,
+    Stop,
+    StopConditions,
+    TrainingStopped,
+    count_votes,
+    vote,
+)
 
 # Eighty utterances in batches of forty: two steps an epoch, each of two micro-batches.
 GENTLE = {
@@ -199,17 +205,17 @@ def test_each_process_reads_its_own_crops(small_egs, monkeypatch):
 
 def test_all_end_after_the_same_step():
     """Who has read the results of a step early acts on them when the others have, too."""
-    limits = Limits(EnergyGauge(None))
-    assert count_votes(vote(limits.look())) == 0
-    limits.request_stop(signal.SIGINT)
-    votes = np.add(vote(limits.look()), vote(0))
-    limits.note(6, 0)
-    limits.note(7, count_votes(votes))
-    limits.check(8, 6)
+    conditions = StopConditions(EnergyReader(None))
+    assert count_votes(vote(conditions.find_status())) == 0
+    conditions.request_stop(signal.SIGINT)
+    votes = np.add(vote(conditions.find_status()), vote(0))
+    conditions.note(6, 0)
+    conditions.note(7, count_votes(votes))
+    conditions.check(8, 6)
     with pytest.raises(TrainingStopped) as stopped:
-        limits.check(9, 7)
+        conditions.check(9, 7)
     assert stopped.value.stop == Stop("stopped by SIGINT", 130)
-    other = Limits(EnergyGauge(None))
+    other = StopConditions(EnergyReader(None))
     assert other.explain(143) == Stop("stopped by SIGTERM", 143)
     # SIGTERM goes before SIGINT, and both before a budget.
     assert count_votes(np.add(vote(130), vote(143))) == 143 and count_votes(vote(1)) == 1

@@ -9,8 +9,8 @@ import torch
 from conftest import call
 
 from sv.errors import SvError, UsageError
-from sv.train.average import choose_final
 from sv.train.config import read_train_config
+from sv.train.store import choose_final
 
 MODEL = "resnet18_w0.015625"
 
@@ -94,7 +94,7 @@ def test_a_checkpoint_that_is_needed_and_gone_is_named(averaged, tmp_path):
     exp = tmp_path / "exp"
     config = read_train_config(exp / "config.toml")
     history = json.loads((exp / "model.json").read_text())["epochs"]
-    assert choose_final(exp / "checkpoints", config, history).epochs == (2, 3, 4)
+    assert choose_final(exp / "checkpoints", config, history)[1] == (2, 3, 4)
     (exp / "checkpoints" / "epoch_003.pt").unlink()
     with pytest.raises(SvError, match=r"'average' needs epoch_003\.pt"):
         choose_final(exp / "checkpoints", config, history)

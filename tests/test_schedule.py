@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from dataclasses import replace
 
 import pytest
 from conftest import ROOT
@@ -9,30 +10,35 @@ from small_training import MODEL, assert_same_state, train
 
 from sv.config import build_config
 from sv.data.loader import count_steps
-from sv.train.config import FineTuningConfig, TrainConfig, read_train_config
-from sv.train.plan import FINE_TUNING, TRAINING, build_plan
-from sv.train.schedule import fine_tuning_rate, learning_rate, margin
-from sv.train.step import Stepper
+from sv.train.config import (
+    FINE_TUNING,
+    TRAINING,
+    FineTuningConfig,
+    TrainConfig,
+    build_plan,
+    read_train_config,
+)
+from sv.train.step import TrainStep
 
 STUDY = ROOT / "egs/voxceleb/conf/train.toml"
 STEPS = count_steps(1_092_009, 512)
 
 
 def test_the_study_at_its_corners():
-    config = read_train_config(STUDY)
-    at = {epoch: learning_rate(epoch * STEPS, STEPS, config.optimizer) for epoch in range(42)}
+    plan = build_plan(read_train_config(STUDY), STEPS)
+    at = {epoch: plan.learning_rate(epoch * STEPS) for epoch in range(42)}
     assert at[0] == 1e-5 and at[5] == 0.2 and at[19] == 0.2
     assert at[1] == pytest.approx(1e-5 + 0.2 * (0.2 - 1e-5))
     assert [at[20], at[30], at[40]] == pytest.approx([0.04, 0.008, 0.0016])
     assert [at[29], at[39], at[41]] == pytest.approx([0.04, 0.008, 0.0016])
     # The last step before a corner still has what was before it.
     for epoch in (20, 30, 40):
-        assert learning_rate(epoch * STEPS - 1, STEPS, config.optimizer) == at[epoch - 1]
-    assert 0.1999 < learning_rate(5 * STEPS - 1, STEPS, config.optimizer) < 0.2
-    angles = [margin(epoch * STEPS, STEPS, config.margin) for epoch in (0, 5, 12.5, 20, 41)]
+        assert plan.learning_rate(epoch * STEPS - 1) == at[epoch - 1]
+    assert 0.1999 < plan.learning_rate(5 * STEPS - 1) < 0.2
+    angles = [plan.margin(epoch * STEPS) for epoch in (0, 5, 12.5, 20, 41)]
     assert angles == pytest.approx([0, 0, 0.1, 0.2, 0.2])
-    assert 0 < margin(5 * STEPS + 1, STEPS, config.margin) < 1e-4
-    assert 0.1999 < margin(20 * STEPS - 1, STEPS, config.margin) < 0.2
+    assert 0 < plan.margin(5 * STEPS + 1) < 1e-4
+    assert 0.1999 < plan.margin(20 * STEPS - 1) < 0.2
 
 
 def test_the_study_is_that_of_the_design():
@@ -67,10 +73,11 @@ def test_the_study_is_that_of_the_design():
 
 
 def test_fine_tuning_falls_by_the_same_factor_each_step():
-    config = FineTuningConfig(num_epochs=1, initial_lr=1e-2, final_lr=1e-4)
-    rates = [fine_tuning_rate(step, 5, config) for step in range(5)]
+    fine = FineTuningConfig(num_epochs=1, initial_lr=1e-2, final_lr=1e-4)
+    config = replace(read_train_config(STUDY), fine_tuning=fine)
+    rates = [build_plan(config, 5).learning_rate(42 * 5 + step) for step in range(5)]
     assert rates[0] == 1e-2 and rates[2] == pytest.approx(1e-3) and rates[4] == pytest.approx(1e-4)
-    assert fine_tuning_rate(0, 1, config) == 1e-2
+    assert build_plan(config, 1).learning_rate(42) == 1e-2
 
 
 @pytest.fixture
@@ -101,18 +108,18 @@ def test_nothing_shifts_in_a_resume(small_egs, tmp_path, monkeypatch):
     changes = {"num_epochs": 1, "fine_tuning": {"num_epochs": 1, "crop_frames": 80,
                                                 "initial_lr": 1e-3, "final_lr": 1e-4}}  # fmt: skip
     seen = []
-    original, original_update = Stepper.compute_gradients, Stepper.update
+    original, original_update = TrainStep.compute_gradients, TrainStep.update
 
-    def spy(stepper, crops, speakers, **how):
+    def spy(step, crops, speakers, **how):
         seen.append((crops.shape[1], how["margin"]))
-        return original(stepper, crops, speakers, **how)
+        return original(step, crops, speakers, **how)
 
-    def spy_update(stepper, rate):
-        original_update(stepper, rate)
-        seen[-1] += (rate, stepper.optimizer.param_groups[0]["lr"])
+    def spy_update(step, rate):
+        original_update(step, rate)
+        seen[-1] += (rate, step.optimizer.param_groups[0]["lr"])
 
-    monkeypatch.setattr(Stepper, "compute_gradients", spy)
-    monkeypatch.setattr(Stepper, "update", spy_update)
+    monkeypatch.setattr(TrainStep, "compute_gradients", spy)
+    monkeypatch.setattr(TrainStep, "update", spy_update)
     whole = train(small_egs, tmp_path / "a" / MODEL, **changes)
     at_once, seen[:] = list(seen), []
     for max_steps in (4, 6, 3, None):  # within an epoch, at its end, within fine-tuning

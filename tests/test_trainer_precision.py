@@ -10,8 +10,7 @@ from sv.nnet.margin import MarginHead
 from sv.nnet.recompute import set_checkpointing
 from sv.train.config import read_train_config
 from sv.train.group import Group
-from sv.train.precision import set_precision
-from sv.train.step import Stepper
+from sv.train.step import TrainStep, set_precision
 
 CPU = torch.device("cpu")
 
@@ -39,22 +38,22 @@ def test_half_precision_resumes_bit_for_bit(small_egs, tmp_path, precision):
 
 
 def test_what_the_device_has_not_is_refused(small_egs, tmp_path):
-    with pytest.raises(UsageError, match="'tf32' is a GPU's; set fp32 or bf16"):
+    with pytest.raises(UsageError, match="'tf32' needs a GPU; set fp32 or bf16"):
         train(small_egs, tmp_path / MODEL, precision="tf32")
     with pytest.raises(UsageError, match="precision must be one of fp32, tf32, bf16, fp16"):
         train(small_egs, tmp_path / MODEL, precision="int8")
 
 
-def build_stepper(small_egs, tmp_path, **changes):
+def build_step(small_egs, tmp_path, **changes):
     config = read_train_config(small_egs.write_config(tmp_path / "c.toml", **changes))
     torch.manual_seed(1)
     net = build_embedding_network(MODEL, 21, config.embedding_dim, "asp")
     set_checkpointing(net, config.activation_checkpointing)
-    return Stepper(net, MarginHead(config.embedding_dim, 12, 30.0), config, CPU, Group())
+    return TrainStep(net, MarginHead(config.embedding_dim, 12, 30.0), config, CPU, Group())
 
 
-def get_gradients(stepper):
-    modules = (stepper.net, stepper.head)
+def get_gradients(step):
+    modules = (step.net, step.head)
     return [p.grad.clone() for module in modules for p in module.parameters()]
 
 
@@ -71,14 +70,14 @@ def test_half_precision_is_another_arithmetic_of_nearly_the_same_value(
 ):
     results = []
     for name in ("fp32", precision):
-        stepper = build_stepper(small_egs, tmp_path, precision=name)
-        stepper.net.train()
+        step = build_step(small_egs, tmp_path, precision=name)
+        step.net.train()
         # From 65536, the first steps of fp16 would overflow and be skipped.
         enabled = name == "fp16"
-        stepper.scaler = torch.amp.GradScaler("cpu", init_scale=256.0, enabled=enabled)
-        loss, _ = stepper.compute_gradients(*batch, margin=0.2, micro_batch_size=8)
-        stepper.scaler.unscale_(stepper.optimizer)
-        results.append((loss.item(), torch.cat([g.flatten() for g in get_gradients(stepper)])))
+        step.scaler = torch.amp.GradScaler("cpu", init_scale=256.0, enabled=enabled)
+        loss, _ = step.compute_gradients(*batch, margin=0.2, micro_batch_size=8)
+        step.scaler.unscale_(step.optimizer)
+        results.append((loss.item(), torch.cat([g.flatten() for g in get_gradients(step)])))
     (loss, exact), (half_loss, half) = results
     assert half_loss == pytest.approx(loss, rel=0.02) and half_loss != loss
     assert torch.cosine_similarity(exact, half, dim=0) > 0.98
@@ -86,12 +85,12 @@ def test_half_precision_is_another_arithmetic_of_nearly_the_same_value(
 
 
 def test_accumulated_gradients_are_those_of_the_batch(small_egs, tmp_path, batch):
-    stepper = build_stepper(small_egs, tmp_path)
-    stepper.net.eval()  # in training a normalisation sees its micro-batch alone
+    step = build_step(small_egs, tmp_path)
+    step.net.eval()  # in training a normalisation sees its micro-batch alone
     gradients, losses = [], []
     for size in (8, 4, 1):
-        loss, correct = stepper.compute_gradients(*batch, margin=0.2, micro_batch_size=size)
-        gradients.append(get_gradients(stepper))
+        loss, correct = step.compute_gradients(*batch, margin=0.2, micro_batch_size=size)
+        gradients.append(get_gradients(step))
         losses.append((loss.item(), correct.item()))
     assert losses[1] == pytest.approx(losses[0]) and losses[2] == pytest.approx(losses[0])
     for parts in gradients[1:]:
@@ -104,14 +103,14 @@ def test_checkpointed_activations_change_nothing(small_egs, tmp_path, batch, pre
     results = []
     for enabled in (False, True):
         changes = {"precision": precision, "activation_checkpointing": enabled}
-        stepper = build_stepper(small_egs, tmp_path, **changes)
-        stepper.net.train()
+        step = build_step(small_egs, tmp_path, **changes)
+        step.net.train()
         runs = []
-        block = stepper.net.resnet.stages[1][0]
+        block = step.net.resnet.stages[1][0]
         block.register_forward_pre_hook(lambda *_, runs=runs: runs.append(1))
-        loss, _ = stepper.compute_gradients(*batch, margin=0.2, micro_batch_size=4)
-        buffers = {key: b.clone() for key, b in stepper.net.named_buffers()}
-        results.append((loss.item(), get_gradients(stepper), buffers, len(runs)))
+        loss, _ = step.compute_gradients(*batch, margin=0.2, micro_batch_size=4)
+        buffers = {key: b.clone() for key, b in step.net.named_buffers()}
+        results.append((loss.item(), get_gradients(step), buffers, len(runs)))
     (loss, plain, buffers, runs), (loss2, checkpointed, buffers2, runs2) = results
     assert loss == loss2
     for a, b in zip(plain, checkpointed, strict=True):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sv.train.group import Group
-from sv.train.readout import Readout
+from sv.train.trainer import AsyncMetrics
 
 
 class FakeEvent:
@@ -39,16 +39,16 @@ def on_gpu(monkeypatch):
         return empty(*size, dtype=dtype)
 
     monkeypatch.setattr(torch, "empty", unpinned)
-    return Readout(torch.device("cuda"), Group())
+    return AsyncMetrics(torch.device("cuda"), Group())
 
 
-def hand_over(readout, step, *, waited_s, idle_ms, loss=1.0):
+def hand_over(metrics, step, *, waited_s, idle_ms, loss=1.0):
     """A step of 100 ms that begins ``idle_ms`` after the one before has ended."""
     FakeEvent.now_ms += idle_ms
-    began = readout.begin()
+    began = metrics.begin()
     FakeEvent.now_ms += 100.0
     loss, correct = torch.tensor(loss), torch.tensor(3)
-    readout.put(step, loss, correct, crops=8, waited_s=waited_s, began=began)
+    metrics.put(step, loss, correct, crops=8, waited_s=waited_s, began=began)
 
 
 def test_a_gpu_is_asked_a_step_late(on_gpu):
@@ -68,7 +68,7 @@ def test_a_gpu_is_asked_a_step_late(on_gpu):
 
 
 def test_a_cpu_is_asked_at_once():
-    readout = Readout(torch.device("cpu"), Group())
-    readout.put(5, torch.tensor(2.0), torch.tensor(1), crops=4, waited_s=0.1, began=readout.begin())
-    (result,) = readout.take()
+    metrics = AsyncMetrics(torch.device("cpu"), Group())
+    metrics.put(5, torch.tensor(2.0), torch.tensor(1), crops=4, waited_s=0.1, began=metrics.begin())
+    (result,) = metrics.take()
     assert (result.step, result.loss, result.correct, result.wait_s) == (5, 2.0, 1, 0.1)

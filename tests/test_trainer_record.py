@@ -12,15 +12,15 @@ from small_training import MODEL, assert_same_state, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sv.errors import SvError, UsageError
-from sv.train import gauge, record, validation
+from sv.train import egs, log, stopping
 from sv.train.config import read_train_config
 
 
 @pytest.fixture
 def every_step(monkeypatch):
     """A line, events and a reading of the meter after every step and not every minute."""
-    monkeypatch.setattr(record, "LOG_S", 0.0)
-    monkeypatch.setattr(gauge, "READ_S", 0.0)
+    monkeypatch.setattr(log, "LOG_S", 0.0)
+    monkeypatch.setattr(stopping, "READ_S", 0.0)
 
 
 def read_events(exp):
@@ -125,14 +125,14 @@ def test_unknown_energy_is_not_zero(small_egs, tmp_path, caplog, every_step):
 
 def test_a_stretch_that_is_too_short_gives_no_figure():
     meter = make_meter(1e-6, 1.0)
-    short = gauge.EnergyGauge(lambda: {**meter(), "elapsed_s": 1.0})
+    short = stopping.EnergyReader(lambda: {**meter(), "elapsed_s": 1.0})
     short.begin(0)
     assert short.take(100) is None
 
 
 def test_the_best_and_the_last_are_kept(small_egs, tmp_path, monkeypatch):
     eers = iter([50.0, 10.0, 20.0, 10.0])
-    monkeypatch.setattr(validation.Validation, "compute_eer_percent", lambda *_: next(eers))
+    monkeypatch.setattr(egs.Validation, "compute_eer_percent", lambda *_: next(eers))
     run = train(small_egs, tmp_path / MODEL, num_epochs=3)
     names = sorted(p.name for p in (run.exp / "checkpoints").iterdir())
     assert names == ["best.pt", "epoch_002.pt", "epoch_003.pt"]
@@ -142,8 +142,8 @@ def test_the_best_and_the_last_are_kept(small_egs, tmp_path, monkeypatch):
 
 def test_held_out_trials_are_read_once(small_egs, tmp_path, monkeypatch):
     reads = []
-    read = validation.read_trials
-    monkeypatch.setattr(validation, "read_trials", lambda path: (reads.append(path), read(path))[1])
+    read = egs.read_trials
+    monkeypatch.setattr(egs, "read_trials", lambda path: (reads.append(path), read(path))[1])
     run = train(small_egs, tmp_path / MODEL)
     assert len(reads) == 1 and len(run.get_marks("validation")) == 3
 

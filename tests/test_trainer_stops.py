@@ -16,7 +16,7 @@ from sv.bin.train import main
 from sv.errors import SvError, UsageError
 from sv.train import stopping
 from sv.train.config import read_train_config
-from sv.train.memory import explain_out_of_memory
+from sv.train.step import explain_out_of_memory
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_sigterm_saves_first(small_egs, whole, tmp_path):
     step = state["step"]
     assert step >= 1 and not (exp / "final.pt").exists()
     assert f"stopped by SIGTERM, at step {step} of 500; checkpoint: {exp}" in line
-    assert line.endswith("last.pt; the same command goes on from there")
+    assert line.endswith("last.pt; the same command resumes from there")
     said = [json.loads(text) for text in marks.read_text().splitlines()]
     assert said[-1]["mark"] == "checkpoint" and said[-1]["step"] == step
 
@@ -101,7 +101,7 @@ def test_a_budget_that_is_not_reached_changes_nothing(small_egs, tmp_path):
 @pytest.mark.parametrize("live", [None, lambda: None, lambda: make_live(None)])
 def test_unknown_energy_keeps_no_budget(small_egs, tmp_path, monkeypatch, live):
     monkeypatch.setattr(stopping, "FIRST_S", 0.2)
-    with pytest.raises(UsageError, match="no meter tells the energy"):
+    with pytest.raises(UsageError, match="no meter reports the energy"):
         train(small_egs, tmp_path / MODEL, max_kwh=1.0, live=live)
 
 

@@ -15,17 +15,16 @@ from sv.config import build_config, read_config
 from sv.data.fbank import FbankConfig
 from sv.errors import UsageError
 from sv.score.backends import normalize_length
-from sv.train.checkpoint import load_checkpoint
-from sv.train.embed import DTYPES
-from sv.train.embed_audio import embed_files
+from sv.train.embed import PRECISIONS, embed_files
 from sv.train.group import choose_device
 from sv.train.network import rebuild_network
+from sv.train.store import load_checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print one line a file, or one line for two."""
+    """Print one line per file, or one line for two files."""
     parser = Parser(__doc__)
-    parser.add_argument("--precision", default="fp32", help="fp32, fp16 or bf16 (fp32)")
+    parser.add_argument("--precision", default="fp32", choices=PRECISIONS, help="(fp32)")
     parser.add_argument(
         "--features",
         type=Path,
@@ -42,8 +41,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("audio", type=Path, nargs="+", help="16 kHz, one channel")
     args = parser.parse_args(argv)
     score = len(args.audio) == 2 if args.score is None else args.score
-    if args.precision not in DTYPES:
-        raise UsageError(f"--precision {args.precision}: must be one of {', '.join(DTYPES)}")
     if score and len(args.audio) != 2:
         raise UsageError(f"--score true: give two files, not {len(args.audio)}")
     if not score and (spaced := [str(path) for path in args.audio if len(str(path).split()) != 1]):
@@ -57,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif state["features"] is not None:
         features = build_config(state["features"], FbankConfig, where=str(path))
     else:
-        raise UsageError(f"{path} does not say what front end it was made of; give --features")
+        raise UsageError(f"{path} does not describe its front end; give --features")
     if features.dim != state["input_dim"]:
         raise UsageError(f"{path} takes {state['input_dim']} features a frame, not {features.dim}")
     net = rebuild_network(state).to(device)
@@ -67,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{args.audio[0]} {args.audio[1]} {a @ b:.7g}")
         return 0
     for name, embedding in zip(args.audio, found, strict=True):
-        # 9 digits give the same float32 back.
+        # 9 digits represent a float32 exactly.
         print(f"{name}  [ {' '.join(f'{value:.9g}' for value in embedding)} ]", flush=True)
     return 0
 

@@ -1,4 +1,4 @@
-"""Export a trained network to TorchScript or ONNX, checked to give the same embeddings."""
+"""Export a trained network to TorchScript or ONNX, checked to compute the same embeddings."""
 
 import logging
 import sys
@@ -7,24 +7,22 @@ from pathlib import Path
 
 from sv.bin.cli import Parser, positive_int, run
 from sv.errors import UsageError
-from sv.train.checkpoint import load_checkpoint
 from sv.train.export import OPSET, SUFFIXES, export_network
 from sv.train.network import rebuild_network
+from sv.train.store import load_checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write <exp-dir>/<model>.ts or .onnx and print its name."""
     parser = Parser(__doc__)
-    parser.add_argument("--format", required=True, help="torchscript or onnx")
+    parser.add_argument("--format", required=True, choices=tuple(SUFFIXES))
     parser.add_argument("--opset", type=positive_int, help=f"version of ONNX's operators ({OPSET})")
     parser.add_argument("exp_dir", type=Path, help="model folder with final.pt, e.g. exp/M")
     parser.add_argument("out", type=Path, nargs="?", help="file to write")
     args = parser.parse_args(argv)
-    if args.format not in SUFFIXES:
-        raise UsageError(f"--format {args.format}: must be one of {', '.join(SUFFIXES)}")
     if args.opset is not None and args.format != "onnx":
         raise UsageError("--opset: only ONNX has one")
-    for name in ("torch.onnx", "onnxscript", "onnx_ir"):  # every node that they fold
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):  # they log every node that they fold
         logging.getLogger(name).setLevel(logging.CRITICAL)
     state = load_checkpoint(args.exp_dir / "final.pt")
     what = {key: value for key, value in state.items() if key not in ("format", "net")}

@@ -8,11 +8,10 @@ from pathlib import Path
 import torch
 
 from sv.bin.cli import Parser, positive_int, run, true_or_false
-from sv.errors import UsageError
 from sv.files import write_json
 from sv.kaldi.archive import write_archive
 from sv.kaldi.data_dir import read_feats
-from sv.train.embed import DTYPES, embed_utterances
+from sv.train.embed import PRECISIONS, embed_utterances
 from sv.train.group import choose_device
 from sv.train.network import load_network, load_untrained_network
 
@@ -20,7 +19,7 @@ from sv.train.network import load_network, load_untrained_network
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the embeddings, in order of their ids, to an ark and its scp."""
     parser = Parser(__doc__)
-    parser.add_argument("--precision", default="fp32", help="fp32, fp16 or bf16")
+    parser.add_argument("--precision", default="fp32", choices=PRECISIONS)
     parser.add_argument("--untrained", type=true_or_false, default=False, help="first weights")
     parser.add_argument("--ngpu", type=int, default=0, help="0: CPU, 1: the first visible GPU")
     parser.add_argument("--num-threads", type=positive_int, default=1, help="CPU threads")
@@ -33,8 +32,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("scp", type=Path)
     parser.add_argument("info", type=Path, help="JSON: what was extracted, how")
     args = parser.parse_args(argv)
-    if args.precision not in DTYPES:
-        raise UsageError(f"--precision {args.precision}: must be one of {', '.join(DTYPES)}")
     torch.set_num_threads(args.num_threads)
     device = choose_device(args.ngpu)
     if args.untrained:

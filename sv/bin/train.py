@@ -15,15 +15,14 @@ from sv.energy.journal import write_mark
 from sv.energy.live import read_live
 from sv.model_name import check_model_name
 from sv.train.config import read_train_config
-from sv.train.gauge import EnergyGauge
-from sv.train.group import build_group, choose_device, find_local_rank, tell_launcher
-from sv.train.memory import explain_out_of_memory
-from sv.train.stopping import Limits
+from sv.train.group import Group, choose_device, find_local_rank, report_to_launcher
+from sv.train.step import explain_out_of_memory
+from sv.train.stopping import EnergyReader, StopConditions
 from sv.train.trainer import Trainer
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train, or go on training, until the last epoch of the config, a limit, or a signal."""
+    """Train, or resume a training, until the last epoch of the config, a limit, or a signal."""
     parser = Parser(__doc__)
     parser.add_argument("--model", required=True, help="name, e.g. resnet50_d_2882")
     parser.add_argument("--config", type=Path, required=True, help="conf/train.toml")
@@ -38,17 +37,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = read_train_config(args.config)
     torch.set_num_threads(args.num_threads)
     device = choose_device(args.ngpu, *find_local_rank(os.environ))
-    group = build_group(os.environ, device)
-    told = os.environ if group.is_first else {}  # the others neither ask the meter nor tell it
+    group = Group(os.environ, device)
+    meter = os.environ if group.is_first else {}  # one process reads the meter and writes marks
     if not group.is_first:
         logging.disable(logging.INFO)
-    live, marks = told.get("SV_METER_LIVE"), told.get("SV_METER_MARKS")
-    gauge = EnergyGauge(functools.partial(read_live, live) if live else None)
+    live, marks = meter.get("SV_METER_LIVE"), meter.get("SV_METER_MARKS")
+    energy = EnergyReader(functools.partial(read_live, live) if live else None)
     max_kwh = args.max_kwh if group.is_first else None
-    limits = Limits(gauge, max_kwh=max_kwh, max_steps=args.max_steps)
+    conditions = StopConditions(energy, max_kwh=max_kwh, max_steps=args.max_steps)
     for number in (signal.SIGTERM, signal.SIGINT):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup's wish
-            signal.signal(number, limits.request_stop)
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, conditions.request_stop)
     with explain_out_of_memory(config), group.joined():
         stop = Trainer(
             args.model,
@@ -57,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.exp_dir,
             device=device,
             mark=functools.partial(write_mark, marks),
-            gauge=gauge,
-            limits=limits,
+            energy=energy,
+            conditions=conditions,
             group=group,
         ).run()
     if stop is None:
@@ -69,4 +68,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run("sv.bin.train", tell_launcher(main)))
+    sys.exit(run("sv.bin.train", report_to_launcher(main)))

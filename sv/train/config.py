@@ -1,4 +1,10 @@
-"""conf/train.toml: everything that decides what a training computes."""
+"""conf/train.toml: everything that decides what a training computes, and when.
+
+`TrainConfig` is the file, `Plan` what follows from it for every step: phase, crops, learning rate
+and margin. A plan is a pure function of the config and the size of the training set. Steps and
+epochs are counted from 0 over all phases and nothing is remembered between them, so a resumed
+training cannot be off by one.
+"""
 
 import hashlib
 import math
@@ -16,6 +22,11 @@ from sv.nnet.margin import MARGINS
 from sv.nnet.pooling import POOLINGS
 
 FINAL_WEIGHTS = ("last", "best", "average")
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+# Settings that change when something is saved or kept, not what is computed.
+NOT_COMPARED = ("checkpoint_minutes", "keep_checkpoints", "activation_checkpointing")
+TRAINING = "training"  # the names of the phases
+FINE_TUNING = "fine_tuning"
 
 
 def _one_of(config: Any, name: str, known: Iterable[str]) -> None:
@@ -28,15 +39,12 @@ def _one_of(config: Any, name: str, known: Iterable[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(known)}, not '{value}'")
 
 
-PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
-
-
 @dataclass(frozen=True)
 class OptimizerConfig:
     """Stochastic gradient descent and its schedule; epochs may be fractions."""
 
     batch_size: int
-    micro_batch_size: int  # crops at once; a batch is accumulated from these
+    micro_batch_size: int  # crops in memory at once; a batch is accumulated from these
     momentum: float
     weight_decay: float  # on the embedding network, not on the head
     initial_lr: float
@@ -60,15 +68,15 @@ class MarginConfig:
     """The head and its margin: 0 to ``start_epoch``, then linear to ``margin`` at ``end_epoch``."""
 
     scale: float
-    margin: float  # radians; of the head "am" what is taken from the cosine
+    margin: float  # radians; with head "am": subtracted from the cosine
     start_epoch: float
     end_epoch: float
     head: str = "aam"  # "aam", "am" or "sub_centre_aam": see sv/nnet/margin.py
-    sub_centres: int = 3  # weight vectors a speaker, of "sub_centre_aam" alone
+    sub_centres: int = 3  # weight vectors per speaker, with "sub_centre_aam" alone
 
     @property
     def centres(self) -> int:
-        """Weight vectors a speaker."""
+        """Weight vectors per speaker."""
         return self.sub_centres if self.head == "sub_centre_aam" else 1
 
     def __post_init__(self) -> None:
@@ -84,7 +92,7 @@ class MarginConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The [network] table: parts of the embedding network that its name does not say."""
+    """The [network] table: parts of the embedding network that are not in its name."""
 
     pooling: str = "asp"  # "asp" or "mean_std": see sv/nnet/pooling.py
 
@@ -104,7 +112,7 @@ class FineTuningConfig:
 
     num_epochs: int = 0
     crop_frames: int = 600
-    micro_batch_size: int = 0  # longer crops need more memory; 0: the optimizer's
+    micro_batch_size: int = 0  # longer crops need more memory; 0: as in [optimizer]
     margin: float = 0.5
     initial_lr: float = 1e-4
     final_lr: float = 2.5e-5
@@ -132,10 +140,10 @@ class TrainConfig:
     margin: MarginConfig
     specaugment: SpecAugmentConfig
     network: NetworkConfig = NetworkConfig()
-    final_weights: str = "last"  # what final.pt holds: "last", "best" (lowest valid EER), "average"
-    average_epochs: int = 5  # of "average" alone: the last so many epochs
-    precision: str = "fp32"  # of the arithmetic, "fp32", "tf32", "bf16" or "fp16"
-    activation_checkpointing: bool = False  # compute a block's maps again instead of keeping them
+    final_weights: str = "last"  # in final.pt: "last", "best" (lowest validation EER), "average"
+    average_epochs: int = 5  # for "average": the number of last epochs
+    precision: str = "fp32"  # of the arithmetic: "fp32", "tf32", "bf16" or "fp16"
+    activation_checkpointing: bool = False  # recompute a block's maps instead of keeping them
     fine_tuning: FineTuningConfig = FineTuningConfig()
 
     def __post_init__(self) -> None:
@@ -148,7 +156,7 @@ class TrainConfig:
         if micro_batch and self.optimizer.batch_size % micro_batch:
             raise ValueError("batch_size must be a multiple of fine_tuning.micro_batch_size")
         at_least(self, 1, "average_epochs")
-        # Of one phase: weights before fine-tuning are not averaged with those after it.
+        # Within one phase: weights before fine-tuning are not averaged with those after it.
         epochs = self.fine_tuning.num_epochs or self.num_epochs
         if self.final_weights == "average" and self.average_epochs > min(
             epochs, self.keep_checkpoints
@@ -165,16 +173,12 @@ def read_train_config(path: Path) -> TrainConfig:
 
 
 def format_resolved(config: TrainConfig) -> str:
-    """Give the config as TOML, every value written out."""
+    """Return the config as TOML, every value written out."""
     return tomli_w.dumps(asdict(config))
 
 
-# Settings that change when something is saved or kept, not what is computed.
-NOT_COMPARED = ("checkpoint_minutes", "keep_checkpoints", "activation_checkpointing")
-
-
 def hash_config(config: TrainConfig) -> str:
-    """Give the SHA-256 of what a config makes a training compute."""
+    """Return the SHA-256 of the settings that decide what is computed (`NOT_COMPARED` do not)."""
     compared = {key: value for key, value in asdict(config).items() if key not in NOT_COMPARED}
     return hashlib.sha256(tomli_w.dumps(compared).encode()).hexdigest()
 
@@ -191,3 +195,88 @@ def describe_difference(old: dict, new: dict, prefix: str = "") -> list[str]:
         elif (list(a) if isinstance(a, tuple) else a) != (list(b) if isinstance(b, tuple) else b):
             lines.append(f"{prefix}{key}: {a} -> {b}")
     return lines
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Whole epochs whose batches are of one kind."""
+
+    name: str
+    first_step: int
+    steps: int
+    crop_frames: int
+    micro_batch_size: int
+    specaugment: SpecAugmentConfig | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The phases of a training, in order, and the settings of every step.
+
+    The settings of a step hold while it is computed.
+    """
+
+    config: TrainConfig
+    steps_per_epoch: int
+    phases: tuple[Phase, ...]
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs of all phases."""
+        return self.num_steps // self.steps_per_epoch
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    def find_phase(self, step: int) -> Phase:
+        """Return the phase of a step; the last phase for a step after the end."""
+        return next((p for p in self.phases if step < p.first_step + p.steps), self.phases[-1])
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of a step: linear warm-up, then divided at each decay epoch.
+
+        The first step has ``initial_lr``, the first step after the warm-up ``peak_lr``; the first
+        step of a decay epoch is the first with the lower rate. In fine-tuning the rate is
+        geometric from its first step to its last.
+        """
+        phase = self.find_phase(step)
+        if phase.name == FINE_TUNING:
+            fine = self.config.fine_tuning
+            share = (step - phase.first_step) / max(1, phase.steps - 1)
+            return fine.initial_lr * (fine.final_lr / fine.initial_lr) ** share
+        config, epoch = self.config.optimizer, step / self.steps_per_epoch
+        if epoch < config.warmup_epochs:
+            share = epoch / config.warmup_epochs
+            return config.initial_lr + share * (config.peak_lr - config.initial_lr)
+        decays = sum(epoch >= decay for decay in config.decay_epochs)
+        return config.peak_lr / config.decay_factor**decays
+
+    def margin(self, step: int) -> float:
+        """Return the margin of a step: 0, then linear, then constant; fine-tuning has its own."""
+        if self.find_phase(step).name == FINE_TUNING:
+            return self.config.fine_tuning.margin
+        config, epoch = self.config.margin, step / self.steps_per_epoch
+        if epoch >= config.end_epoch:
+            return config.margin
+        if epoch <= config.start_epoch:
+            return 0.0
+        share = (epoch - config.start_epoch) / (config.end_epoch - config.start_epoch)
+        return share * config.margin
+
+    def count_crops(self, phase: Phase, steps: int) -> int:
+        """Count the crops of a phase within the first ``steps`` steps of the training."""
+        return min(max(0, steps - phase.first_step), phase.steps) * self.config.optimizer.batch_size
+
+
+def build_plan(config: TrainConfig, steps_per_epoch: int) -> Plan:
+    """Plan the training and, if the config has one, its fine-tuning."""
+    steps, fine = config.num_epochs * steps_per_epoch, config.fine_tuning
+    micro_batch = config.optimizer.micro_batch_size
+    phases = [Phase(TRAINING, 0, steps, config.crop_frames, micro_batch, config.specaugment)]
+    if fine.num_epochs:
+        fine_steps = fine.num_epochs * steps_per_epoch
+        micro_batch = fine.micro_batch_size or micro_batch
+        phases.append(Phase(FINE_TUNING, steps, fine_steps, fine.crop_frames, micro_batch, None))
+    return Plan(config, steps_per_epoch, tuple(phases))

@@ -1,20 +1,31 @@
-"""The training set of stage 4 as a training sees it."""
+"""The training set of stage 4: crops to train on, held-out trials to validate with."""
 
+import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
 
 from sv.data.crops import CropIndex, load_crop_index
 from sv.data.loader import count_steps
 from sv.data.training_set import hash_training_set
 from sv.errors import SvError
 from sv.files import read_json
-from sv.kaldi.data_dir import read_table
+from sv.kaldi.data_dir import read_feats, read_table
+from sv.kaldi.trials import read_trials
+from sv.score.backends import score_cosine
+from sv.score.metrics import compute_eer, compute_error_curve
+from sv.train.embed import embed_utterances
+from sv.train.group import Group
 
 
 @dataclass(frozen=True)
 class Egs:
-    """What is read of it at the start; ``features`` is its front end, None if not known."""
+    """What a training knows of its training set; ``features`` is the front end, None if unknown."""
 
     folder: Path
     index: CropIndex
@@ -28,7 +39,7 @@ def load_egs(folder: Path, batch_size: int) -> Egs:
     """Load the index of a training set.
 
     Raises:
-        SvError: A file is missing or unreadable, or there is not one whole batch.
+        SvError: A file is missing or unreadable, or the set is smaller than one batch.
     """
     index = load_crop_index(folder / "train.npz")
     steps = count_steps(len(index), batch_size)
@@ -45,3 +56,44 @@ def load_egs(folder: Path, batch_size: int) -> Egs:
         features=read_json(folder / "egs.json").get("features"),
         steps_per_epoch=steps,
     )
+
+
+class Validation:
+    """The held-out utterances and trials, read once and scored after every epoch.
+
+    Args:
+        folder: ``data/egs/valid``.
+        device: Where to compute.
+        group: The processes that share the utterances.
+    """
+
+    def __init__(self, folder: Path, device: torch.device, group: Group) -> None:
+        self.device, self.group = device, group
+        self.feats, frames = read_feats(folder / "feats.scp", folder / "utt2num_frames")
+        # Every size-th by length, so that all processes have the same amount of work.
+        own = sorted(frames, key=lambda key: (-frames[key], key))[group.rank :: group.size]
+        self.frames = {key: frames[key] for key in own}
+        self.trials = read_trials(folder / "trials")
+
+    def compute_eer_percent(
+        self, net: nn.Module, is_stopping: Callable[[], bool], agree: Callable[[], None]
+    ) -> float:
+        """Compute the EER of the trials, in percent; leaves ``net`` in evaluation mode.
+
+        Args:
+            net: Embedding network.
+            is_stopping: Called after every utterance; true: skip the rest.
+            agree: Called when this process is done; raises, in all processes, if one of them
+                skipped utterances.
+        """
+        embedded = []
+        pairs = embed_utterances(net, self.feats, self.frames, device=self.device)
+        with contextlib.closing(pairs):
+            for pair in pairs:
+                embedded.append(pair)
+                if is_stopping():
+                    break
+        agree()
+        keys, embeddings = zip(*self.group.gather(embedded), strict=True)
+        scores = score_cosine(self.trials, keys, np.stack(embeddings))
+        return 100 * compute_eer(compute_error_curve(scores, self.trials.is_target))[0]

@@ -1,28 +1,35 @@
-"""Embeddings of whole utterances, batched by length without changing a result."""
+"""Embeddings of whole utterances: from archives, batched by length, and from audio files.
+
+Batching changes no result: lengths are passed to the network, which masks the padding.
+"""
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from sv.data.audio import SAMPLE_RATE_HZ, read_samples
+from sv.data.fbank import FbankConfig, compute_fbank
 from sv.errors import SvError
 from sv.kaldi.archive import read_matrix
+from sv.train.step import autocast
 
-# Frames of one batch, padding included; tests/bench/extraction.py compares sizes on a CPU. A card
-# wants more to be full, and 24000 are 1 GB a feature map at the study's width.
+PRECISIONS = ("fp32", "fp16", "bf16")  # by autocast; the embedding is float32
+# Frames of one batch, padding included; tests/bench/extraction.py compares sizes on a CPU. A GPU
+# needs more to be busy, and 24000 are 1 GB per feature map at the study's width.
 BATCH_FRAMES = {"cpu": 1500, "cuda": 24000}
-# Longest utterance of a batch over the shortest: bounds the padding that is computed in vain.
-MAX_STRETCH = 1.1
+# Longest utterance of a batch over the shortest: bounds the padding that is computed for nothing.
+MAX_LENGTH_RATIO = 1.1
 PROGRESS_S = 10.0
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def plan_batches(frames: Mapping[str, int], batch_frames: int) -> list[list[str]]:
-    """Group utterances of similar length; the longest come first, so memory peaks at once.
+    """Group utterances of similar length; the longest come first, so memory peaks at the start.
 
     An utterance of more than ``batch_frames`` is a batch of its own.
     """
@@ -32,7 +39,7 @@ def plan_batches(frames: Mapping[str, int], batch_frames: int) -> list[list[str]
         fits = (
             batches
             and longest * (len(batches[-1]) + 1) <= batch_frames
-            and longest <= MAX_STRETCH * frames[key]
+            and longest <= MAX_LENGTH_RATIO * frames[key]
         )
         if fits:
             batches[-1].append(key)
@@ -53,15 +60,15 @@ def embed_utterances(
     batch_frames: int | None = None,
     log_progress: bool = False,
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Embed utterances, in order of falling length.
+    """Embed utterances from archives, in order of decreasing length.
 
     Args:
         net: An `sv.nnet.xvector.XVector` on ``device``; put into evaluation mode.
         feats: Utterance to ``ark:offset``.
         frames: Utterance to its number of frames.
         device: Where to compute.
-        precision: ``fp32``, ``fp16`` or ``bf16`` (autocast; the embedding is float32).
-        batch_frames: Frames of one batch; None: what suits the device (`BATCH_FRAMES`).
+        precision: One of `PRECISIONS`.
+        batch_frames: Frames of one batch; None: the device's default (`BATCH_FRAMES`).
         log_progress: Log the progress every `PROGRESS_S` seconds.
 
     Yields:
@@ -79,13 +86,7 @@ def embed_utterances(
         x = torch.from_numpy(padded).to(device)
         # Equal lengths need no mask.
         n = torch.tensor(lengths, device=device) if min(lengths) < max(lengths) else None
-        with torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32"):
-            y = net(x, n)
-        embeddings = y.float().cpu().numpy()
-        for key, embedding in zip(batch, embeddings, strict=True):
-            if not np.isfinite(embedding).all():
-                raise SvError(f"{key}: its embedding is not finite in {precision}")
-            yield key, embedding
+        yield from zip(batch, _embed(net, x, n, precision, batch), strict=True)
         done += len(batch)
         now = time.monotonic()
         if log_progress and (now - last >= PROGRESS_S or done == total):
@@ -97,7 +98,7 @@ def embed_utterances(
 def _read_ahead(
     batches: list[list[str]], feats: Mapping[str, str], frames: Mapping[str, int]
 ) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Read the next batch while one is computed: a card must not wait for a disk."""
+    """Read the next batch while one is computed: a GPU must not wait for a disk."""
     with ThreadPoolExecutor(1) as pool:
         coming = [pool.submit(_load_batch, batch, feats, frames) for batch in batches[:1]]
         for number, batch in enumerate(batches):
@@ -110,7 +111,7 @@ def _read_ahead(
 def _load_batch(
     batch: list[str], feats: Mapping[str, str], frames: Mapping[str, int]
 ) -> np.ndarray:
-    """Read utterances into (B, T, features) float32, zeros behind the end of each."""
+    """Read utterances into (B, T, features) float32, zeros after the end of each."""
     matrices = [_load(key, feats[key], frames[key]) for key in batch]
     shape = (len(batch), max(map(len, matrices)), matrices[0].shape[1])
     padded = np.zeros(shape, dtype=np.float32)
@@ -124,3 +125,52 @@ def _load(key: str, entry: str, frames: int) -> np.ndarray:
     if len(matrix) != frames:
         raise SvError(f"{key}: {entry} has {len(matrix)} frames, utt2num_frames says {frames}")
     return matrix
+
+
+@torch.inference_mode()
+def embed_files(
+    net: nn.Module,
+    paths: Sequence[Path],
+    features: FbankConfig,
+    *,
+    device: torch.device,
+    precision: str = "fp32",
+) -> Iterator[np.ndarray]:
+    """Embed audio files in the given order: what stages 3 and 6 compute, without archives.
+
+    The features are not rounded to two bytes per value as those of an archive are; except for
+    this rounding the embedding of an utterance is that of stage 6.
+
+    Args:
+        net: An embedding network on ``device``; put into evaluation mode.
+        paths: Audio files of one channel at 16 kHz.
+        features: The front end that the network was trained with.
+        device: Where to compute.
+        precision: One of `PRECISIONS`.
+
+    Yields:
+        (dim,) float32 of each file.
+
+    Raises:
+        SvError: A file is not readable, shorter than one window, or its embedding is not finite.
+    """
+    net.eval()
+    for path in paths:
+        frames = compute_fbank(read_samples(path), features, SAMPLE_RATE_HZ)
+        if len(frames) == 0:
+            raise SvError(f"{path}: shorter than one window ({features.frame_length_ms:g} ms)")
+        x = torch.from_numpy(frames)[None].to(device)  # (1, T, features)
+        yield _embed(net, x, None, precision, [str(path)])[0]
+
+
+def _embed(
+    net: nn.Module, x: Tensor, lengths: Tensor | None, precision: str, names: Sequence[str]
+) -> np.ndarray:
+    """Embed (B, T, features) in (B, dim) float32 on the host; each must be finite."""
+    with autocast(precision, x.device):
+        y = net(x, lengths)
+    embeddings = y.float().cpu().numpy()
+    for name, embedding in zip(names, embeddings, strict=True):
+        if not np.isfinite(embedding).all():
+            raise SvError(f"{name}: its embedding is not finite in {precision}")
+    return embeddings

@@ -1,8 +1,8 @@
 """Trained networks for other programs: TorchScript and ONNX, checked before they are published.
 
-An export takes unpadded features (batch, frames, features), any batch and any number of frames,
-and gives (batch, embedding_dim). The front end is not part of it; a JSON text inside the file says
-what it was (`METADATA`).
+An export maps unpadded features (batch, frames, features), of any batch and any number of frames,
+to (batch, embedding_dim). The front end is not part of it; a JSON text inside the file describes it
+(`METADATA`).
 """
 
 import importlib.util
@@ -21,9 +21,9 @@ from sv.files import replacing
 
 SUFFIXES = {"torchscript": ".ts", "onnx": ".onnx"}
 METADATA = "network.json"  # name of the text: an extra file in TorchScript, a property in ONNX
-OPSET = 20  # ONNX 1.15, 2023: what runtimes of the last years read
+OPSET = 20  # ONNX 1.15, 2023: read by the runtimes of the last years
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-# Batch and frames to check with: what the graph was traced with and others; odd, tiny, long.
+# Batch and frames to check with: those of the traced example and others; odd, tiny, long.
 EXAMPLE = (2, 100)
 CHECKED = ((1, 1), (1, 57), (2, 100), (3, 8), (1, 1201))
 TOLERANCE = 1e-4  # greatest difference, as a share of the embedding's length
@@ -37,7 +37,7 @@ def export_network(
     Args:
         net: An embedding network on the CPU; put into evaluation mode.
         path: The file to write.
-        what: What the file shall say of itself; ``input_dim`` is needed here.
+        what: The metadata that the file gets; ``input_dim`` is needed here.
         form: ``torchscript`` or ``onnx``.
         opset: Version of ONNX's operators.
 
@@ -46,7 +46,7 @@ def export_network(
 
     Raises:
         SvError: The packages that ONNX needs are not installed, the format cannot express the
-            network, or the export gives other embeddings.
+            network, or the export computes other embeddings.
     """
     net.eval()
     metadata = json.dumps(what, sort_keys=True)
@@ -70,7 +70,7 @@ def export_network(
 
 @torch.inference_mode()
 def _compare(net: nn.Module, embed: Callable[[Tensor], Tensor], input_dim: int) -> float:
-    """Give the greatest difference over the batches of `CHECKED`; NaN is infinite."""
+    """Return the greatest difference over the batches of `CHECKED`; NaN counts as infinite."""
     generator = torch.Generator().manual_seed(1)
     worst = 0.0
     for batch, frames in CHECKED:
@@ -86,7 +86,7 @@ def _compare(net: nn.Module, embed: Callable[[Tensor], Tensor], input_dim: int) 
 def _make_torchscript(net: nn.Module, example: Tensor, metadata: str) -> bytes:
     file = io.BytesIO()
     with warnings.catch_warnings(), torch.inference_mode():
-        # "deprecated, use torch.export": whoever asks for TorchScript knows (torch 2.13, 2026-11).
+        # "deprecated, use torch.export": TorchScript was asked for (torch 2.13, 2026-11).
         warnings.simplefilter("ignore", DeprecationWarning)
         traced = torch.jit.trace(net, (example,), check_trace=False)  # compared by the caller
         torch.jit.save(traced, file, _extra_files={METADATA: metadata})
@@ -119,16 +119,16 @@ def _make_onnx(net: nn.Module, example: Tensor, metadata: str, opset: int) -> by
             reason = str(error).strip().splitlines()[0]
             raise SvError(f"ONNX cannot express this network: {reason}") from error
     model = program.model_proto
-    # Where torch cannot convert to an older version it says so in a log and goes on.
+    # Where torch cannot convert to an older version it only logs that.
     made = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
     if made != opset:
-        raise SvError(f"ONNX opset {opset} cannot express this network, {made} can: give that")
+        raise SvError(f"ONNX opset {opset} cannot express this network, {made} can: use that")
     model.metadata_props.add(key=METADATA, value=metadata)
     return model.SerializeToString()
 
 
 def _open_onnx(content: bytes) -> Callable[[Tensor], Tensor]:
-    import onnxruntime  # noqa: PLC0415 - only who exports ONNX needs it
+    import onnxruntime  # noqa: PLC0415 - optional, and only for ONNX
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 

@@ -1,8 +1,8 @@
 """The processes of a training on this machine: torchrun's agent starts and watches them.
 
-torchrun as a program would not do: told to end, it waits 30 s and kills, whatever is being saved,
-and its status is always 1. Here its agent runs in a thread; signals go to the processes, which save
-and end by themselves, and the status is theirs.
+The torchrun program is not used: at a signal it waits 30 s and kills, whatever is being saved, and
+its status is always 1. Here its agent runs in a thread; signals go to the processes, which save and
+end by themselves, and the status is theirs.
 """
 
 import contextlib
@@ -29,7 +29,8 @@ from sv.errors import SvError, UsageError
 from sv.train.group import LostProcess
 
 MEET_S = 900  # the other nodes may still be starting
-OWN = (SvError.__name__, UsageError.__name__, LostProcess.__name__)  # are said without their type
+# Our errors are printed without their type.
+OWN = (SvError.__name__, UsageError.__name__, LostProcess.__name__)
 FIRST_PORT, PORTS = 10_000, 20_000  # below Linux's own choice for outgoing connections (32768)
 
 
@@ -45,7 +46,7 @@ class Meeting:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the processes of this node ended; ``message`` is None if they have said it themselves."""
+    """How the processes of this node ended; ``message`` is None if they have printed it."""
 
     status: int
     message: str | None
@@ -54,16 +55,16 @@ class Outcome:
 def find_meeting(
     environ: Mapping[str, str], nodes: int, rdzv: str | None, node_rank: int
 ) -> Meeting:
-    """Find where the nodes meet: on one node a free port, else what is given or Slurm says.
+    """Find where the nodes meet: on one node a free port, else ``rdzv`` or what Slurm says.
 
     Args:
-        environ: Of this process; Slurm's variables are looked at.
+        environ: Variables of this process; Slurm's are read.
         nodes: Nodes of the training.
         rdzv: ``host:port`` of the first node, None under Slurm.
-        node_rank: Number of this node; under Slurm not used.
+        node_rank: Number of this node; not used under Slurm.
 
     Raises:
-        UsageError: It is not known.
+        UsageError: The options are wrong, or missing outside Slurm.
     """
     if nodes == 1:
         with socket.socket() as probe:
@@ -85,13 +86,13 @@ def find_meeting(
     if int(given) != nodes:
         raise UsageError(f"--nnodes {nodes}: Slurm has started this on {given}")
     first = find_first_node(environ.get("SLURM_STEP_NODELIST") or environ["SLURM_JOB_NODELIST"])
-    # Of the job's number: known to all its nodes, and another one for each job of a node.
+    # From the job's number: the same on all its nodes, another one for each job of a node.
     port = FIRST_PORT + int(environ["SLURM_JOB_ID"]) % PORTS
     return Meeting(resolve_node(first), port, int(environ["SLURM_NODEID"]), nodes)
 
 
 def find_first_node(nodes: str) -> str:
-    """Give the first name of Slurm's list: ``n[01-04,7],m2`` -> ``n01``."""
+    """Return the first name of Slurm's list: ``n[01-04,7],m2`` -> ``n01``."""
     head = re.match(r"([^\[,]+)(?:\[(\d+)[^\]]*\])?([^,\[]*)", nodes)
     if head is None:
         raise SvError(f"not a list of Slurm's nodes: '{nodes}'")
@@ -99,36 +100,37 @@ def find_first_node(nodes: str) -> str:
 
 
 def resolve_node(name: str) -> str:
-    """Give the address of a node: Slurm's own where the name is known to Slurm alone.
+    """Return the address of a node: Slurm's where the name service does not know the name.
 
     Raises:
-        SvError: Neither knows it.
+        SvError: Slurm does not know it either.
     """
     with contextlib.suppress(OSError):
         return socket.gethostbyname(name)
-    said = subprocess.run(
+    shown = subprocess.run(
         ["scontrol", "show", "node", name], capture_output=True, text=True, check=False
     ).stdout
-    found = re.search(r"\bNodeAddr=(\S+)", said)
+    found = re.search(r"\bNodeAddr=(\S+)", shown)
     if found is None:
         raise SvError(f"no address of node {name}, neither from the name service nor from Slurm")
     return socket.gethostbyname(found[1])
 
 
 def run_processes(command: Sequence[str], processes: int, meeting: Meeting) -> Outcome:
-    """Run a training's processes of this node to their end; call it from the main thread.
+    """Run this node's processes of a training to their end; call it from the main thread.
 
     Args:
-        command: Arguments of the Python that runs now, ``-m sv.bin.train ...``.
-        processes: On this node.
+        command: Arguments of this Python interpreter, ``-m sv.bin.train ...``.
+        processes: Their number on this node.
         meeting: Where the nodes meet.
 
     Raises:
         SvError: The nodes did not meet.
     """
-    logging.disable(logging.CRITICAL)  # what the agent has to say of failures is said here
-    if is_loopback(meeting.host):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    logging.disable(logging.CRITICAL)  # the agent's view of failures; `_explain` has them
+    with contextlib.suppress(ValueError):  # a name, not an address
+        if ipaddress.ip_address(meeting.host).is_loopback:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     ended: list[BaseException | None] = []
     with tempfile.TemporaryDirectory(prefix="sv_train_") as folder:
         config = LaunchConfig(
@@ -147,7 +149,7 @@ def run_processes(command: Sequence[str], processes: int, meeting: Meeting) -> O
             try:
                 elastic_launch(config, sys.executable)(*command)
                 ended.append(None)
-            except BaseException as error:  # noqa: BLE001 - looked at below
+            except BaseException as error:  # noqa: BLE001 - handled below
                 ended.append(error)
 
         agent = threading.Thread(target=launch, name="agent", daemon=True)
@@ -167,67 +169,55 @@ def run_processes(command: Sequence[str], processes: int, meeting: Meeting) -> O
     return Outcome(0, None)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address is this machine's own; of a name nobody knows."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
-
-
 def _forward_signals() -> None:
     def forward(number: int, frame: object) -> None:
-        running = find_children()
-        if not running:  # the other nodes have not come yet
+        lists = Path("/proc/self/task").glob("*/children")  # started by any thread
+        running = [int(pid) for path in lists for pid in path.read_text().split()]
+        if not running:  # the other nodes have not connected yet
             print(f"stopped by {signal.Signals(number).name}", file=sys.stderr, flush=True)
             os._exit(128 + number)
-        wish = signal.SIGTERM if number == signal.SIGHUP else number
+        request = signal.SIGTERM if number == signal.SIGHUP else number
         for pid in running:
             with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
-                os.kill(pid, wish)
+                os.kill(pid, request)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup's wish
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
             signal.signal(number, forward)
 
 
-def find_children() -> list[int]:
-    """Give the processes that any thread of this process has started."""
-    lists = Path("/proc/self/task").glob("*/children")
-    return [int(pid) for path in lists for pid in path.read_text().split()]
-
-
 def _explain(failures: Mapping[int, ProcessFailure], processes: int) -> Outcome:
-    """Choose the failure that was the cause, and say it."""
+    """Choose the failure that was the cause, and describe it."""
     rank, failure = min(failures.items(), key=lambda item: (_rank_cause(item[1]), item[0]))
     where = f"process {rank} of {processes} on {socket.gethostname()}"
-    kind, text = _get_words(failure)
+    kind, text = _get_error(failure)
     if kind == UsageError.__name__:
-        return Outcome(2, text)  # a wrong config is every process's
+        return Outcome(2, text)  # a wrong config is that of every process
     if text:
         return Outcome(max(1, failure.exitcode), f"{where}: {text}")
     if failure.exitcode > 0:
         return Outcome(failure.exitcode, None)
     message = (
         f"{where} was ended by {signal.Signals(-failure.exitcode).name}; "
-        "the same command goes on from the last checkpoint"
+        "the same command resumes from the last checkpoint"
     )
     return Outcome(128 - failure.exitcode, message)
 
 
 def _rank_cause(failure: ProcessFailure) -> int:
-    """Rank what is said of a process by how likely it is the cause of the others' end."""
-    kind, _ = _get_words(failure)
+    """Rank a failure by how likely it caused the others; 0 is the likeliest."""
+    kind, _ = _get_error(failure)
     if kind is not None:
         return 4 if kind == LostProcess.__name__ else 0
     if failure.exitcode > 0:
         return 1
-    # Who is left when one has failed is ended by the agent.
+    # When one has failed, the agent ends those that are left.
     return 3 if failure.exitcode == -signal.SIGTERM else 2
 
 
-def _get_words(failure: ProcessFailure) -> tuple[str | None, str | None]:
-    """Give the type of the error that ended a process and its text, if it has said one."""
-    if not isinstance(failure.message, dict):  # torch's own words
+def _get_error(failure: ProcessFailure) -> tuple[str | None, str | None]:
+    """Return the type of the error that ended a process and its text, if it reported one."""
+    if not isinstance(failure.message, dict):  # torch's own message
         return None, None
     kind, _, text = str(failure.message["message"]).partition(": ")
     return kind, text if kind in OWN else f"{kind}: {text}"

@@ -8,8 +8,8 @@ from torch import nn
 
 from sv.nnet.architectures import build_embedding_network
 from sv.nnet.margin import MarginHead
-from sv.train.checkpoint import load_checkpoint
 from sv.train.config import TrainConfig, read_train_config
+from sv.train.store import load_checkpoint
 
 
 def build_network(name: str, config: TrainConfig, input_dim: int) -> nn.Module:
@@ -20,7 +20,7 @@ def build_network(name: str, config: TrainConfig, input_dim: int) -> nn.Module:
 
 def build_head(config: TrainConfig, speakers: int) -> MarginHead:
     """Build the training head as it is before training."""
-    # A seed of its own: the head's size must not change the network's first weights.
+    # With its own seed: the head's size must not change the network's initial weights.
     torch.manual_seed(config.seed + 1)
     margin = config.margin
     return MarginHead(
@@ -32,37 +32,17 @@ def build_head(config: TrainConfig, speakers: int) -> MarginHead:
     )
 
 
-def describe_network(
-    name: str, config: TrainConfig, input_dim: int, features: dict[str, Any] | None
-) -> dict[str, Any]:
-    """Give all that `load_network` builds a network from, for a checkpoint or ``final.pt``.
-
-    Args:
-        name: Model name.
-        config: Resolved training config.
-        input_dim: Features a frame.
-        features: The front end that made them, resolved conf/features.toml; None if not known.
-    """
-    return {
-        "model": name,
-        "input_dim": input_dim,
-        "embedding_dim": config.embedding_dim,
-        "pooling": config.network.pooling,
-        "features": features,
-    }
-
-
 def load_network(path: Path, device: torch.device) -> nn.Module:
     """Build the embedding network of a checkpoint or ``final.pt``, ready to embed.
 
     Raises:
-        SvError: See `sv.train.checkpoint.load_checkpoint`.
+        SvError: See `sv.train.store.load_checkpoint`.
     """
     return _ready(rebuild_network(load_checkpoint(path, device)), device)
 
 
 def rebuild_network(state: dict[str, Any]) -> nn.Module:
-    """Build the network of a checkpoint's state, with its weights."""
+    """Build the network of a loaded checkpoint or ``final.pt``, with its weights."""
     net = build_embedding_network(
         state["model"], state["input_dim"], state["embedding_dim"], state["pooling"]
     )
@@ -71,16 +51,16 @@ def rebuild_network(state: dict[str, Any]) -> nn.Module:
 
 
 def load_untrained_network(exp_dir: Path, device: torch.device) -> nn.Module:
-    """Build what the network of ``exp_dir`` was before training, from its config's seed."""
+    """Build the network of ``exp_dir`` as it was before training, from its config's seed."""
     state = load_checkpoint(exp_dir / "final.pt")
     config = read_train_config(exp_dir / "config.toml")
     return _ready(build_network(state["model"], config, state["input_dim"]), device)
 
 
 def _ready(net: nn.Module, device: torch.device) -> nn.Module:
-    """Put a network where it will embed.
+    """Move a network to the device on which it embeds.
 
-    Channels last is 1.5 times as fast there (tests/bench/extraction.py). In training torch would
-    sum the variance of a batch in it too roughly (tests/bench/train_step.py).
+    Channels last is 1.5 times as fast (tests/bench/extraction.py). Training is contiguous: torch
+    sums the variance of a channels-last batch too roughly (tests/bench/train_step.py).
     """
     return net.to(device, memory_format=torch.channels_last).eval()

@@ -1,35 +1,107 @@
-"""Why a training may end before its last epoch: a signal, a budget, a bound on its steps.
+"""Why a training may end before its last epoch: a signal, an energy budget, a bound on its steps.
 
-All three are looked at between two steps, so that a checkpoint can be saved first. Of several
-processes each votes with its results of a step, and all end after the same one.
+All three are checked between two steps, so that a checkpoint can be saved first. Of several
+processes each votes with its results of a step, and all end after the same one. The energy is that
+of the running attempt, read from the live figures of its meter.
 """
 
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from sv.energy.units import j_from_kwh, kwh_from_j
 from sv.errors import UsageError
-from sv.train.gauge import EnergyGauge
 
-FIRST_S = 10.0  # a meter has said something by then, or nothing will come
-STALE_S = 60.0  # a meter that has said nothing new for so long is not there any more
-
-
-# Exit statuses with which a process may wish to end; the first that has a vote counts.
+READ_S = 1.0  # the meter samples about once a second; read more often it says the same
+MIN_SPAN_S = 10.0  # for a J-per-crop figure: a sample's time is known to about a second
+FIRST_S = 10.0  # a meter without a figure after this time has no sensor
+STALE_S = 60.0  # a meter without a new figure for this long no longer runs
+# Exit statuses with which a process may request a stop; the first that has a vote counts.
 STATUSES = (128 + signal.SIGTERM, 128 + signal.SIGINT, 1)
 
 
 @dataclass(frozen=True)
+class Energy:
+    """Energy since the attempt began; ``elapsed_s`` is the time of the meter's sample."""
+
+    energy_j: float
+    measured_j: float  # the part that is not estimated
+    elapsed_s: float
+
+
+@dataclass(frozen=True)
+class CropEnergy:
+    """Energy of a number of crops."""
+
+    energy_j: float
+    measured_j: float
+    crops: int
+
+
+class EnergyReader:
+    """Reads the meter's live figures, at most once a second.
+
+    Args:
+        read_live: Returns the figures as a mapping, or None if there are none yet; None without
+            a meter.
+    """
+
+    def __init__(self, read_live: Callable[[], Mapping[str, Any] | None] | None) -> None:
+        self._read_live = read_live or (lambda: None)
+        self.has_meter = read_live is not None
+        self._last: Energy | None = None
+        self._read_at: float | None = None
+        self._began: tuple[Energy | None, int] = (None, 0)
+
+    def read(self) -> Energy | None:
+        """Return the energy so far; None if it is not known."""
+        now = time.monotonic()
+        if self._read_at is not None and now - self._read_at < READ_S:
+            return self._last
+        self._read_at, self._last, live = now, None, self._read_live() or {}
+        kwh, elapsed_s = live.get("energy_kwh"), live.get("elapsed_s")
+        if kwh is not None and elapsed_s is not None:
+            energy_j = j_from_kwh(kwh)
+            measured_j = energy_j * (live.get("measured_fraction") or 0.0)
+            self._last = Energy(energy_j, measured_j, elapsed_s)
+        return self._last
+
+    def begin(self, crops: int) -> None:
+        """Start counting: ``crops`` crops have been trained on so far."""
+        self._began = self.read(), crops
+
+    def take(self, crops: int) -> CropEnergy | None:
+        """Return the energy since `begin` or the last `take` that returned one.
+
+        None if it is not known, or the time is too short for a figure (`MIN_SPAN_S`).
+        """
+        (first, crops_before), last = self._began, self.read()
+        if first is None or last is None or last.elapsed_s - first.elapsed_s < MIN_SPAN_S:
+            return None
+        self._began = last, crops
+        return CropEnergy(
+            last.energy_j - first.energy_j, last.measured_j - first.measured_j, crops - crops_before
+        )
+
+    def end(self, crops: int) -> CropEnergy | None:
+        """Return the last `take`; what follows is not counted until `begin`."""
+        energy = self.take(crops)
+        self._began = None, 0
+        return energy
+
+
+@dataclass(frozen=True)
 class Stop:
-    """The reason in words, the exit status that goes with it, and how to go on."""
+    """The reason in words, the exit status that goes with it, and how to continue."""
 
     reason: str
     status: int
-    advice: str = "the same command goes on from there"
+    advice: str = "the same command resumes from there"
 
 
-class TrainingStopped(Exception):  # noqa: N818 - no error, a request
+class TrainingStopped(Exception):  # noqa: N818 - not an error, a request
     """Raised between two steps or utterances; carries a `Stop`."""
 
     def __init__(self, stop: Stop) -> None:
@@ -38,44 +110,44 @@ class TrainingStopped(Exception):  # noqa: N818 - no error, a request
 
 
 def vote(status: int) -> list[float]:
-    """Give a process's votes, one for each of `STATUSES`; none if ``status`` is 0."""
+    """Return a process's votes, one for each of `STATUSES`; none if ``status`` is 0."""
     return [float(status == known) for known in STATUSES]
 
 
 def count_votes(votes: Sequence[float]) -> int:
-    """Give the status that is agreed on where the votes of all processes are summed; 0: none."""
+    """Return the status that the summed votes of all processes decide on; 0: no stop."""
     return next((status for status, n in zip(STATUSES, votes, strict=True) if n > 0), 0)
 
 
-class Limits:
+class StopConditions:
     """What ends a training early.
 
     Args:
-        gauge: Tells the attempt's energy.
+        energy: Reads the attempt's energy.
         max_kwh: Energy of the attempt at which to end; None: no budget.
         max_steps: Steps of this run after which to end; None: no bound.
     """
 
     def __init__(
-        self, gauge: EnergyGauge, *, max_kwh: float | None = None, max_steps: int | None = None
+        self, energy: EnergyReader, *, max_kwh: float | None = None, max_steps: int | None = None
     ) -> None:
-        self._gauge, self._max_kwh, self.max_steps = gauge, max_kwh, max_steps
+        self._energy, self._max_kwh, self.max_steps = energy, max_kwh, max_steps
         self._signal: signal.Signals | None = None
-        self._elapsed_s, self._heard_at = -1.0, 0.0
+        self._elapsed_s, self._changed_at = -1.0, 0.0  # the newest sample, and when it was read
         self._over: Stop | None = None  # the budget is used up
-        self._agreed: tuple[int, int] | None = None  # the step with which it was, and the status
+        self._agreed: tuple[int, int] | None = None  # the step of the deciding votes, the status
 
     def request_stop(self, number: int, frame: object = None) -> None:
-        """Ask for an end at the next checkpoint; a signal handler."""
+        """Request a stop at the next checkpoint; a signal handler."""
         self._signal = signal.Signals(number)
 
     @property
     def signal_status(self) -> int:
-        """The exit status of the signal that asked for an end, 0: none did."""
+        """The exit status of the signal that requested a stop, 0: none did."""
         return 128 + self._signal if self._signal is not None else 0
 
     def require_energy(self) -> None:
-        """Make sure that a budget can be kept, before anything is computed.
+        """Check that a budget can be kept, before anything is computed.
 
         Raises:
             UsageError: There is a budget and the energy is not known.
@@ -83,37 +155,38 @@ class Limits:
         if self._max_kwh is None:
             return
         deadline = time.monotonic() + FIRST_S
-        while self._gauge.read() is None and self._gauge.has_meter:
+        while self._energy.read() is None and self._energy.has_meter:
             if self.signal_status:
-                return  # it ends all the same
+                return  # it ends anyway
             if time.monotonic() > deadline:
                 break
             time.sleep(0.1)
-        if self._gauge.read() is None:
+        if self._energy.read() is None:
             raise UsageError(
-                "--max-kwh: no meter tells the energy of this training, so no budget can be kept; "
-                "run it through run.sh or utils/meter.sh with a sensor or an estimate switched on"
+                "--max-kwh: no meter reports the energy of this training, so no budget can be "
+                "kept; run it through run.sh or utils/meter.sh with a sensor or an estimate "
+                "switched on"
             )
-        self._heard_at = time.monotonic()
+        self._changed_at = time.monotonic()
 
-    def look(self) -> int:
-        """Give the exit status with which this process wishes to end, 0: it does not."""
+    def find_status(self) -> int:
+        """Return the exit status with which this process requests a stop, 0: it does not."""
         if self._max_kwh is not None and self._over is None:
             self._over = self._check_energy(self._max_kwh)
         return self.signal_status or (self._over.status if self._over else 0)
 
     def note(self, step: int, status: int) -> None:
-        """Note that the processes' results of a step ask for an end; status 0: they do not."""
+        """Note the status that the processes' votes of a step decided on; 0: no stop."""
         if status and self._agreed is None:
             self._agreed = step, status
 
     def check(self, steps: int, step: int) -> None:
-        """Look whether to end after ``steps`` steps of this run.
+        """Stop, if it is time, after ``steps`` steps of this run.
 
         Args:
-            steps: Of this run.
-            step: The last one whose results every process has read: one that has read more waits
-                for the others, so that all end here.
+            steps: Steps of this run.
+            step: The last one whose results every process has read: a process that has read more
+                waits for the others, so that all end here.
 
         Raises:
             TrainingStopped: It is time.
@@ -124,25 +197,26 @@ class Limits:
             raise TrainingStopped(Stop(f"stopped after {steps} steps (--max-steps)", 0))
 
     def explain(self, status: int) -> Stop:
-        """Give the reason for an end with this status, which may be another process's."""
-        if status > 128:  # noqa: PLR2004 - the shell's number for signal 0
+        """Return the reason for a stop with this status, which may be another process's."""
+        if status > 128:  # noqa: PLR2004 - a shell's status of a signal begins there
             return Stop(f"stopped by {signal.Signals(status - 128).name}", status)
         return self._over or Stop("stopped by the first process", status)
 
     def _check_energy(self, max_kwh: float) -> Stop | None:
-        energy, now = self._gauge.read(), time.monotonic()
+        energy, now = self._energy.read(), time.monotonic()
+        limit = f"(--max-kwh {max_kwh:g})"
         if energy is not None and energy.elapsed_s != self._elapsed_s:
-            self._elapsed_s, self._heard_at = energy.elapsed_s, now
-        if energy is not None and energy.energy_kwh >= max_kwh:
-            reason = (
-                f"stopped at {energy.energy_kwh:.4g} kWh of this attempt (--max-kwh {max_kwh:g})"
+            self._elapsed_s, self._changed_at = energy.elapsed_s, now
+        if energy is not None and (kwh := kwh_from_j(energy.energy_j)) >= max_kwh:
+            return Stop(
+                f"stopped at {kwh:.4g} kWh of this attempt {limit}",
+                1,
+                "rerun the same command to resume, with a higher --max-kwh to get further",
             )
-            advice = "rerun the same command to go on, with a higher --max-kwh to come further"
-            return Stop(reason, 1, advice)
-        if now - self._heard_at > STALE_S:
-            reason = (
-                f"stopped: no energy from the meter for {STALE_S:.0f} s (--max-kwh {max_kwh:g})"
+        if now - self._changed_at > STALE_S:
+            return Stop(
+                f"stopped: no energy from the meter for {STALE_S:.0f} s {limit}",
+                1,
+                "look at the meter's messages, then rerun the same command to resume",
             )
-            advice = "look at the meter's messages, then rerun the same command to go on"
-            return Stop(reason, 1, advice)
         return None

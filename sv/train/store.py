@@ -1,37 +1,77 @@
-"""The files of one training: checkpoints while it runs, final.pt and model.json at its end."""
+"""The files of one training: checkpoints while it runs, final.pt and model.json at its end.
 
+``checkpoints/epoch_003.pt`` is the state after three epochs, ``last.pt`` one within an epoch,
+``best.pt`` a copy of the epoch with the lowest validation EER. ``final.pt`` is the trained
+embedding network alone. All are written to a temporary file and renamed, and are loaded with
+``weights_only``.
+"""
+
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sv.files import write_json, write_text
-from sv.train.average import BEST, choose_final
-from sv.train.checkpoint import (
-    epoch_checkpoint,
-    find_latest,
-    load_checkpoint,
-    remove_old_checkpoints,
-    save_checkpoint,
-)
-from sv.train.config import format_resolved
+import torch
+from torch import Tensor
+
+from sv.config import build_config
+from sv.errors import SvError
+from sv.files import replacing, write_json, write_text
+from sv.model_name import describe_model_name
+from sv.nnet.architectures import compute_cost
+from sv.train.config import Plan, TrainConfig, describe_difference, format_resolved, hash_config
 from sv.train.egs import Egs
 from sv.train.group import Group
-from sv.train.network import describe_network
-from sv.train.plan import Plan
-from sv.train.progress import describe_model
-from sv.train.resume import check_same_training
 
-LAST = "last.pt"  # in checkpoints/: a state within an epoch
+FORMAT = "xvector/2"
+LAST = "last.pt"
+BEST = "best.pt"
 FINAL = ("final.pt", "model.json")
 
+History = list[dict[str, Any]]  # a row per epoch; epoch 0 is the untrained network
 
-class Store:
-    """What is saved and found again.
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Save a state of tensors, numbers, strings, lists and dicts."""
+    with replacing(path, mode="wb") as file:
+        torch.save({"format": FORMAT, **state}, file)
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Load what `save_checkpoint` wrote.
+
+    Raises:
+        SvError: No such file, or not a checkpoint of this recipe.
+    """
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except OSError as error:
+        raise SvError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # torch raises pickle, zip and runtime errors for a bad file
+        raise SvError(f"{path}: not a checkpoint ({str(error).splitlines()[0]})") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise SvError(f"{path}: not a checkpoint of this recipe (format {FORMAT})")
+    return state
+
+
+def epoch_checkpoint(folder: Path, epoch: int) -> Path:
+    """Return the name of the checkpoint after ``epoch`` epochs."""
+    return folder / f"epoch_{epoch:03d}.pt"
+
+
+def find_epoch_checkpoints(folder: Path) -> list[Path]:
+    """List the epoch checkpoints, oldest first."""
+    found = [p for p in folder.glob("epoch_*.pt") if re.fullmatch(r"epoch_\d{3,}\.pt", p.name)]
+    return sorted(found, key=lambda p: int(p.stem.removeprefix("epoch_")))
+
+
+class Checkpoints:
+    """What one training saves and loads.
 
     Args:
         exp_dir: Gets config.toml, checkpoints/, final.pt and model.json.
         model: Name of the model.
-        plan: What is done at each step.
+        plan: The settings of every step.
         egs: The training set.
         group: The processes of this training; the first one writes, all read the same.
 
@@ -41,24 +81,59 @@ class Store:
 
     def __init__(self, exp_dir: Path, *, model: str, plan: Plan, egs: Egs, group: Group) -> None:
         self.exp_dir, self._model, self._plan, self._egs = exp_dir, model, plan, egs
-        self._group = group
-        self._checkpoints = exp_dir / "checkpoints"
+        self._group, self._folder = group, exp_dir / "checkpoints"
         self.last_saved: Path | None = None
+        # What `sv.train.network.rebuild_network` builds the network from, and its front end.
+        self._network = {
+            "model": model,
+            "input_dim": egs.index.columns,
+            "embedding_dim": plan.config.embedding_dim,
+            "pooling": plan.config.network.pooling,
+            "features": egs.features,
+        }
 
     def load_latest(self) -> dict[str, Any] | None:
-        """Load the state that is furthest on, None if there is none.
+        """Load the most advanced state; None if there is none.
 
         Raises:
-            SvError: It is of another training, or not readable.
+            SvError: It belongs to another training, or is not readable.
         """
-        # The first process chooses: the folder of another machine may not yet show the newest.
-        found = find_latest(self._checkpoints) if self._group.is_first else None
-        path = self._group.share(found and found[0])
+        path, state = None, None
+        # The first process chooses: another machine may not see the newest file yet.
+        if self._group.is_first:
+            for candidate in (*find_epoch_checkpoints(self._folder)[-1:], *self._folder.glob(LAST)):
+                found = load_checkpoint(candidate)
+                # Of two at the same step the first: the end of its epoch is done.
+                if state is None or found["step"] > state["step"]:
+                    path, state = candidate, found
+        path = self._group.share(path)
         if path is None:
             return None
-        self.last_saved, state = found or (path, load_checkpoint(path))
-        check_same_training(path, state, model=self._model, plan=self._plan, egs=self._egs)
+        self.last_saved, state = path, state or load_checkpoint(path)
+        self._check_same_training(path, state)
         return state
+
+    def _check_same_training(self, path: Path, state: dict[str, Any]) -> None:
+        """Refuse a checkpoint that the requested training would not have made."""
+        plan, egs = self._plan, self._egs
+        # A setting that is newer than the checkpoint had the meaning of its default.
+        old = asdict(build_config(state["config"], TrainConfig, where=str(path)))
+        differences = describe_difference(old, asdict(plan.config))
+        if state["step"] <= plan.phases[0].steps:
+            # Nothing of the second phase is done yet: it may still be requested.
+            differences = [line for line in differences if not line.startswith("fine_tuning.")]
+        if state["model"] != self._model:
+            differences.append(f"model: {state['model']} -> {self._model}")
+        if state["set_sha256"] != egs.sha256:
+            old_speakers = len(state["head"]["weight"]) // plan.config.margin.centres
+            changed = f" ({old_speakers} speakers -> {egs.speakers})"
+            changed = "" if old_speakers == egs.speakers else changed
+            differences.append(f"training set: {egs.folder} holds another one{changed}")
+        if differences:
+            raise SvError(
+                f"{self.exp_dir} holds a training with other settings ({'; '.join(differences)}); "
+                "give --resume false to move it to .backup and start again"
+            )
 
     def write_config(self) -> None:
         """Write the resolved config."""
@@ -68,53 +143,127 @@ class Store:
 
     def save_last(self, state: dict[str, Any]) -> None:
         """Save a state within an epoch."""
-        self._save(LAST, state)
+        self._save(self._folder / LAST, state)
 
     def save_epoch(self, state: dict[str, Any], epoch: int, *, is_best: bool) -> None:
         """Save the state at the end of an epoch, and remove what it replaces."""
         if is_best:
             # Before the epoch's own checkpoint: killed in between, the epoch is finished again.
-            self._save(BEST, state)
-        self._save(epoch_checkpoint(self._checkpoints, epoch).name, state)
+            self._save(self._folder / BEST, state)
+        self._save(epoch_checkpoint(self._folder, epoch), state)
         if not self._group.is_first:
             return
-        (self._checkpoints / LAST).unlink(missing_ok=True)
+        (self._folder / LAST).unlink(missing_ok=True)
         config = self._plan.config
         # The state before fine-tuning stays: it is the result of the training proper.
-        spared = config.num_epochs if config.fine_tuning.num_epochs else None
-        remove_old_checkpoints(self._checkpoints, config.keep_checkpoints, spared)
+        spared = config.num_epochs if config.fine_tuning.num_epochs else 0
+        for old in find_epoch_checkpoints(self._folder)[: -config.keep_checkpoints]:
+            if old != epoch_checkpoint(self._folder, spared):
+                old.unlink()
 
-    def _save(self, name: str, state: dict[str, Any]) -> None:
-        more = {"config": asdict(self._plan.config), "set_sha256": self._egs.sha256}
-        path = self._checkpoints / name
+    def _save(self, path: Path, state: dict[str, Any]) -> None:
+        training = {"config": asdict(self._plan.config), "set_sha256": self._egs.sha256}
         if self._group.is_first:
-            save_checkpoint(path, {**self._describe_network(), **more, **state})
+            save_checkpoint(path, {**self._network, **training, **state})
         self.last_saved = path
 
     def is_finished(self) -> bool:
-        """Whether the final files are there."""
+        """Whether the final files exist."""
         return self._group.share(all((self.exp_dir / name).exists() for name in FINAL))
 
-    def save_final(self, step: int, history: list[dict[str, float]]) -> None:
-        """Write final.pt and model.json from the checkpoints.
+    def save_final(self, steps: int, history: History) -> None:
+        """Write final.pt and model.json after ``steps`` steps, from the checkpoints.
 
         Raises:
-            SvError: A checkpoint that ``final_weights`` asks for is not there.
+            SvError: A checkpoint that ``final_weights`` needs does not exist.
         """
         if not self._group.is_first:
             return
-        chosen = choose_final(self._checkpoints, self._plan.config, history)
-        save_checkpoint(self.exp_dir / FINAL[0], {**self._describe_network(), "net": chosen.net})
-        info = describe_model(
-            self._model,
-            self._plan,
-            input_dim=self._egs.index.columns,
-            speakers=self._egs.speakers,
-            steps=step,
-            history=history,
-        )
-        write_json(self.exp_dir / FINAL[1], {**info, "final_epochs": chosen.epochs})
+        net, epochs = choose_final(self._folder, self._plan.config, history)
+        save_checkpoint(self.exp_dir / FINAL[0], {**self._network, "net": net})
+        info = {**self._describe_model(steps), "epochs": history}
+        digest = {"config_sha256": hash_config(self._plan.config), "final_epochs": epochs}
+        write_json(self.exp_dir / FINAL[1], {**info, **digest})
 
-    def _describe_network(self) -> dict[str, Any]:
-        egs = self._egs
-        return describe_network(self._model, self._plan.config, egs.index.columns, egs.features)
+    def _describe_model(self, steps: int) -> dict[str, Any]:
+        """Describe the network, its size and cost, and what it was trained on, for model.json."""
+        plan, config, egs = self._plan, self._plan.config, self._egs
+        margin, input_dim = config.margin, egs.index.columns
+        crops = {phase.name: plan.count_crops(phase, steps) for phase in plan.phases}
+        cost = compute_cost(
+            self._model, input_dim, config.crop_frames, config.embedding_dim, config.network.pooling
+        )
+        head = egs.speakers * margin.centres * config.embedding_dim
+        return {
+            "name": self._model,
+            **describe_model_name(self._model),
+            "pooling": config.network.pooling,
+            "head": margin.head,
+            "input_dim": input_dim,
+            "features": egs.features,
+            "speakers": egs.speakers,
+            "parameters": cost.parameters,
+            "parameters_with_head": cost.parameters + head,
+            "gmac": round(cost.gmac, 6),
+            "crop_frames": config.crop_frames,
+            "crops_trained": sum(crops.values()),
+            "crops_by_phase": crops,
+        }
+
+
+def choose_final(
+    folder: Path, config: TrainConfig, history: History
+) -> tuple[dict[str, Tensor], tuple[int, ...]]:
+    """Choose the weights of ``final.pt`` as ``config.final_weights`` says.
+
+    Args:
+        folder: The folder of the epoch checkpoints and of ``best.pt``.
+        config: Resolved training config.
+        history: Rows with ``epoch`` and ``valid_eer_percent``; epoch 0 is never chosen.
+
+    Returns:
+        The weights, a state dict on the CPU, and the epochs that they come from.
+
+    Raises:
+        SvError: A checkpoint that is needed does not exist, or is not one of this recipe.
+    """
+    if config.final_weights == "best":
+        epoch = min(history[1:], key=lambda row: (row["valid_eer_percent"], row["epoch"]))["epoch"]
+        kept = epoch_checkpoint(folder, int(epoch))
+        return load_checkpoint(kept if kept.is_file() else folder / BEST)["net"], (epoch,)
+    wanted = config.average_epochs if config.final_weights == "average" else 1
+    end = int(history[-1]["epoch"])  # fine-tuning has epochs beyond config.num_epochs
+    epochs = tuple(range(end - wanted + 1, end + 1))
+    paths = [epoch_checkpoint(folder, epoch) for epoch in epochs]
+    if missing := [path.name for path in paths if not path.is_file()]:
+        raise SvError(
+            f"{folder}: final_weights '{config.final_weights}' needs {', '.join(missing)}; "
+            "give --resume false to train again"
+        )
+    return average_weights(paths), epochs
+
+
+def average_weights(paths: list[Path]) -> dict[str, Tensor]:
+    """Average the embedding networks of checkpoints, one file in memory at a time.
+
+    Sums are float64. The running means and variances of the normalisations are averaged like the
+    weights: near the end of a training they differ little, and exact ones would need another
+    pass over the data. Counters (batches seen) are the last checkpoint's.
+
+    Raises:
+        SvError: See `load_checkpoint`.
+    """
+    total: dict[str, Tensor] = {}
+    for path in paths:
+        net = load_checkpoint(path)["net"]
+        for key, value in net.items():
+            if not value.is_floating_point():
+                total[key] = value
+            elif key in total:
+                total[key] += value
+            else:
+                total[key] = value.to(torch.float64)
+    return {
+        key: (value / len(paths)).to(net[key].dtype) if value.is_floating_point() else value
+        for key, value in total.items()
+    }

@@ -1,11 +1,16 @@
-"""The training loop: SGD with an angular-margin head, resumable at any step."""
+"""The training loop: SGD with an angular-margin head, resumable at any step.
+
+On a GPU nothing waits for the device: batches are copied to it, and the results of steps back,
+while it computes.
+"""
 
 import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +18,156 @@ import torch
 from torch import Tensor
 
 from sv.data.crops import CropReader
-from sv.data.loader import find_rows, iterate_batches
+from sv.data.loader import Batch, find_rows, iterate_batches
 from sv.errors import SvError
 from sv.nnet.recompute import set_checkpointing
-from sv.train.config import TrainConfig
-from sv.train.egs import load_egs
-from sv.train.feed import iterate_on_device
-from sv.train.gauge import EnergyGauge
+from sv.train.config import TrainConfig, build_plan
+from sv.train.egs import Validation, load_egs
 from sv.train.group import Group
+from sv.train.log import Totals, TrainingLog
 from sv.train.network import build_head, build_network
-from sv.train.plan import build_plan
-from sv.train.progress import Tally
-from sv.train.readout import Readout, StepResult
-from sv.train.record import Record
-from sv.train.step import Stepper
-from sv.train.stopping import Limits, Stop, TrainingStopped
-from sv.train.store import Store
-from sv.train.validation import Validation
+from sv.train.step import TrainStep
+from sv.train.stopping import (
+    EnergyReader,
+    Stop,
+    StopConditions,
+    TrainingStopped,
+    count_votes,
+    vote,
+)
+from sv.train.store import Checkpoints, History
+
+
+def prefetch(batches: Iterable[Batch], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield crops (B, frames, features) float32 and speakers (B,) int64 on ``device``.
+
+    A GPU computes by itself once a step's work is queued; meanwhile the next batch is copied from
+    page-locked memory on a stream of its own, so that the copy costs no time.
+    """
+    if device.type != "cuda":
+        for batch in batches:
+            yield torch.from_numpy(batch.crops), torch.from_numpy(batch.speakers)
+        return
+    copies = torch.cuda.Stream(device)
+    for batch in batches:
+        pinned = [torch.from_numpy(a).pin_memory() for a in (batch.crops, batch.speakers)]
+        with torch.cuda.stream(copies):
+            crops, speakers = (tensor.to(device, non_blocking=True) for tensor in pinned)
+        computing = torch.cuda.current_stream(device)
+        computing.wait_stream(copies)
+        for tensor in (crops, speakers):
+            tensor.record_stream(computing)  # else its memory is free for the next copy too early
+        yield crops, speakers
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """The results of one step, over all processes.
+
+    ``wait_s`` is how long a device was idle for want of data, the mean of the processes; ``stop``
+    the exit status with which one of them requests a stop, 0: none does.
+    """
+
+    step: int
+    loss: float
+    correct: int
+    crops: int
+    wait_s: float
+    stop: int
+
+
+@dataclass
+class _Pending:
+    step: int
+    numbers: Tensor  # loss, correct answers, seconds that the hosts waited, votes; float64
+    crops: int
+    last_end: "torch.cuda.Event | None"
+    began: "torch.cuda.Event | None"
+    end: "torch.cuda.Event | None" = None
+
+    def read(self) -> StepResult:
+        if self.end is not None:
+            self.end.synchronize()
+        loss, correct, wait_s, *votes = self.numbers.tolist()
+        if self.last_end is not None and self.began is not None:
+            # While the host waited the device may still have been computing the last step.
+            wait_s = min(wait_s, max(0.0, self.last_end.elapsed_time(self.began) / 1000))
+        return StepResult(self.step, loss, int(correct), self.crops, wait_s, count_votes(votes))
+
+
+class AsyncMetrics:
+    """Brings the results of steps to the host, in order: at once on a CPU, a step late on a GPU.
+
+    Reading a number from a GPU waits until all its work is done, and leaves it without work. So
+    the loss of a step is copied while the device computes, and read when the next step is queued.
+    The numbers of several processes are summed on the device, their votes to stop with them.
+
+    Args:
+        device: Where the results arise.
+        group: The processes whose results are summed.
+
+    Attributes:
+        lag: Steps by which `take` is late.
+    """
+
+    def __init__(self, device: torch.device, group: Group) -> None:
+        self._on_gpu = device.type == "cuda"
+        self._group, self.lag = group, int(self._on_gpu)
+        self._pending: deque[_Pending] = deque()
+        self._last_end: torch.cuda.Event | None = None
+
+    def begin(self) -> "torch.cuda.Event | None":
+        """Call when a step's data is there, before its work is queued; the result is for `put`."""
+        return self._record() if self._on_gpu else None
+
+    def put(
+        self,
+        step: int,
+        loss: Tensor,
+        correct: Tensor,
+        *,
+        crops: int,
+        waited_s: float,
+        began: "torch.cuda.Event | None",
+        stop: int = 0,
+    ) -> None:
+        """Hand in the results of a step; a collective call: every process makes it.
+
+        Args:
+            step: Its number.
+            loss: Mean over the crops of this process, a scalar on the device.
+            correct: Number of correct answers among them, likewise.
+            crops: Crops of the whole batch.
+            waited_s: How long this host waited for data.
+            began: What `begin` returned.
+            stop: Exit status with which this process requests a stop, 0: it does not.
+        """
+        size = self._group.size
+        own = [waited_s / size, *vote(stop)]
+        host = torch.tensor(own, dtype=torch.double, pin_memory=loss.is_cuda)
+        found = torch.stack([loss.double() / size, correct.double()])
+        numbers = torch.cat([found, host.to(loss.device, non_blocking=True)])
+        numbers = self._group.total(numbers)
+        pending = _Pending(step, numbers, crops, self._last_end, began)
+        if self._on_gpu:
+            pending.numbers = torch.empty(len(numbers), dtype=torch.double, pin_memory=True)
+            pending.numbers.copy_(numbers, non_blocking=True)
+            pending.end = self._last_end = self._record()
+        self._pending.append(pending)
+
+    def take(self, *, everything: bool = False) -> list[StepResult]:
+        """Return the results that are to be read now, oldest first.
+
+        On a GPU these are all but the newest step's; ``everything`` waits for the device.
+        """
+        keep = 0 if everything else self.lag
+        return [self._pending.popleft().read() for _ in range(len(self._pending) - keep)]
+
+    @staticmethod
+    def _record() -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
 
 class Trainer:
@@ -41,11 +179,11 @@ class Trainer:
         egs_dir: Training set that stage 4 made.
         exp_dir: Gets checkpoints/, final.pt, model.json, config.toml and log/.
         device: Where to compute.
-        mark: Called with a mark's name and fields as things happen: resumed, plan, phase, stretch,
-            validation, checkpoint, epoch.
-        gauge: Tells the energy of the running attempt.
-        limits: What ends the run before the last epoch.
-        group: The processes that train together; all of them call the same methods.
+        mark: Called with a mark's name and fields as things happen: resumed, plan, phase, stretch
+            (of a bounded run), validation, checkpoint, epoch.
+        energy: Reads the energy of the running attempt.
+        conditions: What ends the run before the last epoch.
+        group: The processes that train together; all call the same methods.
     """
 
     def __init__(
@@ -57,12 +195,12 @@ class Trainer:
         *,
         device: torch.device,
         mark: Callable[..., None],
-        gauge: EnergyGauge,
-        limits: Limits,
+        energy: EnergyReader,
+        conditions: StopConditions,
         group: Group,
     ) -> None:
-        self.config, self.device, self.mark, self.limits = config, device, mark, limits
-        self.group = group
+        self.config, self.device, self.mark, self.group = config, device, mark, group
+        self.conditions = conditions
         self.egs = load_egs(egs_dir, config.optimizer.batch_size)
         self.plan = build_plan(config, self.egs.steps_per_epoch)
         for phase in self.plan.phases:
@@ -70,86 +208,88 @@ class Trainer:
         self.net = build_network(name, config, self.egs.index.columns).to(device)
         set_checkpointing(self.net, config.activation_checkpointing)
         head = build_head(config, self.egs.speakers).to(device)
-        self.stepper = Stepper(self.net, head, config, device, group)
-        self.store = Store(exp_dir, model=name, plan=self.plan, egs=self.egs, group=group)
+        self.train_step = TrainStep(self.net, head, config, device, group)
+        self.checkpoints = Checkpoints(
+            exp_dir, model=name, plan=self.plan, egs=self.egs, group=group
+        )
         self.validation = Validation(egs_dir / "valid", device, group)
-        self.readout = Readout(device, group)
-        self.record = Record(
+        self.metrics = AsyncMetrics(device, group)
+        self.log = TrainingLog(
             exp_dir,
             self.plan,
             device=device,
-            gauge=gauge,
+            energy=energy,
             mark=mark,
-            max_steps=limits.max_steps,
+            max_steps=conditions.max_steps,
             writes=group.is_first,
         )
         self.step = 0  # steps done, over all epochs
         self.first_step = 0  # of this run
-        self.tally = Tally()  # of the current epoch
-        self.history: list[dict[str, float]] = []
+        self.totals = Totals()  # of the current epoch
+        self.history: History = []
 
     def run(self) -> Stop | None:
         """Train to the last epoch, from the last checkpoint if there is one.
 
         Returns:
-            Why the training ended before its last epoch, with a checkpoint to go on from; None if
-            it is done.
+            Why the training ended before its last epoch, with a checkpoint to resume from; None
+            if it is done.
 
         Raises:
-            SvError: A run with another config lies in exp_dir, the loss is not finite, or the
-                data cannot be read.
+            SvError: exp_dir holds a run with another config, the loss is not finite, or the data
+                cannot be read.
         """
         self._resume()
-        trained = self.step >= self.plan.num_steps and not self.tally.steps
-        if trained and self.store.is_finished():
+        trained = self.step >= self.plan.num_steps and not self.totals.steps
+        if trained and self.checkpoints.is_finished():
             return None  # written again, it would look new to the stages after this one
-        self.store.write_config()
+        self.checkpoints.write_config()
         try:
-            self.limits.require_energy()
-            self._agree_on_signals()
-            self.record.open(self.step, self.history)
+            self.conditions.require_energy()
+            self._stop_on_signals()
+            self.log.open(self.step, self.history)
             self._train()
         except TrainingStopped as stopped:
             self._pause()
             if self.step > self.first_step:
                 self._save()
             where = f"at step {self.step} of {self.plan.num_steps}"
-            saved = f"checkpoint: {self.store.last_saved or 'none yet'}"
+            saved = f"checkpoint: {self.checkpoints.last_saved or 'none yet'}"
             stop = stopped.stop
             return replace(stop, reason=f"{stop.reason}, {where}; {saved}; {stop.advice}")
         finally:
-            self.record.close()
-        self.store.save_final(self.step, self.history)
+            self.log.close()
+        self.checkpoints.save_final(self.step, self.history)
         return None
 
     def _resume(self) -> None:
-        state = self.store.load_latest()
+        state = self.checkpoints.load_latest()
         if state is None:
             return
-        self.stepper.load_state_dict(state)
+        self.train_step.load_state_dict(state)
         self.step = self.first_step = state["step"]
-        self.history, self.tally = state["history"], Tally(**state["tally"])
+        self.history, self.totals = state["history"], Totals(**state["tally"])
         self.mark("resumed", step=self.step)
         logging.info("resumed at step %d of %d", self.step, self.plan.num_steps)
 
     def _train(self) -> None:
         # A run that was killed between the last step and its epoch's end has no step left.
-        self.record.mark_phase(self.step - 1 if self.tally.steps else self.step)
+        self.log.mark_phase(self.step - 1 if self.totals.steps else self.step)
         if self.step == 0:
-            self.history = [self.record.describe_untrained(*self._validate())]
+            self.history = [self.log.describe_untrained(*self._validate())]
         reader = CropReader(self.egs.index)
         try:
-            while self.step < self.plan.num_steps or self.tally.steps:
-                if self.step % self.plan.steps_per_epoch or not self.tally.steps:
+            while self.step < self.plan.num_steps or self.totals.steps:
+                if self.step % self.plan.steps_per_epoch or not self.totals.steps:
                     self._train_epoch(reader)
                 self._finish_epoch()
         finally:
             reader.close()
 
     def _train_epoch(self, reader: CropReader) -> None:
-        """Do what is left of the current epoch."""
+        """Train the rest of the current epoch."""
         phase, batch_size = self.plan.find_phase(self.step), self.config.optimizer.batch_size
-        self.record.mark_phase(self.step)
+        self.log.mark_phase(self.step)
         batches = iterate_batches(
             reader,
             seed=self.config.seed,
@@ -161,122 +301,120 @@ class Trainer:
             rows=find_rows(batch_size, phase.micro_batch_size, self.group.rank, self.group.size),
         )
         self.net.train()
-        self.record.begin_epoch(self.tally)
+        self.log.begin_epoch(self.totals)
         saved = before = time.monotonic()
         with contextlib.closing(batches):  # at once, not when the last error is forgotten
-            for crops, speakers in iterate_on_device(batches, self.device):
-                self._train_step(crops, speakers, time.monotonic() - before)
+            for crops, speakers in prefetch(batches, self.device):
+                self._do_step(crops, speakers, time.monotonic() - before)
                 now = time.monotonic()
-                self.tally.train_s += now - before
+                self.totals.train_s += now - before
                 before = now
                 if now - saved >= 60 * self.config.checkpoint_minutes:
-                    self.record.end(self.tally)
+                    self.log.end(self.totals)
                     self._save()
-                    self.record.begin(self.tally)
+                    self.log.begin(self.totals)
                     saved = before = time.monotonic()
-                if self.record.is_line_due():
+                if self.log.is_line_due():
                     self._settle(everything=True)
-                    self.record.log_progress(self.step, self.tally, self.history)
-                self.record.mark_stretch(self.tally)
+                    self.log.log_progress(self.step, self.totals, self.history)
+                self.log.mark_segment(self.totals)
                 if self.step < self.plan.num_steps:
-                    known = self.step - 1 - self.readout.lag
-                    self.limits.check(self.step - self.first_step, known)
+                    known = self.step - 1 - self.metrics.lag
+                    self.conditions.check(self.step - self.first_step, known)
         self._settle(everything=True)
-        self.tally.train_s += time.monotonic() - before  # what a GPU had left to do
+        self.totals.train_s += time.monotonic() - before  # what a GPU had left to do
         self._pause()
 
     def _pause(self) -> None:
-        """End a stretch of steps: a validation follows, or the end of the run."""
+        """Read all results before a validation or the end of the run."""
         self._settle(everything=True)
-        self.record.end(self.tally)
-        self.record.mark_stretch(self.tally, is_last=True)
+        self.log.end(self.totals)
+        self.log.mark_segment(self.totals, is_last=True)
 
-    def _train_step(self, crops: Tensor, speakers: Tensor, waited_s: float) -> None:
+    def _do_step(self, crops: Tensor, speakers: Tensor, waited_s: float) -> None:
         rate = self.plan.learning_rate(self.step)
-        began = self.readout.begin()
-        loss, correct = self.stepper.compute_gradients(
+        began = self.metrics.begin()
+        loss, correct = self.train_step.compute_gradients(
             crops,
             speakers,
             margin=self.plan.margin(self.step),
             micro_batch_size=self.plan.find_phase(self.step).micro_batch_size // self.group.size,
         )
-        self.readout.put(
+        self.metrics.put(
             self.step,
             loss,
             correct,
             crops=len(speakers) * self.group.size,
             waited_s=waited_s,
             began=began,
-            stop=self.limits.look(),
+            stop=self.conditions.find_status(),
         )
-        # On a CPU this is the loss of this step, before it moves the weights; on a GPU that of the
-        # step before, and then what it has spoilt is never saved.
+        # On a CPU this reads the loss of this step, before the weights change. On a GPU it reads
+        # that of the step before: what a bad loss has spoilt is never saved.
         self._settle()
-        self.stepper.update(rate)
+        self.train_step.update(rate)
         self.step += 1
 
     def _settle(self, *, everything: bool = False) -> None:
-        """Take the results that are there into the tally; stop where the loss is not finite."""
-        for result in self.readout.take(everything=everything):
+        """Add the results that have arrived to the totals; raise if a loss is not finite."""
+        for result in self.metrics.take(everything=everything):
             if not math.isfinite(result.loss):
                 raise self._diverged(f"the loss is {result.loss}", result.step)
-            self._count(result)
-
-    def _count(self, result: StepResult) -> None:
-        self.tally.steps += 1
-        self.tally.crops += result.crops
-        self.tally.correct += result.correct
-        self.tally.loss += result.loss
-        self.tally.wait_s += result.wait_s
-        self.limits.note(result.step, result.stop)
+            self.totals.steps += 1
+            self.totals.crops += result.crops
+            self.totals.correct += result.correct
+            self.totals.loss += result.loss
+            self.totals.wait_s += result.wait_s
+            self.conditions.note(result.step, result.stop)
 
     def _check_weights(self) -> None:
-        if not self.stepper.is_finite():
+        if not self.train_step.is_finite():
             raise self._diverged("the weights are not finite after the update", self.step - 1)
 
     def _diverged(self, what: str, step: int) -> SvError:
         return SvError(
             f"{what} at step {step} (epoch {step // self.plan.steps_per_epoch + 1}, learning rate "
             f"{self.plan.learning_rate(step):.3g}); last good checkpoint: "
-            f"{self.store.last_saved or 'none'}; lower peak_lr or raise warmup_epochs in train.toml"
+            f"{self.checkpoints.last_saved or 'none'}; lower peak_lr or raise warmup_epochs in "
+            "train.toml"
         )
 
     def _finish_epoch(self) -> None:
         self._check_weights()  # before they are validated
-        tally, (eer_percent, valid_s) = self.tally, self._validate()
+        totals, (eer_percent, valid_s) = self.totals, self._validate()
         best = min((r["valid_eer_percent"] for r in self.history if r["epoch"]), default=math.inf)
-        self.history.append(self.record.describe_epoch(self.step, tally, eer_percent, valid_s))
-        self.tally = Tally()
+        self.history.append(self.log.describe_epoch(self.step, totals, eer_percent, valid_s))
+        self.totals = Totals()
         epoch = self.step // self.plan.steps_per_epoch
-        self.store.save_epoch(self._get_state(), epoch, is_best=eer_percent < best)
+        self.checkpoints.save_epoch(self._get_state(), epoch, is_best=eer_percent < best)
         self.mark("checkpoint", step=self.step)
-        self.record.finish_epoch(self.step, tally, self.history)
+        self.log.finish_epoch(self.step, totals, self.history)
 
     def _validate(self) -> tuple[float, float]:
-        """EER in percent of the held-out trials, and the seconds that it took."""
+        """Return the EER of the held-out trials in percent, and the seconds that it took."""
         started = time.monotonic()
         eer = self.validation.compute_eer_percent(
-            self.net, lambda: self.limits.signal_status > 0, self._agree_on_signals
+            self.net, lambda: self.conditions.signal_status > 0, self._stop_on_signals
         )
         valid_s = time.monotonic() - started
         self.mark("validation", seconds=valid_s)
         return eer, valid_s
 
-    def _agree_on_signals(self) -> None:
-        if status := self.group.agree(self.limits.signal_status):
-            raise TrainingStopped(self.limits.explain(status))
+    def _stop_on_signals(self) -> None:
+        if status := self.group.agree(self.conditions.signal_status):
+            raise TrainingStopped(self.conditions.explain(status))
 
     def _save(self) -> None:
         self._settle(everything=True)
         self._check_weights()
-        self.store.save_last(self._get_state())
-        self.record.flush()
+        self.checkpoints.save_last(self._get_state())
+        self.log.flush()
         self.mark("checkpoint", step=self.step)
 
     def _get_state(self) -> dict[str, Any]:
         return {
-            **self.stepper.state_dict(),
+            **self.train_step.state_dict(),
             "step": self.step,
             "history": self.history,
-            "tally": asdict(self.tally),
+            "tally": asdict(self.totals),
         }

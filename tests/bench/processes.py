@@ -25,9 +25,9 @@ from sv.data.loader import find_rows
 from sv.nnet.margin import MarginHead
 from sv.nnet.xvector import build_network
 from sv.train.config import OptimizerConfig
-from sv.train.group import build_group
-from sv.train.readout import Readout
-from sv.train.step import Stepper, build_optimizer
+from sv.train.group import Group
+from sv.train.step import TrainStep, build_optimizer
+from sv.train.trainer import AsyncMetrics
 
 FRAMES, FEATURES, SPEAKERS, RATE = 350, 81, 5994, 1e-4
 CPU = torch.device("cpu")
@@ -65,25 +65,25 @@ class Steps:
         rows = find_rows(self.batch, self.micro_batch, group.rank, group.size)
         self.crops, self.speakers = self.crops[rows], self.speakers[rows]
 
-        class Config:  # what of a training config a stepper looks at
+        class Config:  # the part of a training config that a step reads
             precision, optimizer = "fp32", self.optimizer_config
 
-        self.stepper = Stepper(self.net, self.head, Config, CPU, group)
-        self.readout = Readout(CPU, group)
+        self.train_step = TrainStep(self.net, self.head, Config, CPU, group)
+        self.metrics = AsyncMetrics(CPU, group)
 
     def step(self) -> float:
-        """Do one step as the trainer does; give its loss."""
+        """Do one step as the trainer does; return its loss."""
         if self.group is None:
             return self._step_without()
-        loss, correct = self.stepper.compute_gradients(
+        loss, correct = self.train_step.compute_gradients(
             self.crops,
             self.speakers,
             margin=0.1,
             micro_batch_size=self.micro_batch // self.group.size,
         )
-        self.readout.put(0, loss, correct, crops=self.batch, waited_s=0.0, began=None)
-        (result,) = self.readout.take()
-        self.stepper.update(RATE)
+        self.metrics.put(0, loss, correct, crops=self.batch, waited_s=0.0, began=None)
+        (result,) = self.metrics.take()
+        self.train_step.update(RATE)
         return result.loss
 
     def _step_without(self) -> float:
@@ -101,7 +101,7 @@ def serve(options: argparse.Namespace) -> None:
     """Be one process of a way: a step for each line of input."""
     _, threads, has_group = WAYS[options.serve]
     torch.set_num_threads(threads)
-    group = build_group(os.environ, CPU)
+    group = Group(os.environ, CPU)
     with group.joined() if has_group else contextlib.nullcontext():
         steps = Steps(options, group if has_group else None)
         for _ in sys.stdin:
