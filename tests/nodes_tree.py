@@ -5,7 +5,7 @@ import io
 
 from metered import ESTIMATE, PACKAGE, Runner, end, head, sample, write_journal
 
-from sv.bin import meter_tools
+from sv.bin import meter
 from sv.energy.sidecar import write_sidecar
 
 J_PER_KWH = 3.6e6
@@ -68,7 +68,7 @@ def build(runner):
     write_sidecar(runner.journal)
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        assert meter_tools.check([path]) == 0, said.getvalue()
+        assert meter.run_tool(["--check", str(path)]) == 0, said.getvalue()
     return runner.sidecar()
 
 

@@ -7,8 +7,8 @@ import pytest
 from sidecars import CARBON, make_attempt, make_mark, make_sidecar
 from small_egs import SmallEgs
 
+from sv.energy.forecast import Segment, merge_segments
 from sv.energy.record import Pue, write_record
-from sv.energy.stretch import Part, merge_parts
 
 PLAN = {"total_steps": 10_000, "steps_per_epoch": 1_000, "crops_per_step": 64}
 START_S, START_KWH = 20.0, 0.001  # until the first step; the validation is 8 s of it, 0.4 Wh
@@ -110,12 +110,12 @@ def test_the_interval_is_of_the_spread_of_the_parts(forecast):
 
 
 def test_parts_of_a_second_are_joined():
-    parts = [Part(1, (100.0, 1.0))] * 43
-    merged = merge_parts(parts)
-    assert [part.amounts[1] for part in merged] == [9.0, 9.0, 9.0, 16.0]
+    parts = [Segment(1, 100.0, 1.0)] * 43
+    merged = merge_segments(parts)
+    assert [part.seconds for part in merged] == [9.0, 9.0, 9.0, 16.0]
     assert sum(part.steps for part in merged) == 43
-    assert sum(part.amounts[0] for part in merged) == pytest.approx(4300.0)
-    assert len(merge_parts(parts[:4])) == 4
+    assert sum(part.energy_j for part in merged) == pytest.approx(4300.0)
+    assert len(merge_segments(parts[:4])) == 4
 
 
 def test_a_stretch_that_tells_nothing_is_an_error(forecast):

@@ -2,10 +2,13 @@
 
 Usage: python3 -m sv.bin.meter --stage N --name NAME --dir DIR [options] -- command [argument ...]
        python3 -m sv.bin.meter --node LABEL -- command [argument ...]
-       python3 -m sv.bin.meter --rebuild|--check|--watch|--trace|--schema ... (meter_tools.py)
+       python3 -m sv.bin.meter --check|--trace SIDECAR...
+       python3 -m sv.bin.meter --rebuild|--watch DIR
+       python3 -m sv.bin.meter --schema
 """
 
 import dataclasses
+import json
 import os
 import re
 import signal
@@ -14,16 +17,41 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sv.bin import cli
+from sv.config import build_json_schema
 from sv.energy.config import EnergyConfig, read_energy_config
-from sv.energy.fleet.inner import run_inner
 from sv.energy.fleet.nodes import LABEL
-from sv.energy.meter import Stage, run_metered, say
-from sv.energy.sidecar import get_sidecar_path
+from sv.energy.meter import Stage, run_metered, run_nested, say
+from sv.energy.record import Sidecar
+from sv.energy.sidecar import get_sidecar_path, rebuild_folder
 from sv.errors import UsageError
-from sv.jobs import completion
 from sv.system import end_with_parent
 
 TOOLS = {"--rebuild", "--check", "--watch", "--trace", "--schema"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Meter a command, whose status it returns, or run another tool of the meter."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before the command is there
+    words = list(sys.argv[1:] if argv is None else argv)
+    at = words.index("--") if "--" in words else len(words)
+    if TOOLS & set(words[:at]):
+        return run_tool(words)
+    args = parse_args(words, at)
+    if (status := run_nested(args.node, args.name, args.command, os.environ)) is not None:
+        return status
+    config = read_energy_config(Path(args.config)) if args.config else EnergyConfig()
+    if args.country:
+        if config.g_per_kwh is not None:
+            raise UsageError(f"{args.config} has g_per_kwh: remove it, or --country")
+        config = dataclasses.replace(config, country=args.country)
+    number, folder, model = int(args.stage), Path(args.dir), args.model or None
+    stage = Stage(number, args.name, folder, model, args.command, config, args.sysfs)
+    if args.end_with_parent:
+        end_with_parent()
+    if not args.skip_finished:
+        return run_metered(stage, os.environ)
+    return run_step(stage, skip_finished=args.skip_finished == "true")
 
 
 def parse_args(words: list[str], at: int):
@@ -56,35 +84,10 @@ def parse_args(words: list[str], at: int):
     return args
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Meter a command, whose status it gives, or run another tool of the meter."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before the command is there
-    words = list(sys.argv[1:] if argv is None else argv)
-    at = words.index("--") if "--" in words else len(words)
-    if TOOLS & set(words[:at]):
-        from sv.bin import meter_tools  # noqa: PLC0415 - a stage's meter does not need it
-
-        return meter_tools.main(words)
-    args = parse_args(words, at)
-    if (status := run_inner(args.node, args.name, args.command, os.environ)) is not None:
-        return status
-    config = read_energy_config(Path(args.config)) if args.config else EnergyConfig()
-    if args.country:
-        if config.g_per_kwh is not None:
-            raise UsageError(f"{args.config} has g_per_kwh: remove it, or --country")
-        config = dataclasses.replace(config, country=args.country)
-    number, folder, model = int(args.stage), Path(args.dir), args.model or None
-    stage = Stage(number, args.name, folder, model, args.command, config, args.sysfs)
-    if args.end_with_parent:
-        end_with_parent()
-    if not args.skip_finished:
-        return run_metered(stage, os.environ)
-    return run_step(stage, skip_finished=args.skip_finished == "true")
-
-
 def run_step(stage: Stage, *, skip_finished: bool) -> int:
     """Run a step under the meter and prove that it is finished, or skip it if it was before."""
+    from sv.jobs import completion  # noqa: PLC0415 - not for the meters of jobs
+
     sidecar = get_sidecar_path(stage.journal)
     if skip_finished and completion.is_stage_finished(sidecar, stage.argv):
         say(f"stage {stage.stage} {stage.name}: finished before")
@@ -94,6 +97,46 @@ def run_step(stage: Stage, *, skip_finished: bool) -> int:
     if status == 0:
         completion.end_stage(sidecar, stage.argv)
     return status
+
+
+def run_tool(words: Sequence[str]) -> int:
+    """Check, trace, rebuild or watch sidecars, or print their schema."""
+    parser = cli.Parser(__doc__)
+    tool = parser.add_mutually_exclusive_group(required=True)
+    tool.add_argument("--rebuild", type=Path, help="rebuild the sidecars of killed meters")
+    tool.add_argument("--check", type=Path, nargs="+", help="check sidecars; status 1: violations")
+    tool.add_argument("--trace", type=Path, nargs="+", help="write the power traces of sidecars")
+    tool.add_argument("--watch", type=Path, help="show the stages that run below a folder")
+    tool.add_argument("--schema", action="store_true", help="print a sidecar's JSON Schema")
+    args = parser.parse_args(words)
+    if args.check:
+        from sv.energy.check import check_files  # noqa: PLC0415 - a stage's meter needs none of it
+
+        wrong = check_files(args.check)
+        for path, line in wrong:
+            print(f"{path}: {line}")
+        _print(f"{len(args.check)} sidecars, {len(wrong)} violations")
+        return 1 if wrong else 0
+    if args.schema:
+        print(json.dumps(build_json_schema(Sidecar), indent=1))
+    elif args.watch:
+        from sv.energy.watch import watch  # noqa: PLC0415 - as above
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        watch(args.watch)
+    elif args.rebuild:
+        for line in rebuild_folder(args.rebuild):
+            _print(line)
+    else:
+        from sv.energy.trace import write_trace  # noqa: PLC0415 - as above
+
+        for path, rows in map(write_trace, args.trace):
+            _print(f"{path}: {rows} rows")
+    return 0
+
+
+def _print(line: str) -> None:
+    print(f"sv.bin.meter: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

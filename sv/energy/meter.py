@@ -1,48 +1,71 @@
-"""Run a command and write down what it used.
+"""Run a command and record what it uses.
 
 The meter is a process of its own: it starts the command as its child, while it has one thread,
 samples all channels at a period, at the start and at the end, and writes every sample to the
-journal before it goes on. Whatever happens to the meter's own files, the command runs to its end
+journal before it continues. Whatever happens to the meter's own files, the command runs to its end
 and its exit status is the meter's.
+
+A meter below a stage's meter only runs its command, which that one counts already. A process that
+no meter sees, because it runs on another machine or was started by a daemon of this one (a Slurm
+job), has a meter of its own, which writes a journal for the stage (`sv.energy.fleet.nodes`).
 """
 
 import json
+import math
 import os
+import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sv.energy.carbon import FactorFeed
-from sv.energy.command import Command, StartError
-from sv.energy.config import EnergyConfig
+from sv.energy.carbon import CarbonFactor, FactorFeed
+from sv.energy.command import Command, StartError, replace_process
+from sv.energy.config import EnergyConfig, build_energy_config
 from sv.energy.fleet.nodes import SCHEMA as STAGE_SCHEMA
-from sv.energy.fleet.nodes import STAGE_VARIABLE, get_nodes_folder
+from sv.energy.fleet.nodes import (
+    STAGE_FILE,
+    STAGE_VARIABLE,
+    get_nodes_folder,
+    make_folder,
+    read_stage,
+)
 from sv.energy.fleet.nodes import VARIABLE as NODES_VARIABLE
 from sv.energy.journal import (
     MARKS_VARIABLE,
+    RESUMED,
     SCHEMA,
     SUFFIX,
     Journal,
     MarksFile,
+    Record,
     fold_leftover,
     get_marks_path,
+    list_readable,
     open_journal,
     read_journal,
 )
 from sv.energy.live import VARIABLE as LIVE_VARIABLE
-from sv.energy.live import format_figures, get_live_path, read_live_file, remove_live
-from sv.energy.processes import get_process, read_boot_id, read_git
+from sv.energy.live import format_figures, get_live_path, read_live_file, remove_live, write_live
+from sv.energy.processes import (
+    find_process,
+    get_process,
+    is_below,
+    read_boot_id,
+    read_git,
+    read_start_ticks,
+    read_usage,
+)
 from sv.energy.record import Attempt, read_record
-from sv.energy.recorder import Recorder, format_now, read_clocks
 from sv.energy.sensors.estimate import EstimateReader
 from sv.energy.sensors.node import open_node
 from sv.energy.sensors.nvml import NvmlReader
 from sv.energy.sensors.rapl import open_rapl
-from sv.energy.sensors.readers import ChannelSpec, Reader, contain
+from sv.energy.sensors.readers import ChannelSpec, Reader, contain, max_period_s
 from sv.energy.sidecar import (
     count_attempts,
     find_run,
@@ -54,12 +77,18 @@ from sv.energy.sidecar import (
     write_sidecar,
 )
 from sv.energy.summary import format_summary
+from sv.energy.tracker import Tracker
 from sv.errors import SvError
 
 PROGRAM = "utils/meter.sh"
-ACTIVE = "SV_METER_ACTIVE"  # set for the command: the machine that is being metered
+ACTIVE_VARIABLE = "SV_METER_ACTIVE"  # set for the command: names the meter's process
 REMEDY = "; run: sudo chmod"  # in the reason of a counter that only root may read
 CODE = Path(__file__).resolve().parents[2]
+USAGE_S = 10.0  # between two readings of what job and machine use, as attribution needs them
+FINISH_S = 5.0  # a carbon factor asked over the network is waited for so long at the end
+LIVE_KEYS = (
+    "stage", "name", "model", "label", "started_utc", "attempt", "host", "boot_id", "meter_pid",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,8 +103,8 @@ class Stage:
         argv: The command.
         config: Settings.
         sysfs: Root of sysfs.
-        label: Of a process of a stage that another meter began (sv/energy/fleet); None: this is
-            the stage's own meter.
+        label: Of a process of a stage that another meter began; None: this is the stage's own
+            meter.
     """
 
     stage: int
@@ -91,6 +120,44 @@ class Stage:
     def journal(self) -> Path:
         """The journal's file."""
         return self.folder / f"{self.label or f'{self.stage:02d}_{self.name}'}{SUFFIX}"
+
+
+def run_nested(
+    label: str, name: str, argv: tuple[str, ...], environ: Mapping[str, str]
+) -> int | None:
+    """Run a command that may be inside a stage.
+
+    Args:
+        label: Of `sv.energy.fleet.nodes.node_command`; empty: the command was to be a stage of its
+            own.
+        name: Of that stage.
+        argv: The command.
+        environ: Environment.
+
+    Returns:
+        The command's exit status; None where there is no stage around and it is to be one.
+
+    Raises:
+        SvError: The stage's folder cannot be made or read, or another meter has the label.
+    """
+    outer = find_process(environ.get(ACTIVE_VARIABLE, ""))
+    if outer is not None and is_below(outer):  # that meter counts this process already
+        return replace_process(argv, environ, say)
+    folder = make_folder(environ)
+    if folder is None:
+        return replace_process(argv, environ, say) if label else None
+    about = read_stage(folder)
+    stage = Stage(
+        stage=about["stage"],
+        name=about["name"],
+        folder=folder,
+        model=about["model"],
+        argv=argv,
+        config=build_energy_config(about["config"], str(folder / STAGE_FILE)),
+        sysfs=Path(about["sysfs"]),
+        label=label or f"{name}.{os.uname().nodename}.{os.getpid()}",
+    )
+    return run_metered(stage, environ)
 
 
 def run_metered(stage: Stage, environ: Mapping[str, str]) -> int:
@@ -112,52 +179,32 @@ def run_metered(stage: Stage, environ: Mapping[str, str]) -> int:
         attempts = _read_attempts(stage, journal)
         git = read_git(CODE)
         readers = _open_readers(stage.config, stage.sysfs, environ)
-        channels = [channel for reader in readers for channel in reader.channels]
-        marks = MarksFile(get_marks_path(stage.journal, len(attempts) + 1).absolute())
-        head = {
-            "line": "head",
-            "schema": SCHEMA,
-            "attempt": len(attempts) + 1,
-            "stage": stage.stage,
-            "name": stage.name,
-            "model": stage.model,
-            **({} if stage.label is None else {"label": stage.label}),
-            "argv": [os.fsencode(word).decode("utf-8", "replace") for word in stage.argv],
-            "host": os.uname().nodename,
-            "boot_id": read_boot_id(),
-            "meter_pid": os.getpid(),
-            "started_utc": format_now(),
-            **read_clocks(),
-            "git": git,
-            "period_s": stage.config.period_s,
-            "config": asdict(stage.config),
-            "pue": {"value": stage.config.pue, "source": stage.config.pue_source},
-            "channels": [asdict(channel) for channel in channels],
-        }
+        head = _build_head(stage, len(attempts) + 1, git, readers)
+        marks = MarksFile(get_marks_path(stage.journal, head["attempt"]).absolute())
         try:
             marks.path.write_bytes(b"")
             journal.append(head)
         except OSError as error:
             raise SvError(f"cannot write in {stage.folder}: {error.strerror}") from error
-        _tell_remedy(stage, channels)
+        _print_remedy(stage, readers)
         live = get_live_path(stage.journal).absolute()
-        if stage.label is None:
-            earlier_kwh = _sum_earlier(attempts)
-        else:
-            earlier_kwh = sum_known(attempt.energy_kwh for attempt in attempts)
         nodes = get_nodes_folder(stage.journal, head["attempt"]).absolute()
         recorder = Recorder(
-            journal, head, readers, marks=marks, feed=feed, live=live, earlier_kwh=earlier_kwh,
-            nodes=nodes, complain=say,
+            journal, head, readers, marks=marks, feed=feed, live=live, nodes=nodes,
+            earlier_kwh=_sum_earlier(stage, attempts),
         )  # fmt: skip
-        extra = {ACTIVE: get_process(), MARKS_VARIABLE: str(marks.path), LIVE_VARIABLE: str(live)}
+        extra = {
+            ACTIVE_VARIABLE: get_process(),
+            MARKS_VARIABLE: str(marks.path),
+            LIVE_VARIABLE: str(live),
+        }
         if stage.label is None:  # else the folder is the stage's already
             extra |= {NODES_VARIABLE: str(nodes), STAGE_VARIABLE: _describe_stage(stage, head)}
         status = _run(stage.argv, {**environ, **extra}, recorder)
         with suppress(OSError):
             marks.path.unlink()
         if stage.label is None:
-            _report(stage, nodes if status == 0 else None)
+            _write_sidecar(stage, nodes if status == 0 else None)
         else:
             figures = format_figures(read_live_file(live) or {})
             say(f"node {stage.label}: {figures}", program=f"# {PROGRAM}")  # not a job's last word
@@ -186,11 +233,36 @@ def _open_readers(config: EnergyConfig, sysfs: Path, environ: Mapping[str, str])
     return readers
 
 
-def _describe_stage(stage: Stage, head: Mapping[str, Any]) -> str:
-    """Give what the stage's other meters must know, one line of JSON."""
-    about = {key: head[key] for key in ("stage", "name", "model", "attempt")}
-    about |= {"config": head["config"], "sysfs": str(stage.sysfs.absolute())}
-    return json.dumps({"schema": STAGE_SCHEMA, **about})
+def _build_head(
+    stage: Stage, attempt: int, git: Mapping[str, Any], readers: Sequence[Reader]
+) -> Record:
+    """Build the attempt's first line in the journal."""
+    return {
+        "line": "head",
+        "schema": SCHEMA,
+        "attempt": attempt,
+        "stage": stage.stage,
+        "name": stage.name,
+        "model": stage.model,
+        **({} if stage.label is None else {"label": stage.label}),
+        "argv": [os.fsencode(word).decode("utf-8", "replace") for word in stage.argv],
+        "host": os.uname().nodename,
+        "boot_id": read_boot_id(),
+        "meter_pid": os.getpid(),
+        "started_utc": _format_now(),
+        **_read_clocks(),
+        "git": git,
+        "period_s": stage.config.period_s,
+        "config": asdict(stage.config),
+        "pue": {"value": stage.config.pue, "source": stage.config.pue_source},
+        "channels": [asdict(channel) for reader in readers for channel in reader.channels],
+    }
+
+
+def _describe_stage(stage: Stage, head: Record) -> str:
+    """Return what the stage's other meters must know, one line of JSON."""
+    about = {key: head[key] for key in ("stage", "name", "model", "attempt", "config")}
+    return json.dumps({"schema": STAGE_SCHEMA, **about, "sysfs": str(stage.sysfs.absolute())})
 
 
 def _read_attempts(stage: Stage, journal: Journal) -> Sequence[Attempt]:
@@ -213,17 +285,17 @@ def _read_attempts(stage: Stage, journal: Journal) -> Sequence[Attempt]:
         return write_sidecar(path).attempts
 
 
-def _sum_earlier(attempts: Sequence[Attempt]) -> float | None:
-    """Add up the energy that would be the run's if this attempt resumed it."""
-    if not attempts:
-        return None
-    resumed = replace(attempts[-1], resumed=True, status="interrupted", marks=())
-    run = [*attempts, resumed][find_run([*attempts, resumed]) : -1]
+def _sum_earlier(stage: Stage, attempts: Sequence[Attempt]) -> float | None:
+    """Add up the energy of the earlier attempts that this one would resume; None: not known."""
+    run: Sequence[Attempt] = attempts
+    if stage.label is None and attempts:
+        resumed = replace(attempts[-1], resumed=True, status="interrupted", marks=())
+        run = [*attempts, resumed][find_run([*attempts, resumed]) : -1]
     return sum_known(attempt.energy_kwh for attempt in run)
 
 
-def _run(argv: Sequence[str], environ: Mapping[str, str], recorder: Recorder) -> int:
-    """Run the command between the first and the last sample; give its exit status."""
+def _run(argv: Sequence[str], environ: Mapping[str, str], recorder: "Recorder") -> int:
+    """Run the command between the first and the last sample; return its exit status."""
     recorder.write_metadata()
     recorder.sample()
     try:
@@ -250,18 +322,17 @@ def _run(argv: Sequence[str], environ: Mapping[str, str], recorder: Recorder) ->
     return command.exit_code
 
 
-def _tell_remedy(stage: Stage, channels: list[ChannelSpec]) -> None:
-    """Say once how a counter could be read that may not be; the sidecar says it every time."""
+def _print_remedy(stage: Stage, readers: Sequence[Reader]) -> None:
+    """Print once how a counter can be made readable; the sidecar says it every time."""
     others = set(stage.folder.glob(f"*{SUFFIX}")) - {stage.journal}
-    remedies = [
-        c.reason for c in channels if c.kind == "unavailable" and REMEDY in (c.reason or "")
-    ]
+    reasons = [c.reason or "" for r in readers for c in r.channels if c.kind == "unavailable"]
+    remedies = [reason for reason in reasons if REMEDY in reason]
     if remedies and not others:
         say(f"not measured: {remedies[0]}")
 
 
-def _report(stage: Stage, awaited: Path | None) -> None:
-    """Write the sidecar and say so; a failure is told but does not change the exit status.
+def _write_sidecar(stage: Stage, awaited: Path | None) -> None:
+    """Write the sidecar and print its figures; a failure does not change the exit status.
 
     Args:
         stage: What has ended.
@@ -284,3 +355,173 @@ def say(message: str, *, program: str = PROGRAM) -> None:
     """Print one line on stderr, under the name by which a user knows the meter."""
     with suppress(OSError):  # stderr may be closed
         print(f"{program}: {message}", file=sys.stderr, flush=True)
+
+
+class Recorder:
+    """Writes one attempt into the journal and the live file.
+
+    Args:
+        journal: Open, with the attempt's head in it.
+        head: That line.
+        readers: The sensors.
+        marks: What the command reports.
+        feed: Carbon factors.
+        live: Path of the live file.
+        nodes: Folder of the stage's other meters, there once it has any.
+        earlier_kwh: Energy of the attempts that this one would resume; None: not known.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        head: Record,
+        readers: Sequence[Reader],
+        *,
+        marks: MarksFile,
+        feed: FactorFeed,
+        live: Path,
+        nodes: Path,
+        earlier_kwh: float | None,
+    ) -> None:
+        self._journal = journal
+        self._readers = readers
+        self._marks = marks
+        self._feed = feed
+        self._live = live
+        self._nodes = nodes
+        self._earlier_kwh = earlier_kwh
+        self._tracker = Tracker(head)
+        self._order = list_readable(head["channels"])
+        self._channels: list[ChannelSpec] = [c for reader in readers for c in reader.channels]
+        self._cpu_time = next((c.id for c in self._channels if c.unit == "us"), "")
+        self._period_s = head["period_s"]
+        self._rule = head["config"]["attribution"]
+        self._write_failed = self._resumed = False
+        self._last_s, self._usage_s = -math.inf, -math.inf
+        self._about = {key: head.get(key) for key in LIVE_KEYS}
+        if self._about["label"] is not None:
+            self._about["before_kwh"] = earlier_kwh or 0.0
+        self._about["meter_start_ticks"] = read_start_ticks(os.getpid())
+
+    def start_threads(self) -> None:
+        """Begin what needs threads; once, after the command was forked from the only one."""
+        for reader in self._readers:
+            reader.start()
+        self._feed.start()
+
+    def get_period_s(self) -> float:
+        """Return the time to the next sample: the config's, less where a counter wraps sooner."""
+        return min(self._period_s, max_period_s(self._channels, self._tracker.get_powers_w()))
+
+    def sample(self, *, final: bool = False) -> None:
+        """Read everything, write it to the journal and update the live file."""
+        raw: dict[str, int | None] = {}
+        for reader in self._readers:
+            raw |= reader.read()
+        clocks = _read_clocks()
+        line = {"line": "sample", **clocks, "raw": [raw.get(name) for name in self._order]}
+        usage = None
+        if final or self._is_usage_due(clocks["t_s"]):
+            usage = dict(read_usage(os.getpid(), memory=self._rule == "ceems"))
+            line["usage"] = usage
+        self._append(line)
+        self._tracker.add(clocks["t_s"], clocks["awake_s"], raw)
+        if usage is not None:
+            self._tracker.look({**usage, "job_cpu_us": raw.get(self._cpu_time)})
+        for mark in self._marks.read_new(final=final):
+            self._resumed = self._resumed or mark["mark"] == RESUMED
+            self._append({"line": "mark", "t_s": self._find_time(mark), "said": mark})
+        self._take(self._feed.drain())
+        self._last_s = clocks["t_s"]
+        if not final:  # `end` follows
+            self._sync()
+        write_live(self._live, self._summarise())
+
+    def _is_usage_due(self, t_s: float) -> bool:
+        if t_s - self._usage_s < USAGE_S:
+            return False
+        first, self._usage_s = self._usage_s == -math.inf, t_s
+        # A machine that waits for others is shared by its usage, whatever the rule.
+        return first or self._rule != "exclusive" or self._nodes.is_dir()
+
+    def _find_time(self, mark: Record) -> float:
+        """Return a mark's time on the meter's clock: after the sample before this one."""
+        now_s, unix_s = _read_clocks()["t_s"], mark.get("time_unix")
+        if isinstance(unix_s, bool) or not isinstance(unix_s, int | float):
+            return now_s
+        ago_s = time.time() - unix_s
+        return min(now_s, max(now_s - ago_s, self._last_s))
+
+    def _summarise(self) -> Record:
+        live = {**self._about, **self._tracker.summarise()}
+        run_kwh = live["energy_kwh"]
+        if self._resumed:
+            unknown = run_kwh is None or self._earlier_kwh is None
+            run_kwh = None if unknown else run_kwh + self._earlier_kwh
+        return {**live, "run_energy_kwh": run_kwh}
+
+    def write_metadata(self) -> None:
+        """Write what the sensors report besides readings, where they do."""
+        metadata: Record = {}
+        for reader in self._readers:
+            metadata |= reader.read_metadata()
+        if metadata:
+            self._append({"line": "facts", "t_s": _read_clocks()["t_s"], "facts": metadata})
+
+    def end(self, status: str, exit_code: int) -> None:
+        """Write the last lines."""
+        for reader in self._readers:
+            reader.close()
+        self.write_metadata()
+        self._take(self._feed.finish(FINISH_S))
+        own = resource.getrusage(resource.RUSAGE_SELF)
+        self._append(
+            {
+                "line": "end",
+                **_read_clocks(),
+                "ended_utc": _format_now(),
+                "status": status,
+                "exit_code": exit_code,
+                "meter_cpu_s": own.ru_utime + own.ru_stime,
+            }
+        )
+        self._sync()
+
+    def _take(self, factors: list[CarbonFactor]) -> None:
+        for factor in factors:
+            self._tracker.set_factor(factor)
+            self._append({"line": "factor", "t_s": _read_clocks()["t_s"], "factor": vars(factor)})
+
+    def _append(self, record: Record) -> None:
+        try:
+            self._journal.append(record)
+        except OSError as error:
+            self._warn(error)
+
+    def _sync(self) -> None:
+        try:
+            self._journal.sync()
+        except OSError as error:
+            self._warn(error)
+
+    def _warn(self, error: OSError) -> None:
+        # A full disk must not end a training; the gap shows in the sidecar.
+        if not self._write_failed:
+            say(f"cannot write {self._journal.path}: {error.strerror}; the command goes on")
+        self._write_failed = True
+
+
+def _read_clocks() -> dict[str, float]:
+    """Read the two clocks that nothing sets, to the microsecond.
+
+    A wall clock that NTP or a person sets changes no duration: UTC is only for labels.
+    """
+    return {
+        "t_s": round(time.clock_gettime(time.CLOCK_BOOTTIME), 6),
+        "awake_s": round(time.clock_gettime(time.CLOCK_MONOTONIC), 6),
+    }
+
+
+def _format_now() -> str:
+    """Format the wall clock (UTC), with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
