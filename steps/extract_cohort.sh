@@ -19,7 +19,10 @@ precision=fp32    # fp32|fp16|bf16: number format of the arithmetic
 [ $# -eq 4 ] || usage
 [ -s "$config" ] || die "no such file '$config'; give --config conf/score.toml"
 
-exp_dir=$1 data_dir=$2 egs_dir=$3 out=$4
+exp_dir=$1
+data_dir=$2
+egs_dir=$3
+out=$4
 [ -s "$egs_dir/utterances" ] || die "no such file $egs_dir/utterances; run stage 4 first"
 [ -s "$data_dir/feats.scp" ] || die "no such file $data_dir/feats.scp; run stage 3 first"
 python3 -m sv.bin.make_cohort "$config" "$data_dir" "$egs_dir/utterances" "$egs_dir/cohort"

@@ -18,7 +18,9 @@ untrained=false   # true|false: extract with the weights before training, for co
 . ./path.sh
 [ $# -eq 3 ] || usage
 
-exp_dir=$1 data_dir=$2 out=$3
+exp_dir=$1
+data_dir=$2
+out=$3
 [ -s "$exp_dir/final.pt" ] || die "no such file $exp_dir/final.pt; run stage 5 first"
 for f in "$data_dir/feats.scp" "$data_dir/utt2num_frames" "$data_dir/utt2dur"; do
   [ -s "$f" ] || die "no such file $f; run stage 3 first"
@@ -26,11 +28,14 @@ done
 
 . steps/compute_environment.sh "$num_threads"
 read -ra cmd <<<"$cmd"
+gpu=0  # GPUs of a job
+if [ "$ngpu" -gt 0 ]; then
+  # Jobs that share a card only wait for each other, each with its own copy of the network.
+  gpu=1
+  nj=$ngpu
+fi
 total=$(wc -l <"$data_dir/feats.scp")
-# Jobs that share a card only wait for each other, each with its own copy of the network.
-gpu=0
-if [ "$ngpu" -gt 0 ]; then nj=$ngpu gpu=1; fi
-jobs=$((nj < total ? nj : total))
+jobs=$((nj < total ? nj : total))  # no more jobs than utterances
 printf '%s: %s: %d utterances, %s, %d jobs, log is %s\n' \
   "$0" "$data_dir" "$total" "$precision" "$jobs" "$out/log/extract.*.log" >&2
 "${cmd[@]}" --num-threads "$num_threads" --gpu "$gpu" JOB=1:$jobs "$out/log/extract.JOB.log" \
@@ -38,7 +43,9 @@ printf '%s: %s: %d utterances, %s, %d jobs, log is %s\n' \
   --num-threads "$num_threads" --job JOB --nj "$jobs" "$exp_dir/final.pt" \
   "$data_dir/feats.scp" "$data_dir/utt2num_frames" \
   "$out/xvector.JOB.ark" "$out/xvector.JOB.scp" "$out/info.JOB.json"
-parts=() infos=()
+
+parts=()
+infos=()
 for ((job = 1; job <= jobs; job++)); do
   parts+=("$out/xvector.$job.scp")
   infos+=("$out/info.$job.json")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Forecasts the kWh, CO2 and hours of a whole training from a short metered stretch of it.
-# The stretch's weights are thrown away; its energy is kept in <exp-dir>/energy/05_forecast.json.
+# Forecasts the kWh, CO2 and hours of a whole training from a short metered segment of it.
+# The segment's weights are thrown away; its energy is kept in <exp-dir>/energy/05_forecast.json.
 # Usage: steps/forecast.sh [options] <egs-dir> <exp-dir>
 #  e.g.: steps/forecast.sh --model resnet50_d_2882 --config egs/mini/conf/train.toml data/egs exp/M
 set -euo pipefail
@@ -12,10 +12,10 @@ config=           # training config, required (conf/train.toml)
 energy_config=    # settings of the meter (conf/energy.toml)
 country=          # ISO3 code of the grid, instead of the config's
 ngpu=0            # GPUs of the node, a process each; 0: CPU
-nnodes=1          # only 1: the stretch is metered on this node
+nnodes=1          # only 1: the segment is metered on this node
 nproc=            # processes, for several without GPUs (a process a GPU, or one)
 num_threads=2     # CPU threads, shared by the processes
-num_steps=60      # steps of the stretch
+num_steps=60      # steps of the segment
 # End configuration section.
 . utils/parse_options.sh
 . ./path.sh
@@ -25,13 +25,15 @@ num_steps=60      # steps of the stretch
 [ "$nnodes" -eq 1 ] || bad_option "--nnodes $nnodes: a forecast is made on one node; \
 give --nnodes 1, and take the hours of $nnodes nodes for 1/$nnodes of it at best"
 
-egs_dir=$1 exp_dir=$2 stretch=$2/forecast
+egs_dir=$1
+exp_dir=$2
+segment=$exp_dir/forecast
 [ -s "$egs_dir/train.npz" ] || die "no such file $egs_dir/train.npz; run stage 4 first"
-printf '%s: %s steps of %s, log is %s\n' "$0" "$num_steps" "$model" "$stretch/log/train.log" >&2
-rm -rf "$stretch"  # an earlier stretch must not be resumed
+printf '%s: %s steps of %s, log is %s\n' "$0" "$num_steps" "$model" "$segment/log/train.log" >&2
+rm -rf "$segment"  # an earlier segment must not be resumed
 utils/meter.sh --stage 5 --name forecast --dir "$exp_dir/energy" --model "$model" \
   --config "$energy_config" --country "$country" --end-with-parent true -- \
   steps/train_xvector.sh --cmd "$cmd" --model "$model" --config "$config" --ngpu "$ngpu" \
-  --nproc "$nproc" --num-threads "$num_threads" --max-steps "$num_steps" "$egs_dir" "$stretch"
-rm -rf "$stretch/checkpoints"
+  --nproc "$nproc" --num-threads "$num_threads" --max-steps "$num_steps" "$egs_dir" "$segment"
+rm -rf "$segment/checkpoints"
 python3 -m sv.bin.forecast "$exp_dir/energy/05_forecast.json" "$exp_dir/forecast.json"

@@ -13,9 +13,11 @@ kinds=   # augmented copies to train on too: <data-dir>_<kind>
 [ $# -eq 2 ] || usage
 [ -s "$config" ] || die "no such file '$config'; give --config conf/train.toml"
 
-data_dir=$1 egs_dir=$2
-for suffix in '' $kinds; do
-  f=$data_dir${suffix:+_$suffix}/feats.scp
-  [ -s "$f" ] || die "no such file $f; run stage 3 first"
+data_dir=$1
+egs_dir=$2
+dirs=("$data_dir")
+for kind in $kinds; do dirs+=("${data_dir}_$kind"); done
+for dir in "${dirs[@]}"; do
+  [ -s "$dir/feats.scp" ] || die "no such file $dir/feats.scp; run stage 3 first"
 done
 python3 -m sv.bin.make_egs --config "$config" --kinds "$kinds" "$data_dir" "$egs_dir"

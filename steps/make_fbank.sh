@@ -23,15 +23,16 @@ done
 read -ra cmd <<<"$cmd"
 for data_dir in "$@"; do
   out=$data_dir/fbank
-  # No more jobs than utterances.
   total=$(wc -l <"$data_dir/utt2spk")
-  jobs=$((nj < total ? nj : total))
+  jobs=$((nj < total ? nj : total))  # no more jobs than utterances
   printf '%s: %s: %d utterances, %d jobs\n' "$0" "$data_dir" "$total" "$jobs" >&2
   "${cmd[@]}" JOB=1:$jobs "$data_dir/log/fbank.JOB.log" \
     python3 -m sv.bin.make_fbank --config "$config" --job JOB --nj "$jobs" \
     "$data_dir/cuts.jsonl.gz" \
     "$out/fbank.JOB.ark" "$out/fbank.JOB.scp" "$out/utt2num_frames.JOB"
-  parts=() frames=()
+
+  parts=()
+  frames=()
   for ((job = 1; job <= jobs; job++)); do
     parts+=("$out/fbank.$job.scp")
     frames+=("$out/utt2num_frames.$job")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains an embedding network; run again, it goes on from the last checkpoint. Several processes
+# Trains an embedding network; run again, it resumes from the last checkpoint. Several processes
 # (--ngpu N, --nproc P, --nnodes M) have the batches and the learning curve of one.
 # Usage: steps/train_xvector.sh [options] <egs-dir> <exp-dir>
 #  e.g.: steps/train_xvector.sh --model resnet50_d_2882 --config egs/mini/conf/train.toml data/egs exp/M
@@ -32,12 +32,13 @@ nproc=${nproc:-$((ngpu > 1 ? ngpu : 1))}
 [[ "$ngpu" -eq 0 || "$nproc" -eq "$ngpu" ]] ||
   bad_option "--ngpu $ngpu has $ngpu processes a node; --nproc is for CPUs"
 
-egs_dir=$1 exp_dir=$2
+egs_dir=$1
+exp_dir=$2
 for f in "$egs_dir/train.npz" "$egs_dir/spk2int" "$egs_dir/valid/trials"; do
   [ -s "$f" ] || die "no such file $f; run stage 4 first"
 done
 if [ "$resume" = false ] && [ "$node_rank" -eq 0 ]; then
-  # The energy folder stays: what was tried before has cost energy too.
+  # The energy folder stays: earlier attempts have cost energy too.
   backup=$exp_dir/.backup/$(date -u +%Y%m%dT%H%M%SZ)
   for old in "$exp_dir"/{checkpoints,final.pt,model.json,config.toml,results.json,scores,log} \
     "$exp_dir"/xvectors_*; do

@@ -6,7 +6,7 @@
 set -euo pipefail
 
 # Begin configuration section.
-require=  # tables that must be there beside utt2spk and spk2utt
+require=  # tables that must be there besides utt2spk and spk2utt
 # End configuration section.
 . utils/parse_options.sh
 . ./path.sh
