@@ -57,7 +57,7 @@ def test_a_job_array_with_what_the_site_wants(ask, tmp_path):
     words, message = ask("--num-threads", 4, "--max-jobs-run", 2, "JOB=3:7", "x.JOB.log", "true")
     assert {
         "--account=abc@cpu", "--partition=prepost", "--time=4:00:00", "--hint=nomultithread",
-        "--cpus-per-task=4", "--nodes=1", "--ntasks=1", "--requeue", "--array=3-7%2",
+        "--cpus-per-task=4", "--nodes=1", "--ntasks=1", "--requeue", "--array=3,4,5,6,7%2",
         "--export=ALL", f"--chdir={tmp_path}", "--parsable",
     } < set(words)  # fmt: skip
     assert not [word for word in words if word.startswith(("--signal", "--gres", "--mem", "--qos"))]
