@@ -185,6 +185,15 @@ def test_wrong_command_line_is_one_line_with_status_2(run_cli, tmp_path, argv, m
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("program", ["run.py", "slurm.py"])
+def test_outside_the_environment_it_says_so(run_cli, tmp_path, program):
+    argv = [ROOT / "utils" / program, tmp_path / "x.log", "true"]
+    done = run_cli(*argv, env={"PYTHONPATH": ""}, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith(f"utils/{program}: ") and "path.sh" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_log_that_cannot_be_written_is_one_line(run_cli, tmp_path):
     (tmp_path / "file").write_text("")
     done = run_cli("utils/run.py", tmp_path / "file" / "x.log", "true", check=False)

@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -20,6 +20,7 @@ from sv.energy.journal import RESUMED, write_mark
 from sv.jobs.completion import is_finished, take_job_prints
 
 MARKS = "SV_METER_MARKS"
+PROGRESS_S = 15.0  # a sign of life on the terminal from work that takes longer than this
 
 
 @dataclass(frozen=True)
@@ -165,15 +166,34 @@ def write_footer(log: TextIO, status: int, seconds: int, threads: int) -> None:
     log.write(f"# Ended (code {status}) at {format_now()}, elapsed time {seconds} seconds\n")
 
 
-def find_newest_line(job: Job) -> str:
-    """Return the last line of a running job's log; empty while there is none."""
-    try:
-        with open(job.log, "rb") as file:
-            file.seek(max(0, os.path.getsize(job.log) - 2000))
-            lines = [line for line in file.read().decode(errors="replace").splitlines() if line]
-    except OSError:  # not begun, or the nodes' shared disk is slow to show it
-        return ""
-    return f"{job.log.name}: {lines[-1]}" if lines and not lines[-1].startswith("#") else ""
+class Progress:
+    """Prints how far the jobs are, every `PROGRESS_S` at most and only what is new."""
+
+    def __init__(self) -> None:
+        self._shown_s, self._last_line = time.monotonic(), ""
+
+    def show(self, describe: Callable[[], str]) -> None:
+        """Print what ``describe`` returns, if it is time."""
+        if time.monotonic() - self._shown_s < PROGRESS_S:
+            return
+        self._shown_s, line = time.monotonic(), describe()
+        if line and line != self._last_line:
+            print(f"  {line}", file=sys.stderr, flush=True)
+            self._last_line = line
+
+
+def find_newest_line(jobs: Iterable[Job]) -> str:
+    """Return the last line of the first log of running jobs that has one, or an empty string."""
+    for job in jobs:
+        try:
+            with open(job.log, "rb") as file:
+                file.seek(max(0, os.path.getsize(job.log) - 2000))
+                lines = [line for line in file.read().decode(errors="replace").splitlines() if line]
+        except OSError:  # not begun, or the nodes' shared disk is slow to show it
+            continue
+        if lines and not lines[-1].startswith("#"):
+            return f"{job.log.name}: {lines[-1]}"
+    return ""
 
 
 def find_last_message(log: Path) -> str:

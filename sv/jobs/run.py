@@ -22,15 +22,15 @@ import queue
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from sv.jobs.completion import prove_job, take_job_prints
 from sv.jobs.jobs import (
     Job,
+    Progress,
     Request,
     StopSignal,
     build_parser,
@@ -47,7 +47,6 @@ from sv.jobs.jobs import (
 from sv.system import end_with_parent
 
 NAME = "utils/run.py"
-PROGRESS_S = 15.0  # a sign of life on the terminal from work that takes longer than this
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -134,26 +133,25 @@ class Runner:
         """Return the newest log line of a running job, or else where its log is."""
         with self.lock:
             jobs = list(self.running.values())
-        line = next((line for line in map(find_newest_line, jobs) if line), "")
-        return line or (f"log is {jobs[0].log}" if jobs else "")
+        return find_newest_line(jobs) or (f"log is {jobs[0].log}" if jobs else "")
 
 
 def run_all(runner: Runner, jobs: list[Job], max_jobs: int) -> list[int]:
     """Run the jobs, ``max_jobs`` at a time, and print progress; return their statuses."""
+    futures: list[Future[int]] = []
+
+    def describe() -> str:
+        done = sum(future.done() for future in futures)
+        count = f"{done} of {len(jobs)} jobs done; " if len(jobs) > 1 else ""
+        return f"{count}{runner.describe()}"
+
     with ThreadPoolExecutor(max_jobs) as pool:
-        shown, last_line = time.monotonic(), ""
+        progress = Progress()
         try:
-            futures = [pool.submit(runner.run, job) for job in jobs]
+            futures += [pool.submit(runner.run, job) for job in jobs]
             while not all(future.done() for future in futures):
                 time.sleep(0.05)
-                if time.monotonic() - shown < PROGRESS_S:
-                    continue
-                shown, line = time.monotonic(), runner.describe()
-                if line and line != last_line:
-                    done = sum(future.done() for future in futures)
-                    count = f"{done} of {len(jobs)} jobs done; " if len(jobs) > 1 else ""
-                    print(f"  {count}{line}", file=sys.stderr)
-                    last_line = line
+                progress.show(describe)
         except StopSignal:
             runner.stop()
             pool.shutdown(wait=False, cancel_futures=True)

@@ -25,7 +25,6 @@ killed, it leaves the array running, which the next call with the same log cance
 
 import argparse
 import fcntl
-import json
 import os
 import re
 import secrets
@@ -38,7 +37,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from sv.config import at_least, read_config
 from sv.energy.fleet import nodes
@@ -46,6 +44,7 @@ from sv.errors import SvError, UsageError
 from sv.files import write_json
 from sv.jobs.jobs import (
     Job,
+    Progress,
     Request,
     StopSignal,
     build_parser,
@@ -59,12 +58,12 @@ from sv.jobs.jobs import (
     parse,
     report,
 )
+from sv.jobs.slurm_job import read_status
 
 NAME = "utils/slurm.py"
 SUBMIT_S = 900.0  # a restart of the controller is over by then
 STOP_S = 300.0  # cancelled jobs have their KillWait to end, 30 s by default, and their epilogs
 LOOK_S = 0.5  # between two looks at the status files
-PROGRESS_S = 15.0  # as utils/run.py's
 LOST = "Slurm has lost it; did its node fail?"
 WORDS = ("partition", "account", "qos", "constraint", "mem", "time")
 # Slurm's own forms: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]]
@@ -310,7 +309,7 @@ class Watch:
         self._queue: dict[int, Entry] = {}
         self._gone_s: dict[int, float] = {}  # since when Slurm is done with a job
         self._is_answering = True
-        self._shown_s, self._last_line = time.monotonic(), ""
+        self._progress = Progress()
 
     def wait(self) -> dict[int, int]:
         """Wait until every job has ended; return the statuses by number."""
@@ -322,7 +321,7 @@ class Watch:
             if time.monotonic() - asked_s >= self._config.poll_s:
                 self._ask()
                 asked_s = time.monotonic()
-            self._show()
+            self._progress.show(self._describe)
             time.sleep(min(LOOK_S, self._config.poll_s))
 
     def collect(self) -> None:
@@ -330,15 +329,10 @@ class Watch:
         # Listing the folder makes an NFS client ask anew; a file it found missing stays so longer.
         names = set(os.listdir(self._folder)) if self._folder.is_dir() else set()
         for number in tuple(self._open):
-            found = self._read(number) if f"{number}.status" in names else None
+            name = f"{number}.status"
+            found = read_status(self._folder / name) if name in names else None
             if found is not None and found["final"]:
                 self._close(number, found["status"])
-
-    def _read(self, number: int) -> dict[str, Any] | None:
-        try:
-            return json.loads((self._folder / f"{number}.status").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
 
     def _close(self, number: int, status: int) -> None:
         self._open.remove(number)
@@ -373,7 +367,7 @@ class Watch:
 
     def _give_up(self, number: int, entry: Entry | None) -> None:
         """Close a job that Slurm has ended; its log gets the reason as its last line."""
-        found, job = self._read(number), self._jobs[number]
+        found, job = read_status(self._folder / f"{number}.status"), self._jobs[number]
         status = 1 if found is None else found["status"]
         what = LOST if entry is None else ENDED[entry.state]
         own = find_last_message(self._folder / f"{number}.out")
@@ -385,37 +379,20 @@ class Watch:
             log.write(f"{name}: {what}\n# Ended (code {status}) at {format_now()}\n")
         self._close(number, status)
 
-    def _show(self) -> None:
-        """Print progress from time to time."""
-        if time.monotonic() - self._shown_s < PROGRESS_S:
-            return
-        self._shown_s = time.monotonic()
-        line = "; ".join(part for part in (self._describe_queue(), self._find_line()) if part)
-        if line and line != self._last_line:
-            print(f"  {line}", file=sys.stderr, flush=True)
-            self._last_line = line
-
-    def _describe_queue(self) -> str:
-        entries = [self._queue[number] for number in self._open if number in self._queue]
-        waiting = [entry for entry in entries if entry.state == "PENDING"]
-        parts = []
-        if len(self._jobs) > 1:
-            parts.append(f"{len(self.statuses)} of {len(self._jobs)} jobs done")
-            running = sum(entry.state == "RUNNING" for entry in entries)
-            parts += [f"{running} running"] if running else []
+    def _describe(self) -> str:
+        """Return how many jobs are done, running and waiting, and the newest line of a log."""
+        entries = {number: self._queue[number] for number in self._open if number in self._queue}
+        running = [number for number, entry in entries.items() if entry.state == "RUNNING"]
+        waiting = [entry for entry in entries.values() if entry.state == "PENDING"]
+        several = len(self._jobs) > 1
+        parts = [f"{len(self.statuses)} of {len(self._jobs)} jobs done"] if several else []
+        if several and running:
+            parts.append(f"{len(running)} running")
         if waiting:
-            count = f"{len(waiting)} " if len(self._jobs) > 1 else ""
+            count = f"{len(waiting)} " if several else ""
             parts.append(f"{count}waiting ({waiting[0].reason})")
-        return ", ".join(parts)
-
-    def _find_line(self) -> str:
-        running = [
-            number
-            for number in self._open
-            if number in self._queue and self._queue[number].state == "RUNNING"
-        ]
-        lines = (find_newest_line(self._jobs[number]) for number in running)
-        return next((line for line in lines if line), "")
+        line = find_newest_line(self._jobs[number] for number in running)
+        return "; ".join(part for part in (", ".join(parts), line) if part)
 
 
 @contextmanager

@@ -108,21 +108,20 @@ def judge_tasks(folder: Path, number: str, status: int) -> tuple[int, bool]:
     return (causes[0] if causes else status), bool(found) and not causes
 
 
-def read_final_status(path: Path) -> int | None:
-    """Return the status of a job that has ended; None if it has not, or may be started again."""
+def read_status(path: Path) -> dict[str, Any] | None:
+    """Read what `write_status` wrote; None if there is nothing yet."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return found["status"] if found["final"] else None
 
 
 def run_job(folder: Path, number: str, spec: dict[str, Any]) -> int:
     """Run the job with its log; leave its status in the folder and return it."""
     words, path = spec["jobs"][number], folder / f"{number}.status"
-    earlier = read_final_status(path)
-    if earlier is not None:  # requeued after its end
-        return earlier
+    earlier = read_status(path)
+    if earlier is not None and earlier["final"]:  # requeued after its end
+        return earlier["status"]
     for stale in (path, *folder.glob(f"{number}.node*")):
         stale.unlink(missing_ok=True)
     job = Job(int(number), Path(words["log"]), words["command"])
@@ -152,7 +151,7 @@ def run_job(folder: Path, number: str, spec: dict[str, Any]) -> int:
 
 
 def write_status(path: Path, status: int, *, is_final: bool) -> None:
-    """Report to utils/slurm.py how the job ended."""
+    """Report to utils/slurm.py how the job ended; not final: it may be started again."""
     write_json(path, {"status": status, "final": is_final, "job": os.environ["SLURM_JOB_ID"]})
 
 
