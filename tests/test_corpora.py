@@ -1,6 +1,4 @@
-"""Corpus preparation on real data; skipped, saying so, where it is absent."""
-
-import shutil
+"""Corpus preparation: AN4, where it is at hand, and requests that are refused."""
 
 import pytest
 import soundfile
@@ -10,7 +8,6 @@ from local.corpora import Request
 from local.prepare_an4 import prepare
 from sv.data.cuts import load_samples, use_libsndfile
 from sv.data.manifests import read_manifest
-from sv.errors import SvError
 from sv.kaldi.data_dir import find_problems, read_table
 from sv.kaldi.trials import read_trials
 
@@ -48,19 +45,6 @@ def test_an4_in_its_public_forms(tmp_path, ending, form):
     use_libsndfile()
     for cut in read_manifest(tmp_path / "data" / "an4_test" / "cuts.jsonl.gz"):
         assert len(load_samples(cut)) == cut.num_samples
-
-
-@needs_an4
-def test_bad_audio_files_are_counted_and_too_many_refused(tmp_path, caplog):
-    corpus = tmp_path / "an4"
-    for folder in ("an4_clstk", "an4test_clstk"):
-        speaker = sorted((AN4 / "wav" / folder).iterdir())[0]
-        shutil.copytree(speaker, corpus / "wav" / folder / speaker.name)
-    victim = next(corpus.rglob("*.flac"))
-    victim.write_bytes(b"")
-    with pytest.raises(SvError, match=r"1 of \d+ audio files cannot be used; first: .*flac"):
-        prepare(Request(corpus, tmp_path / "data", corpus, {}))
-    assert str(victim) in caplog.text
 
 
 def test_a_corpus_without_a_program_is_refused(tmp_path, run_cli):
