@@ -7,6 +7,7 @@ give the JSON Schema of a record, so that nothing describes a file a second time
 
 import dataclasses
 import difflib
+import functools
 import math
 import types
 import typing
@@ -44,7 +45,7 @@ def read_config(path: Path, cls: type[T]) -> T:
 
 def build_config(values: dict[str, Any], cls: type[T], *, where: str) -> T:
     """Build ``cls`` from a mapping; ``where`` begins every error message. See `read_config`."""
-    hints = typing.get_type_hints(cls, include_extras=True)
+    hints = _get_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     kwargs = {}
     for key, value in values.items():
@@ -63,6 +64,12 @@ def build_config(values: dict[str, Any], cls: type[T], *, where: str) -> T:
         return cls(**kwargs)
     except ValueError as error:
         raise UsageError(f"{where}: {error}") from error
+
+
+@functools.cache
+def _get_hints(cls: type) -> dict[str, Any]:
+    """Return the types of a dataclass's fields; a sidecar builds thousands of one class."""
+    return typing.get_type_hints(cls, include_extras=True)
 
 
 def read_record(path: Path, cls: type[T]) -> T:
@@ -157,7 +164,7 @@ def build_json_schema(cls: type) -> dict[str, Any]:
 
 
 def _describe_class(cls: type, definitions: dict[str, Any]) -> dict[str, Any]:
-    hints = typing.get_type_hints(cls, include_extras=True)
+    hints = _get_hints(cls)
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     return {
         "type": "object",

@@ -1,17 +1,49 @@
-"""Carbon factors: providers on a local web service, fallback, intervals, the secret token."""
+"""Carbon factors: providers on a local web service, their history, a metered stage that asks them.
 
+Also fallback, the secret token, and the emissions of an old energy at another provider's factor.
+"""
+
+import json
 import re
+import signal
+import sys
 import time
 
 import pytest
-from carbon_services import NOW, TOKEN, france, rte_answer, zone_answer
 from local_server import serve
+from metered import DRAM, PACKAGE, Runner, end, head, sample, write_journal
 
 from sv.config import read_config
 from sv.energy.carbon import FactorFeed
+from sv.energy.carbon_web import choose_carbon, fetch_history, recompute_carbon
 from sv.energy.config import EnergyConfig
-from sv.energy.units import parse_utc
-from sv.errors import UsageError
+from sv.energy.record import read_record
+from sv.energy.sidecar import write_sidecar
+from sv.energy.units import format_utc, parse_utc
+from sv.energy.web import FetchError
+from sv.errors import SvError, UsageError
+
+TOKEN = "k3ep-me-s3cret"
+NOW = "2026-11-22T10:15:00Z"
+T0 = parse_utc("2026-11-22T10:00:00Z")
+BURN = "import time\nt = time.time() + %s\nwhile time.time() < t: pass"
+
+
+def rte_answer(*values, at=NOW):
+    """What Opendatasoft answers: a quarter of an hour between two values."""
+    times = [format_utc(parse_utc(at) + 900 * n).replace("Z", "+00:00") for n in range(len(values))]
+    results = [{"taux_co2": v, "date_heure": t} for v, t in zip(values, times, strict=True)]
+    return 200, {"total_count": len(values), "results": results}
+
+
+def zone_answer(value, **more):
+    facts = {"zone": "FR", "datetime": "2026-11-22T10:00:00.000Z", "isEstimated": True}
+    return 200, {**facts, "emissionFactorType": "lifecycle", "carbonIntensity": value, **more}
+
+
+def france(url, *names, **more):
+    urls = {"rte_url": url, "electricity_maps_url": url}
+    return EnergyConfig(country="FRA", carbon=names, **{**urls, **more})
 
 
 def ask_once(config, environ=None, timeout_s=10.0):
@@ -181,3 +213,221 @@ def test_wrong_configs_are_refused(tmp_path, lines, message):
 def test_what_nobody_could_answer_is_refused_at_once(settings, message):
     with pytest.raises(UsageError, match=message):
         FactorFeed(EnergyConfig(**settings), {})
+
+
+def write_settings(*lines):
+    return "\n".join(['country = "FRA"', "period_s = 0.05", *lines, ""])
+
+
+def find_leaks(folder):
+    return [p for p in folder.rglob("*") if p.is_file() and TOKEN.encode() in p.read_bytes()]
+
+
+def test_a_factor_that_changes_while_a_stage_runs(tmp_path):
+    def answer(_):
+        is_later = len(questions) > 4
+        return rte_answer(100, at="2026-11-22T10:30:00Z") if is_later else rte_answer(20)
+
+    with serve(answer) as (url, questions):
+        lines = ['carbon = ["rte", "owid"]', f'rte_url = "{url}"', "carbon_refresh_s = 0.2"]
+        meter = Runner(tmp_path, write_settings(*lines, "pue = 2.0"))
+        status, _, err = meter.run(sys.executable, "-c", BURN % 2.5)
+    assert status == 0, err
+    sidecar = meter.sidecar()
+    carbon = sidecar.carbon
+    assert (carbon.provider, carbon.scope, carbon.basis) == ("rte", "direct", "production")
+    assert [interval.g_per_kwh for interval in carbon.intervals] == [20.0, 100.0]
+    joules = [interval.energy_j for interval in carbon.intervals]
+    assert sum(joules) / 3.6e6 == pytest.approx(sidecar.energy_kwh, rel=1e-9)
+    by_hand_g = 2.0 * (joules[0] * 20 + joules[1] * 100) / 3.6e6
+    assert sidecar.co2_g == pytest.approx(by_hand_g, rel=1e-9)
+    assert 20 < carbon.g_per_kwh < 100
+    factors = [line for line in meter.journal.read_text().splitlines() if '"factor"' in line]
+    assert len(factors) == 2
+
+
+def test_a_meter_that_is_killed_has_its_factor(tmp_path):
+    with serve(lambda _: rte_answer(20)) as (url, _):
+        meter = Runner(tmp_path, write_settings('carbon = ["rte"]', f'rte_url = "{url}"'))
+        process = meter.start(sys.executable, "-c", BURN % 20)
+        deadline = time.monotonic() + 15
+        while not (meter.journal.exists() and '"factor"' in meter.journal.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=15)
+    deadline = time.monotonic() + 15
+    while "left alone" in meter.rebuild().stderr:
+        assert time.monotonic() < deadline
+    sidecar = meter.sidecar()
+    assert sidecar.status == "interrupted" and sidecar.carbon.provider == "rte"
+    assert sidecar.co2_g == pytest.approx(sidecar.energy_kwh * 20)
+
+
+def test_the_token_is_written_nowhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMAPS_API_TOKEN", TOKEN)
+    answers = [(401, {"error": TOKEN}), zone_answer(50)]
+    for answer in answers:
+        with serve(lambda _, answer=answer: answer) as (url, asked):
+            lines = ['carbon = ["electricity_maps", "owid"]', f'electricity_maps_url = "{url}"']
+            meter = Runner(tmp_path, write_settings(*lines))
+            status, out, err = meter.run(sys.executable, "-c", BURN % 0.3)
+        assert status == 0 and asked[0].headers["auth-token"] == TOKEN
+        assert TOKEN not in out + err
+    sidecar = meter.sidecar()
+    first, second = (attempt.carbon for attempt in sidecar.attempts)
+    assert first.provider == "owid" and first.scope == "lifecycle"
+    assert first.fallback_from == ("electricity_maps: HTTP 401 Unauthorized",)
+    assert (second.provider, second.basis) == ("electricity_maps", "consumption")
+    assert second.estimated is True and second.fallback_from == ()
+    assert len(list(tmp_path.rglob("*"))) >= 3 and not find_leaks(tmp_path)
+
+
+def test_nothing_is_asked_unless_the_config_says_so(tmp_path):
+    with serve(lambda _: rte_answer(20)) as (url, asked):
+        lines = [f'rte_url = "{url}"', f'electricity_maps_url = "{url}"']
+        meter = Runner(tmp_path, write_settings(*lines))
+        assert meter.run("true")[0] == 0
+    assert not asked and meter.sidecar().carbon.provider == "owid"
+
+
+@pytest.fixture
+def energy(tmp_path):
+    """A stage of 1,800 s at 2 kW (1 kWh) from 10:00, with its journal."""
+    journal = tmp_path / "energy" / "05_train.journal.jsonl"
+    lines = [head(PACKAGE, DRAM, started_utc="2026-11-22T10:00:00.000Z")]
+    for second in range(0, 1801, 10):
+        raw = {"rapl__package__0": 1_500_000_000 * second, "rapl__dram__0": 500_000_000 * second}
+        lines.append(sample(float(second), **{k: v % 262_143_328_850 for k, v in raw.items()}))
+    write_journal(journal, *lines, end(1800.0))
+    write_sidecar(journal)
+    return journal.parent
+
+
+def recompute(folder, config, environ=None):
+    path = folder / "05_train.json"
+    return recompute_carbon(path, read_record(path), config, environ or {})
+
+
+def test_old_energy_at_another_factor(energy):
+    before = (energy / "05_train.json").read_bytes()
+    assert json.loads(before)["energy_kwh"] == pytest.approx(1.0)
+    carbon = recompute(energy, choose_carbon("owid", country="deu", year=2023))
+    assert carbon.co2_g == pytest.approx(1.5 * 371.311), "the sidecar's PUE"
+    assert (carbon.provider, carbon.zone, carbon.year) == ("owid", "DEU", 2023)
+    assert carbon.scope == "lifecycle" and sum(i.energy_j for i in carbon.intervals) == 3.6e6
+    carbon = recompute(energy, choose_carbon("fixed", g_per_kwh=12.5))
+    assert (carbon.provider, carbon.g_per_kwh) == ("fixed", 12.5)
+    assert carbon.co2_g == pytest.approx(18.75)
+    assert (energy / "05_train.json").read_bytes() == before
+
+
+def test_old_energy_at_rtes_history(energy):
+    with serve(lambda a: rte_answer(10, 20, 40, at="2026-11-22T09:45:00Z")) as (url, _):
+        carbon = recompute(energy, france(url, "rte"))
+    assert [i.g_per_kwh for i in carbon.intervals] == [20.0, 40.0]
+    assert carbon.co2_g == pytest.approx(1.5 * (0.5 * 20 + 0.5 * 40), rel=1e-3)
+    assert carbon.scope == "direct"
+    (energy / "05_train.journal.jsonl").unlink()
+    with pytest.raises(SvError, match="needs the journal"):
+        recompute(energy, choose_carbon("rte"))
+
+
+def test_a_journal_of_another_energy_is_refused(energy):
+    values = json.loads((energy / "05_train.json").read_text())
+    (energy / "05_train.json").write_text(json.dumps({**values, "energy_kwh": 2.0}))
+    with pytest.raises(SvError, match="--rebuild"):
+        recompute(energy, choose_carbon("rte"))
+
+
+def test_a_history_that_fails_has_no_fallback(energy):
+    with serve(lambda _: (403, {"error": TOKEN})) as (url, _):
+        config = france(url, "electricity_maps")
+        with pytest.raises(SvError, match="electricity_maps: HTTP 403 Forbidden$"):
+            recompute(energy, config, {"EMAPS_API_TOKEN": TOKEN})
+        with pytest.raises(SvError, match="EMAPS_API_TOKEN"):
+            recompute(energy, config)
+
+
+@pytest.mark.parametrize(
+    ("provider", "more", "is_usage", "message"),
+    [
+        ("owid", {}, False, "no country given"),
+        ("owid", {"country": "XYZ"}, True, "no carbon factor for country"),
+        ("fixed", {}, True, "'fixed' if and only if g_per_kwh"),
+        ("rte", {"country": "DEU"}, True, "knows France alone"),
+        ("nobody", {}, True, "no provider 'nobody'"),
+    ],
+)
+def test_providers_that_cannot_answer(energy, provider, more, is_usage, message):
+    with pytest.raises(SvError, match=message) as caught:
+        recompute(energy, choose_carbon(provider, **more))
+    assert isinstance(caught.value, UsageError) is is_usage
+
+
+def paged(values, at):
+    """Answer page by page, as asked."""
+    results = rte_answer(*values, at=at)[1]["results"]
+    records = [(parse_utc(record["date_heure"]), record) for record in results]
+
+    def answer(asked):
+        if not asked.path.startswith("/eco2mix-national-tr"):
+            return 200, {"results": []}
+        begin, end = re.findall(r"date'([^']*)'", asked.query["where"])
+        span = (parse_utc(begin), parse_utc(end))
+        found = [r for at_s, r in records if span[0] <= at_s <= span[1]]
+        offset, limit = int(asked.query["offset"]), int(asked.query["limit"])
+        assert limit <= 100 and offset + limit < 10_000, "the service refuses more"
+        return 200, {"total_count": len(found), "results": found[offset : offset + limit]}
+
+    return answer
+
+
+def test_history_is_read_in_pages_and_windows():
+    days = 40
+    values = [10 + n % 90 for n in range(96 * days)]
+    start_s = parse_utc("2026-09-01T00:00:00Z")
+    with serve(paged(values, "2026-09-01T00:00:00Z")) as (url, asked):
+        factors = fetch_history("rte", france(url, "rte"), {}, start_s, start_s + 86_400 * days)
+    assert [factor.g_per_kwh for factor in factors] == values
+    assert len(asked) > 38
+    starts = [parse_utc(factor.valid_from_utc) for factor in factors]
+    assert starts == [start_s + 900 * n for n in range(96 * days)]
+
+
+def test_older_days_come_from_the_consolidated_set():
+    def answer(asked):
+        old = asked.path == "/eco2mix-national-cons-def/records"
+        return rte_answer(31, 33) if old else (200, {"results": []})
+
+    start_s = parse_utc(NOW)
+    with serve(answer) as (url, _):
+        factors = fetch_history("rte", france(url, "rte"), {}, start_s, start_s + 1800)
+    assert [factor.g_per_kwh for factor in factors] == [31.0, 33.0]
+    assert "cons-def" in factors[0].source
+
+
+def test_history_of_electricity_maps_is_asked_ten_days_at_a_time():
+    def answer(asked):
+        begin, end = parse_utc(asked.query["start"]), parse_utc(asked.query["end"])
+        hours = range(int(begin // 3600), int(end // 3600))
+        data = [zone_answer(50 + h % 24, datetime=format_utc(h * 3600))[1] for h in hours]
+        data[3]["carbonIntensity"] = None
+        return 200, {"zone": "FR", "data": data}
+
+    with serve(answer) as (url, asked):
+        config, environ = france(url, "electricity_maps"), {"EMAPS_API_TOKEN": TOKEN}
+        factors = fetch_history("electricity_maps", config, environ, T0, T0 + 86_400 * 12)
+    assert len(asked) == 2 and asked[0].path == "/v3/carbon-intensity/past-range"
+    assert len(factors) == 12 * 24 + 2 - 2, "two hours are unknown"
+
+
+def test_a_service_that_never_turns_the_page():
+    page = rte_answer(*[20] * 100)
+    with (
+        serve(lambda _: page) as (url, asked),
+        pytest.raises(FetchError, match="more than 6000 records"),
+    ):
+        fetch_history("rte", france(url, "rte"), {}, T0, T0 + 3600)
+    assert len(asked) == 60

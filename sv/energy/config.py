@@ -25,7 +25,7 @@ REMOVED = {  # keys of earlier versions, and what to do with them
 
 @dataclass(frozen=True)
 class EnergyConfig:
-    """What the meter cannot find out for itself. Every assumption has its source beside it.
+    """What the meter cannot find out for itself. Every assumption has a field for its source.
 
     Attributes:
         country: ISO 3166 code of three letters for the grid's carbon factor (OWID_WRL: the
@@ -144,7 +144,7 @@ def build_energy_config(values: Mapping[str, Any], where: str) -> EnergyConfig:
 
 
 def list_providers(config: EnergyConfig) -> tuple[str, ...]:
-    """Give the providers of the carbon factor in the order in which they are asked."""
+    """Return the providers of the carbon factor in the order in which they are asked."""
     if config.carbon is not None:
         return config.carbon
     return ("owid",) if config.g_per_kwh is None else ("fixed",)
@@ -229,6 +229,6 @@ def _check_node(config: EnergyConfig) -> None:
 
 
 def _get_hwmon_kind(sensor: str) -> str | None:
-    """Give power or energy, None for what is no sensor's name."""
+    """Return power or energy; None for what is no sensor's name."""
     match = re.fullmatch(r"[^/]+/(?:(power)\d+_(?:input|average)|(energy)\d+_input)", sensor)
     return match and (match[1] or match[2])
