@@ -23,7 +23,7 @@ RULES = {
     "sv.report": {
         "sv.report", "sv.model_name", "sv.energy", "sv.score", "numpy", "scipy", "matplotlib",
     },
-    "sv.jobs": {"sv.jobs", "sv.energy"},
+    "sv.jobs": {"sv.jobs", "sv.energy", "sv.score.record"},
     "sv.kaldi": {"sv.kaldi", "numpy", "scipy", "kaldiio", "pyarrow"},
     "sv.score": {"sv.score", "sv.kaldi", "numpy", "scipy", "kaldiio", "pyarrow"},
     "sv.nnet": {"sv.nnet", "sv.model_name", "torch"},

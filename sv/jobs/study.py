@@ -19,6 +19,7 @@ from sv.energy.record import read_record
 from sv.energy.summary import format_figure
 from sv.errors import SvError
 from sv.files import read_json, read_text
+from sv.score.record import read_scored_list
 from sv.system import end_with_parent
 
 DONE, BEFORE, FAILED, STOPPED, LEFT = "done", "finished before", "failed", "stopped", "left"
@@ -234,10 +235,10 @@ def _find_eer(exp: Path, row: Row, lists: Sequence[str], backend: str) -> str:
     suffix = "" if row.precision in (None, "fp32") else f"_{row.precision}"
     folder = exp / row.model / "scores"
     try:
-        metrics = [read_json(folder / f"{name}_{backend}{suffix}.json") for name in lists]
+        scored = [read_scored_list(folder / f"{name}_{backend}{suffix}.json") for name in lists]
     except SvError:  # the walk has ended well; its summary must not fail
         return "-"
-    return f"{sum(each['eer_percent'] for each in metrics) / len(lists):.2f}" if lists else "-"
+    return f"{sum(each.eer_percent for each in scored) / len(scored):.2f}" if scored else "-"
 
 
 def _find_training_kwh(folder: Path) -> str:
