@@ -177,7 +177,7 @@ def test_without_a_network_provider_there_is_no_thread_and_one_factor():
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ('carbon = ["rte", "oiwd"]', "no provider 'oiwd'"),
+        ('carbon = ["rte", "oiwd"]', "carbon must be one of owid, fixed"),
         ('carbon = ["owid", "rte"]', "'owid' always answers"),
         ('carbon = ["rte", "rte"]', "each provider once"),
         ("carbon = []", "at least one"),
@@ -186,7 +186,7 @@ def test_without_a_network_provider_there_is_no_thread_and_one_factor():
         ('electricity_maps_url = "http://api.example.org"', "must begin with https"),
         ('rte_url = "https://me:secret@example.org"', "without a user"),
         ('electricity_maps_token_variable = "aB3xyz"', "not the token itself"),
-        ('electricity_maps_scope = "marginal"', "lifecycle or direct"),
+        ('electricity_maps_scope = "marginal"', "one of lifecycle, direct"),
     ],
 )
 def test_wrong_configs_are_refused(tmp_path, lines, message):
@@ -357,7 +357,7 @@ def test_a_history_that_fails_has_no_fallback(energy):
         ("owid", {"country": "XYZ"}, True, "no carbon factor for country"),
         ("fixed", {}, True, "'fixed' if and only if g_per_kwh"),
         ("rte", {"country": "DEU"}, True, "knows France alone"),
-        ("nobody", {}, True, "no provider 'nobody'"),
+        ("nobody", {}, True, "carbon must be one of"),
     ],
 )
 def test_providers_that_cannot_answer(energy, provider, more, is_usage, message):

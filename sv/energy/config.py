@@ -5,22 +5,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from sv.config import build_config
+from sv.config import Minimum, build_config
 from sv.errors import UsageError
 from sv.files import read_toml
 
 NETWORK = ("rte", "electricity_maps")  # providers that are asked over the network
-PROVIDERS = ("owid", "fixed", *NETWORK)
+Provider = Literal["owid", "fixed", "rte", "electricity_maps"]
 _URL = re.compile(r"(https?)://([^/@?#\s]+)(/[^@?#\s]*)?")
 _OWN_MACHINE = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
-ATTRIBUTIONS = ("exclusive", "cpu_share", "ceems")
-SUBMIT_ATTRIBUTIONS = ("cpu_share", "exclusive")
-NODE_POWER = ("auto", "none", "ipmi-dcmi", "ipmitool", "redfish", "cray", "hwmon")
-REMOVED = {  # keys of earlier versions, and what to do with them
-    "idle_baseline": "remove it; docs/energy.md says how to get the energy above idle",
-}
+# What earlier versions had, and what to do with it.
+IDLE_BASELINE = "remove it; docs/energy.md says how to get the energy above idle"
+IPMI_DEVICE = "use ipmi-dcmi or ipmitool"
 
 
 @dataclass(frozen=True)
@@ -31,8 +28,8 @@ class EnergyConfig:
         country: ISO 3166 code of three letters for the grid's carbon factor (OWID_WRL: the
             world); None: co2_g is null.
         g_per_kwh: A fixed carbon factor instead of the table's, with its source.
-        carbon: Providers of the carbon factor, asked in this order until one answers (`PROVIDERS`);
-            None: ``fixed`` where g_per_kwh is set, else ``owid``.
+        carbon: Providers of the carbon factor, asked in this order until one answers; None:
+            ``fixed`` where g_per_kwh is set, else ``owid``.
         carbon_year: Year of the table; None: the country's newest.
         carbon_refresh_s: How often the providers on the network are asked.
         rte_url: Where RTE's data sets are.
@@ -53,8 +50,8 @@ class EnergyConfig:
             source; None: from the table of CPU models, else an assumption that is stated.
         dram_power_w_per_gb: Power of memory in use, for the estimate, with its source; None: a
             published figure.
-        node_power: Where the power of the whole machine is read, one of `NODE_POWER`; auto: Cray's
-            counters, else IPMI if the machine has it. The network is asked only by redfish.
+        node_power: Where the power of the whole machine is read; auto: Cray's counters, else IPMI
+            if the machine has it. The network is asked only by redfish.
         node_period_s: Time between two readings of the machine's power; Cray's is read each time.
         node_includes_gpu: Whether the machine's power has the GPUs' in it.
         redfish_url: The management controller, ``https://bmc.example``, with no password in it.
@@ -67,28 +64,30 @@ class EnergyConfig:
     """
 
     country: str | None = None
-    g_per_kwh: float | None = None
+    g_per_kwh: Annotated[float, Minimum(0)] | None = None
     g_per_kwh_source: str | None = None
-    carbon: tuple[str, ...] | None = None
+    carbon: tuple[Provider, ...] | None = None
     carbon_year: int | None = None
-    carbon_refresh_s: float = 1800.0
+    carbon_refresh_s: Annotated[float, Minimum(0.1)] = 1800.0
     rte_url: str = "https://odre.opendatasoft.com/api/explore/v2.1/catalog/datasets"
     electricity_maps_url: str = "https://api.electricitymaps.com"
     electricity_maps_zone: str | None = None
-    electricity_maps_scope: str = "lifecycle"
+    electricity_maps_scope: Literal["lifecycle", "direct"] = "lifecycle"
     electricity_maps_estimates: bool = True
     electricity_maps_token_variable: str = "EMAPS_API_TOKEN"
-    pue: float = 1.0
+    pue: Annotated[float, Minimum(1)] = 1.0
     pue_source: str = "none: the machines alone, no cooling"
     period_s: float = 1.0
-    attribution: str = "exclusive"
-    jobs_on_node: int = 1
-    submit_attribution: str = "cpu_share"
+    attribution: Literal["exclusive", "cpu_share", "ceems"] = "exclusive"
+    jobs_on_node: Annotated[int, Minimum(1)] = 1
+    submit_attribution: Literal["cpu_share", "exclusive"] = "cpu_share"
     cpu_power_w_per_core: float | None = None
     cpu_power_source: str | None = None
     dram_power_w_per_gb: float | None = None
     dram_power_source: str | None = None
-    node_power: str = "auto"
+    node_power: Literal["auto", "none", "ipmi-dcmi", "ipmitool", "redfish", "cray", "hwmon"] = (
+        "auto"
+    )
     node_period_s: float = 5.0
     node_includes_gpu: bool = True
     redfish_url: str = ""
@@ -101,21 +100,10 @@ class EnergyConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that would give a figure without a meaning."""
-        if not 1.0 <= self.pue < math.inf:
-            raise ValueError(f"pue must be at least 1, not {self.pue}")
         if not 0.05 <= self.period_s <= 30.0:
             raise ValueError(f"period_s must be 0.05 to 30 seconds, not {self.period_s}")
-        if self.attribution not in ATTRIBUTIONS:
-            raise ValueError(f"attribution must be one of {', '.join(ATTRIBUTIONS)}")
-        if self.submit_attribution not in SUBMIT_ATTRIBUTIONS:
-            known = ", ".join(SUBMIT_ATTRIBUTIONS)
-            raise ValueError(f"submit_attribution must be one of {known}")
-        if self.jobs_on_node < 1:
-            raise ValueError(f"jobs_on_node must be at least 1, not {self.jobs_on_node}")
         _check_estimate(self)
         _check_node(self)
-        if self.g_per_kwh is not None and not 0.0 <= self.g_per_kwh < math.inf:
-            raise ValueError(f"g_per_kwh must be at least 0, not {self.g_per_kwh}")
         if self.g_per_kwh is not None and not self.g_per_kwh_source:
             raise ValueError("g_per_kwh needs g_per_kwh_source: where the figure is from")
         _check_carbon(self)
@@ -136,10 +124,11 @@ def build_energy_config(values: Mapping[str, Any], where: str) -> EnergyConfig:
     Raises:
         UsageError: A key or a value is not valid.
     """
-    for key, remedy in REMOVED.items():
-        if values.get(key) is not None:
-            raise UsageError(f"{where}: {key} is no longer read: {remedy}")
-    known = {key: value for key, value in values.items() if key not in REMOVED}
+    known = dict(values)
+    if known.pop("idle_baseline", None) is not None:
+        raise UsageError(f"{where}: idle_baseline is no longer read: {IDLE_BASELINE}")
+    if known.get("node_power") == "ipmi-device":
+        raise UsageError(f"{where}: node_power 'ipmi-device' is no longer read: {IPMI_DEVICE}")
     return build_config(known, EnergyConfig, where=where)
 
 
@@ -152,9 +141,6 @@ def list_providers(config: EnergyConfig) -> tuple[str, ...]:
 
 def _check_carbon(config: EnergyConfig) -> None:
     providers = list_providers(config)
-    for name in providers:
-        if name not in PROVIDERS:
-            raise ValueError(f"carbon: no provider '{name}' (known: {', '.join(PROVIDERS)})")
     if not providers or len(set(providers)) != len(providers):
         raise ValueError("carbon must name each provider once, and at least one")
     if ("fixed" in providers) != (config.g_per_kwh is not None):
@@ -162,17 +148,6 @@ def _check_carbon(config: EnergyConfig) -> None:
     for name in providers[:-1]:
         if name not in NETWORK:
             raise ValueError(f"carbon: '{name}' always answers; name it last")
-    if not 0.1 <= config.carbon_refresh_s < math.inf:
-        raise ValueError(f"carbon_refresh_s must be at least 0.1, not {config.carbon_refresh_s}")
-    _check_services(config)
-
-
-def _check_services(config: EnergyConfig) -> None:
-    if config.electricity_maps_scope not in ("lifecycle", "direct"):
-        raise ValueError(
-            "electricity_maps_scope must be lifecycle or direct, "
-            f"not '{config.electricity_maps_scope}'"
-        )
     zone = config.electricity_maps_zone
     if zone is not None and not re.fullmatch(r"[A-Z0-9]+(-[A-Z0-9]+)*", zone):
         raise ValueError(f"electricity_maps_zone must be like FR or DK-DK1, not '{zone}'")
@@ -204,10 +179,6 @@ def _check_estimate(config: EnergyConfig) -> None:
 
 
 def _check_node(config: EnergyConfig) -> None:
-    if config.node_power == "ipmi-device":  # of earlier versions
-        raise ValueError("node_power 'ipmi-device' is no longer read: use ipmi-dcmi or ipmitool")
-    if config.node_power not in NODE_POWER:
-        raise ValueError(f"node_power must be one of {', '.join(NODE_POWER)}")
     if not 0.05 <= config.node_period_s <= 60.0:
         raise ValueError(f"node_period_s must be 0.05 to 60 seconds, not {config.node_period_s}")
     if config.node_power == "redfish":
