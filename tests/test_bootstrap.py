@@ -11,12 +11,13 @@ from scored_world import build_world, write_list, write_system
 from sv.errors import SvError
 from sv.score.bootstrap import (
     DET_P_FA,
+    Measured,
     bootstrap_metrics,
-    compute_difference,
     compute_interval,
     draw_multiplicities,
     find_speakers,
     resample,
+    subtract,
 )
 from sv.score.metrics import compute_eer, compute_error_curve, compute_metrics
 from sv.score.record import Metrics, describe_interval
@@ -103,23 +104,29 @@ def test_speakers_that_do_not_fit_the_list_are_refused():
         find_speakers(trials, {**utt2spk, "s11-3": "s00"})
 
 
+def difference(value, a, b):
+    draws = (("list", 0, len(a)),)
+    return subtract(Measured(value, draws, 9, a), Measured(0, draws, 9, b))
+
+
 def test_a_difference_is_noise_where_its_interval_contains_0():
     rng = np.random.default_rng(0)
     replicates = rng.normal(5, 1, 1000)
-    clear = compute_difference(-2, replicates, replicates + 2 + rng.normal(0, 0.5, 1000))
+    clear = difference(-2, replicates, replicates + 2 + rng.normal(0, 0.5, 1000))
     assert not clear.within_noise
-    assert (clear.low, clear.high) == pytest.approx((-3, -1), abs=0.1)
+    assert clear.interval == pytest.approx((-3, -1), abs=0.1)
     assert clear.p_value == pytest.approx(2 / 1001)  # never 0
     # The speakers differ by far more than the systems: only pairing shows it.
-    small = compute_difference(-0.2, replicates, replicates + 0.2 + rng.normal(0, 0.05, 1000))
+    small = difference(-0.2, replicates, replicates + 0.2 + rng.normal(0, 0.05, 1000))
     assert not small.within_noise
-    same = compute_difference(0, replicates, replicates)
+    same = difference(0, replicates, replicates)
     assert same.within_noise and same.p_value == 1
-    noise = compute_difference(-0.2, replicates, replicates + rng.normal(0.2, 0.5, 1000))
+    noise = difference(-0.2, replicates, replicates + rng.normal(0.2, 0.5, 1000))
     assert noise.within_noise
     assert noise.p_value == pytest.approx(2 * 0.345, abs=0.06)
-    with pytest.raises(SvError, match="20 of 1000 replicates drew no target"):
-        compute_difference(0, np.where(np.arange(1000) < 20, np.nan, replicates), replicates)
+    lacking = difference(0, np.where(np.arange(1000) < 20, np.nan, replicates), replicates)
+    assert lacking.interval is None and not lacking.within_noise
+    assert subtract(same, Measured(0, (("other", 0, 1000),), 9, replicates)) is None
 
 
 @pytest.fixture
@@ -198,6 +205,16 @@ def test_two_systems_are_compared_on_the_same_draws(run_cli, listed):
     )
     assert not found["EER"]["within_noise"]
     assert found["speakers"] == 20
+
+
+def test_two_systems_of_two_speakers_cannot_be_compared(run_cli, tmp_path):
+    trials, scores, utt2spk = build_world(np.random.default_rng(0), 2, 4)
+    write_list(tmp_path, trials, utt2spk)
+    write_system(tmp_path / "few.txt", trials, scores)
+    argv = ["--utt2spk", tmp_path / "utt2spk", tmp_path / "list", *2 * [tmp_path / "few.txt"]]
+    done = run_cli("sv.bin.compare_systems", *argv, check=False)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "of 1000 replicates drew no target or no nontarget trial" in done.stderr
 
 
 def test_an_enrolment_model_has_the_speaker_of_its_utterances(run_cli, listed):

@@ -31,8 +31,8 @@ RULES = {
         "sv.data", "sv.kaldi", "lhotse", "soundfile", "soxr", "av", "torch", "torchaudio", "numpy",
     },
     "sv.train": {
-        "sv.train", "sv.nnet", "sv.data", "sv.kaldi", "sv.score.backends", "sv.score.metrics",
-        "sv.model_name", "sv.energy.units", "torch", "numpy", "kaldiio", "tomli_w", "onnxruntime",
+        "sv.train", "sv.nnet", "sv.data", "sv.kaldi", "sv.score", "sv.model_name",
+        "sv.energy.units", "torch", "numpy", "kaldiio", "tomli_w", "onnxruntime",
     },
 }  # fmt: skip
 ONLY_IN = {

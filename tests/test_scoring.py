@@ -14,12 +14,11 @@ from sv.kaldi.trials import Trials
 from sv.score.backends import (
     Cohort,
     Scorer,
-    compute_cohort_statistics,
     read_cohort,
-    score_cosine,
     select_utterances,
 )
 from sv.score.record import read_scored_list, read_scores, write_scored_list
+from sv.score.trials import match_embeddings
 
 
 def make_list(utterances, trials, seed=0):
@@ -45,16 +44,17 @@ def test_scores_are_cosines_to_the_accuracy_of_float32():
     trials, vectors = make_list(300, 20_000), make_vectors(300)
     vectors[5] *= 1e-30
     vectors[6] *= 1e15
-    scores = score_cosine(trials, trials.utterances, vectors)
+    scores, _ = Scorer(trials, vectors).score("cosine")
     expected = define_cosines(vectors[trials.enrol], vectors[trials.test])
     assert np.abs(scores - expected).max() < 5e-7
     assert np.array_equal(scores, Scorer(trials, vectors, num_threads=3).score("cosine")[0])
     # The order of rows, of trials and of the two sides do not matter, to the last bit.
     order = np.random.default_rng(2).permutation(300)
     keys = [trials.utterances[i] for i in order]
-    assert np.array_equal(scores, score_cosine(trials, keys, vectors[order]))
+    again = Scorer(trials, match_embeddings(trials, keys, vectors[order]))
+    assert np.array_equal(scores, again.score("cosine")[0])
     turned = Trials(trials.utterances, trials.test[::-1], trials.enrol[::-1], trials.is_target)
-    assert np.array_equal(scores[::-1], score_cosine(turned, trials.utterances, vectors))
+    assert np.array_equal(scores[::-1], Scorer(turned, vectors).score("cosine")[0])
 
 
 def make_cohort(vectors):
@@ -102,7 +102,7 @@ def test_as_norm_refuses_a_cohort_that_measures_nothing():
     with pytest.raises(SvError, match="the cohort has 1 speaker: AS-norm needs at least 2"):
         Scorer(trials, vectors, Cohort(one, one[0], 1)).score("as_norm")
     with pytest.raises(SvError, match="5 of 5 utterances have the same score against all"):
-        compute_cohort_statistics(vectors, np.repeat(one, 4, axis=0), top_n=3)
+        Scorer(trials, vectors, Cohort(np.repeat(one, 4, axis=0), one[0], 4), 3).score("as_norm")
     with pytest.raises(SvError, match="of different networks; make stage 6 again"):
         Scorer(trials, vectors, make_cohort(make_vectors(8, dim=9))).score("cosine_mean")
 

@@ -5,12 +5,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from sv.bin.cli import Parser, positive_int, run
-from sv.score.bootstrap import Difference, Replicates, bootstrap_metrics, compute_difference
+from sv.errors import SvError
+from sv.score.bootstrap import Measured, bootstrap_metrics, compute_digest, subtract
 from sv.score.metrics import compute_metrics
-from sv.score.record import Metrics
 from sv.score.trials import read_scored, read_speakers
 
 
@@ -29,41 +30,57 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.seed < 0:
         parser.error(f"--seed must be at least 0, not {args.seed}")
     speakers = read_speakers(args.trials, args.utt2spk)
-    values, replicates = [], []
+    measured = []
     for path in (args.scores_a, args.scores_b):
         trials, scores = read_scored(args.trials, path)
-        values.append(_by_name(compute_metrics(scores, trials.is_target)))
+        metrics = compute_metrics(scores, trials.is_target)
         found = bootstrap_metrics(
             trials, scores, speakers,
             seed=args.seed, replicates=args.replicates, threads=args.num_threads,
         )  # fmt: skip
-        replicates.append(_by_name(found))
-    differences = {
-        name: compute_difference(values[0][name] - values[1][name], *(r[name] for r in replicates))
-        for name in values[0]
-    }
-    for name, difference in differences.items() if args.format == "text" else ():
-        print(f"{name}: {_describe(values[0][name], values[1][name], difference)}")
+        draws = ((compute_digest(trials), args.seed, args.replicates),)
+        measured.append(
+            {
+                name: Measured(value, draws, found.speakers, replicates)
+                for name, value, replicates in [
+                    ("EER", metrics.eer_percent, found.eer_percent),
+                    *((f"minDCF({p})", metrics.min_dcf[p], r) for p, r in found.min_dcf.items()),
+                ]
+            }
+        )
+    rows = {name: _compare(a, measured[1][name]) for name, a in measured[0].items()}
     if args.format == "json":
-        record = {
-            name: {"a": values[0][name], "b": values[1][name], **d.as_record()}
-            for name, d in differences.items()
-        }
         counts = {"replicates": args.replicates, "seed": args.seed, "speakers": found.speakers}
-        print(json.dumps({**record, **counts}, indent=1))
+        print(json.dumps({**rows, **counts}, indent=1))
+        return 0
+    for name, row in rows.items():
+        verdict = "within noise" if row["within_noise"] else "more than noise"
+        print(
+            f"{name}: A {row['a']:.4g}, B {row['b']:.4g}, A - B {row['value']:+.3g}, 95 % interval "
+            f"{row['low']:+.3g} to {row['high']:+.3g}, p {row['p_value']:.3f}: {verdict}"
+        )
     return 0
 
 
-def _by_name(found: Metrics | Replicates) -> dict[str, Any]:
-    return {"EER": found.eer_percent} | {f"minDCF({p})": v for p, v in found.min_dcf.items()}
-
-
-def _describe(a: float, b: float, d: Difference) -> str:
-    verdict = "within noise" if d.within_noise else "more than noise"
-    return (
-        f"A {a:.4g}, B {b:.4g}, A - B {d.value:+.3g}, 95 % interval {d.low:+.3g} to {d.high:+.3g}, "
-        f"p {d.p_value:.3f}: {verdict}"
-    )
+def _compare(a: Measured, b: Measured) -> dict[str, float | bool]:
+    difference = subtract(a, b)
+    assert difference is not None  # both are scores of one list
+    if difference.interval is None:
+        undefined = np.count_nonzero(np.isnan(difference.replicates))
+        raise SvError(
+            f"{undefined} of {len(difference.replicates)} replicates drew no target or no "
+            "nontarget trial: the list has too few speakers"
+        )
+    low, high = difference.interval
+    return {
+        "a": a.value,
+        "b": b.value,
+        "value": difference.value,
+        "low": low,
+        "high": high,
+        "p_value": difference.p_value,
+        "within_noise": difference.within_noise,
+    }
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ utterance and not for each trial.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +21,6 @@ from sv.kaldi.archive import read_vectors
 from sv.kaldi.data_dir import read_feats, read_table, write_data_dir
 from sv.kaldi.trials import Trials
 from sv.score.config import NEED_COHORT
-from sv.score.trials import match_embeddings
 
 _TRIALS = 512  # at a time: two gathered blocks of 256 floats stay in a core's own cache
 _VECTORS = 4096  # normalised at a time: float64 copies stay small
@@ -103,31 +102,15 @@ class Scorer:
                 "top_n is %d, the cohort has %d speakers: all count", self.top_n, speakers
             )
         top_n = min(self.top_n, speakers)
-        statistics = compute_cohort_statistics(
-            self._unit, normalize_length(cohort.means), top_n=top_n, num_threads=self.num_threads
-        )
-        return normalize_scores(self._cosines, self.trials, statistics), {
+        scores = normalize_scores(
+            self._cosines, self.trials, self._unit, normalize_length(cohort.means),
+            top_n=top_n, num_threads=self.num_threads,
+        )  # fmt: skip
+        return scores, {
             "top_n": top_n,
             "cohort_speakers": speakers,
             "cohort_utterances": cohort.utterances,
         }
-
-
-def score_cosine(trials: Trials, keys: Sequence[str], vectors: np.ndarray) -> np.ndarray:
-    """Score every trial by the cosine of its two embeddings.
-
-    Args:
-        trials: The list.
-        keys: Utterance of each row of ``vectors``.
-        vectors: (rows, dim) float32 embeddings.
-
-    Returns:
-        (trials,) float32, see `score_pairs`.
-
-    Raises:
-        SvError: The list names utterances without an embedding.
-    """
-    return score_pairs(normalize_length(match_embeddings(trials, keys, vectors)), trials)
 
 
 def normalize_length(vectors: np.ndarray) -> np.ndarray:
@@ -172,37 +155,41 @@ def score_pairs(unit: np.ndarray, trials: Trials, *, num_threads: int = 1) -> np
     return scores
 
 
-@dataclass(frozen=True)
-class CohortStatistics:
-    """Mean and standard deviation of each utterance's highest cohort scores, float64."""
-
-    mean: np.ndarray
-    deviation: np.ndarray
-
-
-def compute_cohort_statistics(
-    unit: np.ndarray, cohort: np.ndarray, *, top_n: int, num_threads: int = 1
-) -> CohortStatistics:
-    """Score every utterance against the cohort and describe its highest scores.
+def normalize_scores(
+    scores: np.ndarray,
+    trials: Trials,
+    unit: np.ndarray,
+    cohort: np.ndarray,
+    *,
+    top_n: int,
+    num_threads: int = 1,
+) -> np.ndarray:
+    """Normalise scores by how the highest cohort scores of both sides lie, and average the two.
 
     Args:
-        unit: (utterances, dim) float32 of length 1.
+        scores: (trials,) float32 cosines.
+        trials: The list.
+        unit: (utterances, dim) float32 of length 1, in the order of ``trials.utterances``.
         cohort: (speakers, dim) float32 of length 1.
-        top_n: How many of the highest scores count, 2 <= top_n <= speakers.
-        num_threads: Blocks of utterances done at once.
+        top_n: How many of the highest cohort scores count, 2 <= top_n <= speakers.
+        num_threads: Blocks of utterances scored at once.
+
+    Returns:
+        (trials,) float32.
 
     Raises:
         SvError: The highest scores of an utterance are all the same: nothing to measure by.
+
+    Source: Matějka et al., "Analysis of Score Normalization in Multilingual Speaker
+    Recognition", Interspeech 2017 (adaptive S-norm, each side with its own cohort).
     """
-    if not 2 <= top_n <= len(cohort):
-        raise ValueError(f"top_n {top_n} of {len(cohort)} speakers")
-    mean, deviation = (np.empty(len(unit)) for _ in range(2))
+    mean, deviation = (np.empty(len(unit)) for _ in range(2))  # of the highest, float64
 
     def describe(start: int) -> None:
         block = slice(start, start + _UTTERANCES)
-        scores = unit[block] @ cohort.T  # (block, speakers)
-        scores.partition(len(cohort) - top_n, axis=1)
-        highest = np.sort(scores[:, -top_n:], axis=1)  # sums in one order, whatever partition does
+        against = unit[block] @ cohort.T  # (block, speakers)
+        against.partition(len(cohort) - top_n, axis=1)
+        highest = np.sort(against[:, -top_n:], axis=1)  # sums in one order, whatever partition does
         mean[block] = highest.mean(axis=1, dtype=np.float64)
         deviation[block] = highest.std(axis=1, dtype=np.float64)
 
@@ -214,28 +201,9 @@ def compute_cohort_statistics(
             f"{flat} of {len(unit)} utterances have the same score against all of their nearest "
             f"{top_n} cohort speakers: AS-norm has nothing to measure by"
         )
-    return CohortStatistics(mean, deviation)
-
-
-def normalize_scores(
-    scores: np.ndarray, trials: Trials, statistics: CohortStatistics
-) -> np.ndarray:
-    """Normalise the scores of a list by the statistics of both sides, and average the two.
-
-    Args:
-        scores: (trials,) float32.
-        trials: The list.
-        statistics: Of ``trials.utterances``, in their order.
-
-    Returns:
-        (trials,) float32.
-
-    Source: Matějka et al., "Analysis of Score Normalization in Multilingual Speaker
-    Recognition", Interspeech 2017 (adaptive S-norm, each side with its own cohort).
-    """
     # (s - m1) / d1 + (s - m2) / d2 is linear in s: two terms for each utterance.
-    slope = 0.5 / statistics.deviation
-    offset = slope * statistics.mean
+    slope = 0.5 / deviation
+    offset = slope * mean
     normalized = scores * (slope[trials.enrol] + slope[trials.test])
     normalized -= offset[trials.enrol]
     normalized -= offset[trials.test]

@@ -22,7 +22,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -222,6 +222,50 @@ def compute_interval(replicates: np.ndarray) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A measure, or the difference of two, with its replicates: NaN where there is none.
+
+    Those of two systems are paired where ``draws`` are the same (`Bootstrap.draws` of each list).
+    ``speakers`` is how many the list has; of several lists, the fewest.
+    """
+
+    value: float
+    draws: tuple[tuple[str, int, int], ...]
+    speakers: int
+    replicates: np.ndarray
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval; None if too many replicates are undefined."""
+        return compute_interval(self.replicates)
+
+    @property
+    def within_noise(self) -> bool:
+        """Whether the interval of a difference contains 0."""
+        interval = self.interval
+        return interval is not None and interval[0] <= 0 <= interval[1]
+
+    @property
+    def p_value(self) -> float:
+        """Twice the share of a difference's replicates on the rarer side of 0.
+
+        How often a new draw of speakers would have turned the difference round; it says nothing of
+        another training. No replicate on one side does not mean never: at most once in all of them
+        and this list.
+        """
+        defined = self.replicates[~np.isnan(self.replicates)]
+        rarer = min(np.mean(defined <= 0), np.mean(defined >= 0))
+        return float(min(1.0, 2 * max(rarer, 1 / (len(defined) + 1))))
+
+
+def subtract(a: Measured, b: Measured) -> Measured | None:
+    """Return how much higher A's measure is than B's; None if they are not of the same draws."""
+    if a.draws != b.draws:
+        return None
+    return Measured(a.value - b.value, a.draws, a.speakers, a.replicates - b.replicates)
+
+
 def resample(
     metrics: Metrics,
     trials: Trials,
@@ -296,51 +340,3 @@ def compute_digest(trials: Trials) -> str:
     for part in (trials.enrol, trials.test, trials.is_target):
         digest.update(np.ascontiguousarray(part, dtype=np.int32).tobytes())
     return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How much higher system A's measure is than B's, paired over replicates.
-
-    ``p_value`` is twice the share of the replicates on the rarer side of 0: how often a new draw
-    of speakers would have turned the difference round. It says nothing of another training.
-    """
-
-    value: float
-    low: float
-    high: float
-    p_value: float
-
-    @property
-    def within_noise(self) -> bool:
-        """Tell whether the interval contains 0."""
-        return self.low <= 0 <= self.high
-
-    def as_record(self) -> dict[str, object]:
-        """Return the fields, and whether it is within noise, for JSON."""
-        return {**asdict(self), "within_noise": self.within_noise}
-
-
-def compute_difference(value: float, a: np.ndarray, b: np.ndarray) -> Difference:
-    """Compare two systems by their replicates (of the same draws of speakers).
-
-    Args:
-        value: Measure of A minus that of B, on the list itself.
-        a: (replicates,) of system A.
-        b: (replicates,) of system B.
-
-    Raises:
-        SvError: Too few replicates have a measure.
-    """
-    both = a - b
-    interval = compute_interval(both)
-    if interval is None:
-        raise SvError(
-            f"{np.count_nonzero(np.isnan(both))} of {len(both)} replicates drew no target or no "
-            "nontarget trial: the list has too few speakers"
-        )
-    defined = both[~np.isnan(both)]
-    sides = np.mean(defined <= 0), np.mean(defined >= 0)
-    # No replicate on one side does not mean never: at most once in all of them and this list.
-    rarer = max(min(sides), 1 / (len(defined) + 1))
-    return Difference(value, *interval, p_value=float(min(1.0, 2 * rarer)))

@@ -17,8 +17,9 @@ from sv.errors import SvError
 from sv.files import read_json
 from sv.kaldi.data_dir import read_feats, read_table
 from sv.kaldi.trials import read_trials
-from sv.score.backends import score_cosine
+from sv.score.backends import Scorer
 from sv.score.metrics import compute_eer, compute_error_curve
+from sv.score.trials import match_embeddings
 from sv.train.embed import embed_utterances
 from sv.train.group import Group
 
@@ -95,5 +96,6 @@ class Validation:
                     break
         agree()
         keys, embeddings = zip(*self.group.gather(embedded), strict=True)
-        scores = score_cosine(self.trials, keys, np.stack(embeddings))
+        vectors = match_embeddings(self.trials, keys, np.stack(embeddings))
+        scores, _ = Scorer(self.trials, vectors).score("cosine")
         return 100 * compute_eer(compute_error_curve(scores, self.trials.is_target))[0]

@@ -3,7 +3,6 @@
 from sv.report.noise import (
     MEASURES,
     Measured,
-    compute_p_value,
     find_best,
     find_measured,
     subtract,
@@ -99,7 +98,7 @@ def _difference_cells(
     cells = _cells(above, difference.value, difference.interval, few, key=key)
     if difference.interval is None:
         return {**cells, f"{key}_p": unknown_cell(few)}
-    p_value = compute_p_value(difference)
+    p_value = difference.p_value
     low, high = difference.interval
     mark = ("within_noise",) if low <= 0 <= high else ()
     cells[above] = Cell(cells[above].text, difference.value, mark)
