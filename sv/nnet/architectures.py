@@ -14,11 +14,11 @@ from sv.nnet.pooling import POOLINGS
 def build_embedding_network(
     name: str, input_dim: int, embedding_dim: int, pooling: str
 ) -> nn.Module:
-    """Build the network that a name stands for.
+    """Build the network of a model name.
 
     Args:
         name: Model name of any architecture.
-        input_dim: Features a frame.
+        input_dim: Features per frame.
         embedding_dim: Dimensions of the embedding.
         pooling: A name of `sv.nnet.pooling.POOLINGS`.
 
@@ -27,7 +27,7 @@ def build_embedding_network(
         int64 to (B, embedding_dim).
 
     Raises:
-        UsageError: No such name or pooling.
+        UsageError: The name or the pooling is unknown.
     """
     check_model_name(name)
     if pooling not in POOLINGS:
@@ -50,7 +50,7 @@ def compute_cost(
     """Count parameters and multiply-accumulates from the network itself.
 
     The network is built and run on torch's "meta" device: shapes only, so that the largest one
-    costs neither memory nor time. Convolutions and linear layers are counted, once an output
+    costs neither memory nor time. Convolutions and linear layers are counted, per output
     value; normalisation, activations and the pooled sums are not (under 1 %).
 
     Raises:

@@ -1,7 +1,7 @@
-"""Pooling: the frames of an utterance into one vector, by the name that conf/train.toml gives.
+"""Pooling: the frames of an utterance into one vector, by its name in conf/train.toml.
 
-Attentive statistics (``asp``, the study's) weigh the frames by a small attention network; plain
-statistics (``mean_std``) weigh them alike. Another pooling is a class here and a line in
+Attentive statistics (``asp``, the study's) weight the frames by a small attention network; plain
+statistics (``mean_std``) weight them equally. Another pooling is a class here and a line in
 `POOLINGS`.
 """
 
@@ -10,18 +10,18 @@ from torch import Tensor, nn
 
 from sv.nnet.resnet import time_mask
 
-# The slope of the square root is infinite at 0, where a dimension does not vary at all.
+# The slope of the square root is infinite at 0: the variance of a constant dimension.
 MIN_VARIANCE = 1e-5
 
 
 class AttentiveStatisticsPooling(nn.Module):
-    """Weighted mean and standard deviation over time, a weight for each dimension and frame.
+    """Weighted mean and standard deviation over time, one weight per dimension and frame.
 
     Args:
         dim: Dimensions of a frame.
         bottleneck: Hidden size of the attention network.
 
-    Source: Okabe et al., "Attentive Statistics Pooling", Interspeech 2018; one weight for each
+    Source: Okabe et al., "Attentive Statistics Pooling", Interspeech 2018; one weight per
     dimension as in the study's toolkit.
     """
 
@@ -52,11 +52,11 @@ class AttentiveStatisticsPooling(nn.Module):
 
 
 class StatisticsPooling(nn.Module):
-    """Mean and standard deviation over time, every frame alike.
+    """Mean and standard deviation over time, all frames weighted equally.
 
     Args:
         dim: Dimensions of a frame.
-        bottleneck: Not used: there is no attention network.
+        bottleneck: Unused: there is no attention network.
 
     Source: Snyder et al., "X-vectors", ICASSP 2018.
     """
@@ -75,7 +75,7 @@ class StatisticsPooling(nn.Module):
 
 
 def _pool(x: Tensor, weights: Tensor) -> Tensor:
-    """Mean and deviation of (B, dim, T) by weights that are 0 where a frame is not valid."""
+    """Mean and deviation of (B, dim, T) by weights that are 0 for invalid frames."""
     mean = (weights * x).sum(dim=-1, keepdim=True)
     # In two passes: E[x^2] - E[x]^2 loses its digits where the mean is large.
     variance = (weights * (x - mean).square()).sum(dim=-1)

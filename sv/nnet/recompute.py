@@ -1,8 +1,8 @@
-"""Activation checkpointing: a block's maps are computed again in the backward pass, not kept.
+"""Activation checkpointing: a block's maps are recomputed in the backward pass, not kept.
 
-Memory then holds the maps between the blocks and those of one block, for a third more arithmetic.
-The results are the same: the second computation sees the batch of the first, and does not count
-it a second time in the running statistics of the normalisations.
+Memory then holds the maps between the blocks and those of one block, at the cost of a third more
+arithmetic. The results are the same: the second computation sees the batch of the first, and does
+not count it again in the running statistics of the normalisations.
 """
 
 import contextlib
@@ -16,16 +16,16 @@ from sv.errors import UsageError
 
 
 def set_checkpointing(net: nn.Module, enabled: bool) -> None:
-    """Switch activation checkpointing of all parts of a network that know it.
+    """Switch activation checkpointing in all parts of a network that support it.
 
-    A part knows it if it has an attribute ``checkpointing`` and calls `run_checkpointed`.
+    A part supports it if it has an attribute ``checkpointing`` and calls `run_checkpointed`.
 
     Raises:
-        UsageError: It is asked for and no part does.
+        UsageError: It is to be switched on and no part supports it.
     """
     parts = [module for module in net.modules() if hasattr(module, "checkpointing")]
     if enabled and not parts:
-        raise UsageError("activation_checkpointing: this network has no blocks to compute again")
+        raise UsageError("activation_checkpointing: this network has no blocks to recompute")
     for part in parts:
         part.checkpointing = enabled
 
@@ -43,7 +43,7 @@ def run_checkpointed(block: nn.Module, *inputs: Tensor | None) -> Tensor:
 
 @contextlib.contextmanager
 def _keep_statistics(block: nn.Module) -> Iterator[None]:
-    """Let the normalisations of ``block`` count into copies of their running statistics."""
+    """Let the normalisations of ``block`` update copies of their running statistics."""
     norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
     kept = [dict(norm._buffers) for norm in norms]
     for norm, buffers in zip(norms, kept, strict=True):

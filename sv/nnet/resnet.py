@@ -1,8 +1,8 @@
 """The study's residual network: pre-activation blocks over (mels, frames) maps.
 
 A batch may hold utterances of different lengths, padded at the end. With ``lengths`` the maps
-are masked wherever a convolution or a mean would look into the padding, so that the result of an
-utterance does not depend on what shares its batch. Training crops have one length and pay nothing.
+are masked wherever a convolution or a mean would read the padding, so that the result of an
+utterance does not depend on the rest of its batch. Training crops have one length: no masks.
 """
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sv.nnet.recompute import run_checkpointed
 
 STRIDES = (1, 2, 2, 2)  # of the four stages, in time and frequency
-SE_STAGES = 2  # squeeze-and-excitation stands in the first two stages (the study, section 5.1)
+SE_STAGES = 2  # squeeze-and-excitation is in the first two stages (the study, section 5.1)
 
 
 def halve_lengths(lengths: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class SqueezeExcitation(nn.Module):
             mean = x.mean(dim=(2, 3), dtype=torch.float32)  # (B, C)
         else:
             # In float32 under autocast too: a map of an utterance has more cells than float16
-            # has numbers.
+            # can count.
             cells = (lengths * x.shape[2])[:, None].float()
             mean = zero_padding(x, lengths).sum(dim=(2, 3), dtype=torch.float32) / cells
         gate = torch.sigmoid(self.excite(F.silu(self.squeeze(mean))))
@@ -97,7 +97,7 @@ class Block(nn.Module):
         ``lengths`` are the valid frames of ``x``, (B,) int64, or None if all are valid.
         """
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        # In place only on what a normalisation or convolution has just made: none keeps its output.
+        # In place only on new outputs of a normalisation or convolution: neither keeps its output.
         out_lengths = lengths
         if lengths is not None and self.stride == 2:
             out_lengths = halve_lengths(lengths)
@@ -116,8 +116,8 @@ class ResNet(nn.Module):
     Args:
         blocks: Blocks of each stage.
         channels: Feature maps of each stage.
-        convs: Convolutions a block, 2 or 3.
-        input_dim: Features a frame (81 in the study: 80 log-mel and log-energy).
+        convs: Convolutions per block, 2 or 3.
+        input_dim: Features per frame (81 in the study: 80 log-mel and log-energy).
     """
 
     def __init__(
@@ -157,8 +157,8 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Map (B, T, features) float32 to (B, output_dim, T/8) and the lengths of the output.
 
-        ``lengths`` (B,) int64 are the valid frames of each utterance; what lies behind them in
-        ``x`` must be 0. None: all frames are valid.
+        ``lengths`` (B,) int64 are the valid frames of each utterance; ``x`` must be 0 after
+        them. None: all frames are valid.
         """
         x = x.transpose(1, 2).unsqueeze(1)  # (B, 1, F, T)
         x = F.silu(self.stem_norm(self.stem(x)))  # (B, C1, F, T)

@@ -1,8 +1,8 @@
-"""Batch normalisation whose batch lies on several processes, on CPUs.
+"""Batch normalisation over a batch divided among several processes, on CPUs.
 
-torch's own SyncBatchNorm refuses what is not on a GPU. Parameters, running statistics and their
-names are those of the normalisation replaced, so a checkpoint does not tell how many processes
-made it. In evaluation mode nothing is exchanged.
+torch's own SyncBatchNorm needs a GPU. Parameters, running statistics and their names are those of
+the normalisation replaced, so a checkpoint does not depend on the number of processes. In
+evaluation mode nothing is exchanged.
 """
 
 import torch
@@ -20,10 +20,10 @@ class SyncNorm(_BatchNorm):
             raise ValueError(f"(batch, channels, ...) expected, not {tuple(x.shape)}")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (B, C, ...) by channel; every process must come here.
+        """Normalise (B, C, ...) by channel; a collective call: every process makes it.
 
         Raises:
-            ValueError: All processes together have one value a channel.
+            ValueError: All processes together have one value per channel.
         """
         self._check_input_dim(x)
         mean, var, training = self.running_mean, self.running_var, self.training
@@ -45,13 +45,13 @@ def merge_statistics(x: Tensor) -> tuple[Tensor, Tensor, int]:
     everywhere, so all have the same bits.
 
     Returns:
-        Mean (C,), variance (C,), and the number of values of a channel.
+        Mean (C,), variance (C,), and the number of values per channel.
 
     Source: Chan et al., "Updating formulae and a pairwise algorithm for computing sample
     variances", 1979.
     """
     kind = torch.promote_types(x.dtype, torch.float32)
-    # The buffers say in which type: without them half precision's statistics would be half too.
+    # The buffers set the type: without them half precision's statistics would be half too.
     unused = [torch.zeros(x.shape[1], dtype=kind) for _ in range(2)]
     mean, var = torch.batch_norm_update_stats(x, *unused, 0.0)
     count = torch.tensor([x.numel() // x.shape[1]], dtype=torch.double)
@@ -78,7 +78,7 @@ class _Normalise(torch.autograd.Function):
     def backward(ctx, grad):
         x, weight, mean, var = ctx.saved_tensors
         inverse = (var + ctx.eps).rsqrt()
-        # With fixed statistics: of weight and bias the gradients of this process's part.
+        # With fixed statistics: the gradients of weight and bias from this process's part.
         _, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
             grad, x, weight, mean, var, mean, inverse, False, ctx.eps, [False, True, True]
         )

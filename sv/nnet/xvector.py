@@ -14,7 +14,7 @@ class XVector(nn.Module):
 
     Args:
         model: Stage table and width.
-        input_dim: Features a frame.
+        input_dim: Features per frame.
         embedding_dim: Dimensions of the embedding.
         pooling: A name of `sv.nnet.pooling.POOLINGS`.
     """
@@ -38,7 +38,7 @@ class XVector(nn.Module):
         """Embed a batch.
 
         Args:
-            x: Features with the utterance mean removed, (B, T, input_dim) float32, zeros behind
+            x: Features with the utterance mean removed, (B, T, input_dim) float32, zeros after
                 the end of each utterance.
             lengths: Valid frames, (B,) int64; None if all T are valid.
 
