@@ -13,22 +13,31 @@ from sv.kaldi.data_dir import read_table, write_data_dir
 from sv.train.config import read_train_config
 
 
-class SmallEgs:
-    """A training set of twelve made-up speakers, 21 features, for tests that train a little."""
+def write_features(root: Path, *kinds: str) -> None:
+    """Write the data directory ``root/train`` and a copy ``root/train_<kind>`` of each kind.
 
-    def __init__(self, root: Path) -> None:
-        rng = np.random.default_rng(0)
-        spectra = rng.normal(size=(12, 21)) * 2
-        frames = {f"s{s:02d}-{n}": 50 + 5 * n for s in range(12) for n in range(8)}
-        utt2spk = {key: key[:3] for key in frames}
+    Twelve made-up speakers of eight utterances, each with a spectrum of its own; 21 features.
+    """
+    rng = np.random.default_rng(0)
+    spectra = rng.normal(size=(12, 21)) * 2
+    for kind in ("", *kinds):
+        name, suffix = (f"train_{kind}", f"-{kind}") if kind else ("train", "")
+        frames = {f"s{s:02d}-{n}{suffix}": 50 + 5 * n for s in range(12) for n in range(8)}
         items = [
             (key, np.sin(np.arange(n)[:, None] / 3) * spectra[int(key[1:3])]
              + rng.normal(size=(n, 21)))
             for key, n in frames.items()
         ]  # fmt: skip
-        write_archive(root / "train.ark", root / "train.scp", iter(items), method="two-byte")
-        feats = read_table(root / "train.scp")
-        write_data_dir(root / "train", utt2spk, feats_scp=feats, utt2num_frames=frames)
+        write_archive(root / f"{name}.ark", root / f"{name}.scp", iter(items), method="two-byte")
+        feats, utt2spk = read_table(root / f"{name}.scp"), {key: key[:3] for key in frames}
+        write_data_dir(root / name, utt2spk, feats_scp=feats, utt2num_frames=frames)
+
+
+class SmallEgs:
+    """A training set of these speakers, for tests that train a little."""
+
+    def __init__(self, root: Path) -> None:
+        write_features(root)
         self.data, self.egs = root / "train", root / "egs"
         config = read_train_config(self.write_config(root / "train.toml"))
         make_training_set(self.data, [], self.egs, config.set)

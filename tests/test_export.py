@@ -44,6 +44,12 @@ def assert_same(found, expected):
     assert (difference / np.linalg.norm(expected, axis=-1)).max() < 1e-4
 
 
+def test_model_json_has_the_front_end_of_the_weights(exp):
+    info = json.loads((exp / "model.json").read_text())
+    assert info["features"] == load_checkpoint(exp / "final.pt")["features"]
+    assert info["features"]["num_mel_bins"] == 16
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated")
 def test_torchscript_gives_the_same_embeddings(exp, run_cli, tmp_path):
     out = tmp_path / "net.ts"

@@ -4,29 +4,11 @@ import json
 
 import pytest
 from conftest import ROOT
+from study_systems import OURS, STUDY
 
 from sv.errors import UsageError
 from sv.model_name import format_model_name, parse_model_name
 
-# docs/design.md, section 4: layers, embedding net, with head, GMAC at 350 frames.
-STUDY = {
-    "resnet18_d": (18, 8_036_352, 9_570_816, 26.19),
-    "resnet34_d": (34, 14_925_056, 16_459_520, 48.07),
-    "resnet50_d": (50, 15_635_968, 17_170_432, 50.76),
-    "resnet101_d": (101, 36_830_208, 38_364_672, 89.87),
-    "resnet200_d": (200, 59_939_328, 61_473_792, 164.46),
-    "resnet419_d": (419, 132_015_616, 133_550_080, 335.92),
-    "resnet50_d_8222": (44, 10_437_632, 11_972_096, 80.61),
-    "resnet50_d_2822": (44, 10_437_632, 11_972_096, 41.06),
-    "resnet50_d_2282": (44, 15_847_424, 17_381_888, 41.46),
-    "resnet50_d_2228": (44, 15_847_424, 17_381_888, 31.27),
-    "resnet50_d_2662": (50, 14_734_336, 16_268_800, 45.79),
-    "resnet50_w4": (50, 232_410_880, 233_945_344, 811.68),
-    "resnet50_w2": (50, 59_582_720, 61_117_184, 202.95),
-    "resnet50_w0.5": (50, 4_279_424, 5_813_888, 12.70),
-    "resnet50_w0.25": (50, 1_255_360, 2_789_824, 3.18),
-}
-OURS = {"resnet50_d_2882": (62, 17_917_952, 19_452_416, 54.86)}
 VARIANTS = [
     "resnet152_d", "resnet50_d_3-24-36-3", "resnet18_d_1111", "resnet50_d_10-2-2-2",
     "resnet50_d_2882_w0.125", "resnet18_w0.125", "resnet18_w0.0625", "resnet34_w1.5",

@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 from scipy import stats
 from study_exp import LISTS, SYSTEMS
-from test_model_name import STUDY as COUNTS
+from study_systems import STUDY as COUNTS
 
 from sv.errors import SvError
 from sv.model_name import check_model_name, parse_model_name

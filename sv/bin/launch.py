@@ -30,10 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.rdzv and meeting.node == 0 and args.nnodes > 1:
         announce(args.nnodes)
     command = ["-m", "sv.bin.train", "--ngpu", str(args.ngpu), *words[at + 1 :]]
-    outcome = run_processes(command, args.nproc, meeting)
-    if outcome.message:
-        print(f"sv.bin.train: {outcome.message}", file=sys.stderr)
-    return outcome.status
+    status, message = run_processes(command, args.nproc, meeting)
+    if message:
+        print(f"sv.bin.train: {message}", file=sys.stderr)
+    return status
 
 
 def announce(count: int) -> None:

@@ -172,11 +172,6 @@ def read_train_config(path: Path) -> TrainConfig:
     return read_config(path, TrainConfig)
 
 
-def format_resolved(config: TrainConfig) -> str:
-    """Return the config as TOML, every value written out."""
-    return tomli_w.dumps(asdict(config))
-
-
 def hash_config(config: TrainConfig) -> str:
     """Return the SHA-256 of the settings that decide what is computed (`NOT_COMPARED` do not)."""
     compared = {key: value for key, value in asdict(config).items() if key not in NOT_COMPARED}

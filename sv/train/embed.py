@@ -112,19 +112,17 @@ def _load_batch(
     batch: list[str], feats: Mapping[str, str], frames: Mapping[str, int]
 ) -> np.ndarray:
     """Read utterances into (B, T, features) float32, zeros after the end of each."""
-    matrices = [_load(key, feats[key], frames[key]) for key in batch]
+    matrices = [read_matrix(feats[key]) for key in batch]
+    for key, matrix in zip(batch, matrices, strict=True):
+        if len(matrix) != frames[key]:
+            raise SvError(
+                f"{key}: {feats[key]} has {len(matrix)} frames, utt2num_frames says {frames[key]}"
+            )
     shape = (len(batch), max(map(len, matrices)), matrices[0].shape[1])
     padded = np.zeros(shape, dtype=np.float32)
     for row, matrix in zip(padded, matrices, strict=True):
         row[: len(matrix)] = matrix
     return padded
-
-
-def _load(key: str, entry: str, frames: int) -> np.ndarray:
-    matrix = read_matrix(entry)
-    if len(matrix) != frames:
-        raise SvError(f"{key}: {entry} has {len(matrix)} frames, utt2num_frames says {frames}")
-    return matrix
 
 
 @torch.inference_mode()

@@ -44,14 +44,6 @@ class Meeting:
     nodes: int
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How the processes of this node ended; ``message`` is None if they have printed it."""
-
-    status: int
-    message: str | None
-
-
 def find_meeting(
     environ: Mapping[str, str], nodes: int, rdzv: str | None, node_rank: int
 ) -> Meeting:
@@ -116,13 +108,18 @@ def resolve_node(name: str) -> str:
     return socket.gethostbyname(found[1])
 
 
-def run_processes(command: Sequence[str], processes: int, meeting: Meeting) -> Outcome:
+def run_processes(
+    command: Sequence[str], processes: int, meeting: Meeting
+) -> tuple[int, str | None]:
     """Run this node's processes of a training to their end; call it from the main thread.
 
     Args:
         command: Arguments of this Python interpreter, ``-m sv.bin.train ...``.
         processes: Their number on this node.
         meeting: Where the nodes meet.
+
+    Returns:
+        The exit status, and the message of the failure unless the process has printed it.
 
     Raises:
         SvError: The nodes did not meet.
@@ -166,7 +163,7 @@ def run_processes(command: Sequence[str], processes: int, meeting: Meeting) -> O
         raise SvError(f"the {meeting.nodes} nodes did not meet at {where} ({what})") from error
     if error is not None:
         raise error
-    return Outcome(0, None)
+    return 0, None
 
 
 def _forward_signals() -> None:
@@ -186,22 +183,22 @@ def _forward_signals() -> None:
             signal.signal(number, forward)
 
 
-def _explain(failures: Mapping[int, ProcessFailure], processes: int) -> Outcome:
+def _explain(failures: Mapping[int, ProcessFailure], processes: int) -> tuple[int, str | None]:
     """Choose the failure that was the cause, and describe it."""
     rank, failure = min(failures.items(), key=lambda item: (_rank_cause(item[1]), item[0]))
     where = f"process {rank} of {processes} on {socket.gethostname()}"
     kind, text = _get_error(failure)
     if kind == UsageError.__name__:
-        return Outcome(2, text)  # a wrong config is that of every process
+        return 2, text  # a wrong config is that of every process
     if text:
-        return Outcome(max(1, failure.exitcode), f"{where}: {text}")
+        return max(1, failure.exitcode), f"{where}: {text}"
     if failure.exitcode > 0:
-        return Outcome(failure.exitcode, None)
+        return failure.exitcode, None
     message = (
         f"{where} was ended by {signal.Signals(-failure.exitcode).name}; "
         "the same command resumes from the last checkpoint"
     )
-    return Outcome(128 - failure.exitcode, message)
+    return 128 - failure.exitcode, message
 
 
 def _rank_cause(failure: ProcessFailure) -> int:

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import tomli_w
 import torch
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from sv.errors import SvError
 from sv.files import replacing, write_json, write_text
 from sv.model_name import describe_model_name
 from sv.nnet.architectures import compute_cost
-from sv.train.config import Plan, TrainConfig, describe_difference, format_resolved, hash_config
+from sv.train.config import Plan, TrainConfig, describe_difference, hash_config
 from sv.train.egs import Egs
 from sv.train.group import Group
 
@@ -136,9 +137,9 @@ class Checkpoints:
             )
 
     def write_config(self) -> None:
-        """Write the resolved config."""
+        """Write the resolved config, every value written out."""
         if self._group.is_first:
-            text = format_resolved(self._plan.config)
+            text = tomli_w.dumps(asdict(self._plan.config))
             write_text(self.exp_dir / "config.toml", text, keep_if_same=True)
 
     def save_last(self, state: dict[str, Any]) -> None:

@@ -114,11 +114,12 @@ class AsyncMetrics:
         self._on_gpu = device.type == "cuda"
         self._group, self.lag = group, int(self._on_gpu)
         self._pending: deque[_Pending] = deque()
+        self._began: torch.cuda.Event | None = None
         self._last_end: torch.cuda.Event | None = None
 
-    def begin(self) -> "torch.cuda.Event | None":
-        """Call when a step's data is there, before its work is queued; the result is for `put`."""
-        return self._record() if self._on_gpu else None
+    def begin(self) -> None:
+        """Note that a step's data has arrived; on a GPU before its work is queued."""
+        self._began = self._record() if self._on_gpu else None
 
     def put(
         self,
@@ -128,7 +129,6 @@ class AsyncMetrics:
         *,
         crops: int,
         waited_s: float,
-        began: "torch.cuda.Event | None",
         stop: int = 0,
     ) -> None:
         """Hand in the results of a step; a collective call: every process makes it.
@@ -139,7 +139,6 @@ class AsyncMetrics:
             correct: Number of correct answers among them, likewise.
             crops: Crops of the whole batch.
             waited_s: How long this host waited for data.
-            began: What `begin` returned.
             stop: Exit status with which this process requests a stop, 0: it does not.
         """
         size = self._group.size
@@ -148,7 +147,7 @@ class AsyncMetrics:
         found = torch.stack([loss.double() / size, correct.double()])
         numbers = torch.cat([found, host.to(loss.device, non_blocking=True)])
         numbers = self._group.total(numbers)
-        pending = _Pending(step, numbers, crops, self._last_end, began)
+        pending = _Pending(step, numbers, crops, self._last_end, self._began)
         if self._on_gpu:
             pending.numbers = torch.empty(len(numbers), dtype=torch.double, pin_memory=True)
             pending.numbers.copy_(numbers, non_blocking=True)
@@ -333,7 +332,7 @@ class Trainer:
 
     def _do_step(self, crops: Tensor, speakers: Tensor, waited_s: float) -> None:
         rate = self.plan.learning_rate(self.step)
-        began = self.metrics.begin()
+        self.metrics.begin()
         loss, correct = self.train_step.compute_gradients(
             crops,
             speakers,
@@ -346,7 +345,6 @@ class Trainer:
             correct,
             crops=len(speakers) * self.group.size,
             waited_s=waited_s,
-            began=began,
             stop=self.conditions.find_status(),
         )
         # On a CPU this reads the loss of this step, before the weights change. On a GPU it reads

@@ -81,7 +81,7 @@ class Steps:
             margin=0.1,
             micro_batch_size=self.micro_batch // self.group.size,
         )
-        self.metrics.put(0, loss, correct, crops=self.batch, waited_s=0.0, began=None)
+        self.metrics.put(0, loss, correct, crops=self.batch, waited_s=0.0)
         (result,) = self.metrics.take()
         self.train_step.update(RATE)
         return result.loss
