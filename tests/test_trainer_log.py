@@ -1,4 +1,4 @@
-"""What a training says: log lines, epochs.tsv, TensorBoard events, energy, and what it keeps."""
+"""What a training reports: log lines, epochs.tsv, TensorBoard events, energy, and what it keeps."""
 
 import csv
 import importlib.util
@@ -32,7 +32,7 @@ def read_events(exp):
 
 
 def wait_for_the_next_second():
-    """Event files are read in order of their names, which tell the second and not its parts."""
+    """Event files are read in order of their names, which have whole seconds."""
     second = int(time.time())
     while int(time.time()) == second:
         time.sleep(0.05)
@@ -123,7 +123,7 @@ def test_unknown_energy_is_not_zero(small_egs, tmp_path, caplog, every_step):
     assert "j_per_crop" not in run.epochs[1] and "J/crop" not in caplog.text
 
 
-def test_a_stretch_that_is_too_short_gives_no_figure():
+def test_too_short_a_time_has_no_figure():
     meter = make_meter(1e-6, 1.0)
     short = stopping.EnergyReader(lambda: {**meter(), "elapsed_s": 1.0})
     short.begin(0)
@@ -168,7 +168,7 @@ def test_fine_tuning_is_a_phase_of_its_own(small_egs, tmp_path):
     assert info["crops_trained"] == 160 and info["final_epochs"] == [2]
     final, last = run.load("final.pt")["net"], run.load("checkpoints/epoch_002.pt")["net"]
     assert all((final[key] == tensor).all() for key, tensor in last.items())
-    # Asked for when the training is done, it gives the same; once it is done it is not undone.
+    # Requested when the training is done, the result is the same; once done it is not undone.
     exp = tmp_path / "b" / MODEL
     train(small_egs, exp, **changes)
     for max_steps in (4, None):

@@ -52,11 +52,11 @@ def test_sigterm_saves_first(small_egs, whole, tmp_path):
     assert step >= 1 and not (exp / "final.pt").exists()
     assert f"stopped by SIGTERM, at step {step} of 500; checkpoint: {exp}" in line
     assert line.endswith("last.pt; the same command resumes from there")
-    said = [json.loads(text) for text in marks.read_text().splitlines()]
-    assert said[-1]["mark"] == "checkpoint" and said[-1]["step"] == step
+    last = json.loads(marks.read_text().splitlines()[-1])
+    assert last["mark"] == "checkpoint" and last["step"] == step
 
 
-def test_a_bounded_stretch_says_what_it_did(small_egs, whole, tmp_path):
+def test_a_bounded_run_marks_what_it_did(small_egs, whole, tmp_path):
     first = train(small_egs, tmp_path / MODEL, max_steps=16)
     assert first.stop.status == 0 and "stopped after 16 steps (--max-steps)" in first.stop.reason
     assert not (first.exp / "final.pt").exists()
@@ -64,10 +64,10 @@ def test_a_bounded_stretch_says_what_it_did(small_egs, whole, tmp_path):
     fields = {"first_step": 0, "total_steps": 20, "steps_per_epoch": 10, "num_epochs": 2,
               "crops_per_step": 8, "fine_tuning_steps": 0}  # fmt: skip
     assert plan == {"mark": "plan", **fields}
-    stretches = first.get_marks("stretch")
-    assert [mark["steps"] for mark in stretches] == [2] * 8
-    assert sum(mark["crops"] for mark in stretches) == 16 * 8
-    assert all(mark["seconds"] > 0 for mark in stretches)
+    segments = first.get_marks("stretch")
+    assert [mark["steps"] for mark in segments] == [2] * 8
+    assert sum(mark["crops"] for mark in segments) == 16 * 8
+    assert all(mark["seconds"] > 0 for mark in segments)
     # Of the untrained network and of the first epoch.
     assert len(first.get_marks("validation")) == 2
     names = [mark["mark"] for mark in first.marks]
