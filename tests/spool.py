@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from sv.energy.fleet.nodes import expect, node_command
+from sv.energy.nodes import expect, node_command
 
 
 def serve(folder: Path) -> None:

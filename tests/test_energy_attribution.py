@@ -19,7 +19,7 @@ from metered import (
     sample,
 )
 
-from sv.energy.attribution import share
+from sv.energy.attribution import claim_parts, share
 from sv.energy.sidecar import rebuild
 
 J_PER_KWH = 3.6e6
@@ -221,7 +221,8 @@ def test_an_estimate_of_the_jobs_own_processes_is_not_shared():
     sidecar = shared("cpu_share", looks=usage(1, 8), cpu_time=1)
     assert sidecar.energy_kwh == sidecar.energy_node_kwh > 0
     parts = dict.fromkeys(("node", "gpu", "gpu_inside", "cpu", "dram"), 0.0)
-    assert share("ceems", {**parts, "own": 7.0}, {"cpu": 0.1, "memory": 0.1}, 3) == 7.0
+    claim = claim_parts("ceems", {"cpu": 0.1, "memory": 0.1}, 0.0, 0.0, 3)
+    assert share({**parts, "own": 7.0}, claim) == 7.0
 
 
 def test_a_share_without_a_look_at_the_machine_is_unknown():

@@ -3,8 +3,8 @@
 import pytest
 from metered import BOARD, ESTIMATE, MAX_RANGE_UJ, PACKAGE, end, head, sample
 
-from sv.energy.counter import Accumulator, Reading
 from sv.energy.record import Samples
+from sv.energy.samples import Accumulator, Reading
 from sv.energy.sidecar import rebuild
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sv.energy.fleet.curve import join_curves, make_curve
+from sv.energy.samples import join_curves, make_curve
 
 SPAN = st.tuples(st.integers(0, 50), st.integers(1, 30)).map(lambda s: (s[0], s[0] + s[1]))
 

@@ -27,10 +27,8 @@ from metered import (
 )
 
 from sv.energy.carbon import CarbonFactor
-from sv.energy.live import read_live
-from sv.energy.series import read_energy_series
-from sv.energy.sidecar import rebuild
-from sv.energy.tracker import Tracker
+from sv.energy.live import Tracker, read_live
+from sv.energy.sidecar import read_energy_series, rebuild
 
 J_PER_KWH = 3.6e6
 CONFIG = 'country = "FRA"\nperiod_s = 0.1\ndram_power_w_per_gb = 1e-9\ndram_power_source = "none"\n'

@@ -275,9 +275,3 @@ def test_machine_0_below_the_stages_meter_counts_the_others_too(tmp_path):
         "energy_kwh"] + 1.0  # fmt: skip
     (folder / "expected.jsonl").write_text('{"labels": ["f.1"]}\n')  # nothing that goes with it
     assert read_live(path)["energy_kwh"] == 1.0
-
-
-def test_a_stage_of_one_machine_does_not_pay_for_several():
-    heavy = "{'sv.energy.fleet.attempt', 'sv.energy.fleet.machine', 'sv.energy.fleet.journals'}"
-    code = f"import sys, sv.bin.meter; sys.exit(bool({heavy} & sys.modules.keys()))"
-    assert run_words([sys.executable, "-c", code]).returncode == 0

@@ -8,7 +8,7 @@ from metered import BOARD, ESTIMATE, NODE, PACKAGE, Runner, mark, write_journal
 from nodes_tree import J_PER_KWH, build, joules, lines, write_stage
 
 from sv.energy.forecast import compute_forecast
-from sv.energy.series import read_energy_series
+from sv.energy.sidecar import read_energy_series
 
 
 def test_two_machines_and_one_that_waits(tmp_path):

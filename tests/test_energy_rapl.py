@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sv.energy.counter import Accumulator, Reading
+from sv.energy.samples import Accumulator, Reading
 from sv.energy.sensors.rapl import (
     PowercapReader,
     PyraplReader,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sv.bin import cli
 from sv.energy.ceems import Job, import_job
-from sv.energy.summary import format_figure
+from sv.energy.units import format_figure
 from sv.files import write_json
 
 AUTH = "CEEMS_BASIC_AUTH"

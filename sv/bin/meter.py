@@ -19,10 +19,11 @@ from pathlib import Path
 from sv.bin import cli
 from sv.config import build_json_schema
 from sv.energy.config import EnergyConfig, read_energy_config
-from sv.energy.fleet.nodes import LABEL
+from sv.energy.live import watch
 from sv.energy.meter import Stage, run_metered, run_nested, say
+from sv.energy.nodes import LABEL
 from sv.energy.record import Sidecar
-from sv.energy.sidecar import get_sidecar_path, rebuild_folder
+from sv.energy.sidecar import get_sidecar_path, rebuild_folder, write_trace
 from sv.errors import UsageError
 from sv.system import end_with_parent
 
@@ -120,16 +121,12 @@ def run_tool(words: Sequence[str]) -> int:
     if args.schema:
         print(json.dumps(build_json_schema(Sidecar), indent=1))
     elif args.watch:
-        from sv.energy.watch import watch  # noqa: PLC0415 - as above
-
         signal.signal(signal.SIGINT, signal.default_int_handler)
         watch(args.watch)
     elif args.rebuild:
         for line in rebuild_folder(args.rebuild):
             _print(line)
     else:
-        from sv.energy.trace import write_trace  # noqa: PLC0415 - as above
-
         for path, rows in map(write_trace, args.trace):
             _print(f"{path}: {rows} rows")
     return 0

@@ -1,7 +1,7 @@
-"""The part of a shared machine's energy that is a job's.
+"""Whose energy it is: the meters of a machine, their claims on it, and each meter's part.
 
 Rules (`sv.energy.config.ATTRIBUTIONS`):
-- ``exclusive``: all of it. Right where nobody else uses the machine.
+- ``exclusive``: all of the machine. Right where nothing else uses it.
 - ``cpu_share``: by processor time, job / machine.
 - ``ceems``: as CEEMS does. Of the machine's power P without its GPUs: 0.9 P by processor time and,
   where RAPL counts both, by memory, in the proportion of RAPL's package and dram; 0.1 P in equal
@@ -9,136 +9,117 @@ Rules (`sv.energy.config.ATTRIBUTIONS`):
   split is CEEMS's assumption, not a measurement (its recording rules, v0.10, 2025).
 
 GPU boards are the job's own and never shared. An estimate from the job's own processes is its own
-already. Shares are taken from one look at the job to the next, because they change.
+already. Claims hold from one look at the use of the machine to the next, because they change.
+
+A machine may have several meters of one stage. A counter that several of them read counts over the
+union of their times; each claims its part by its rule, and where the claims make more than the
+machine, each meter gets its proportion of it. Estimates add up. One meter is the common case.
 """
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import hypot, inf
 from typing import Any
 
-from sv.energy.samples import AttemptLines
-from sv.energy.total import MEASURED_KINDS
-from sv.energy.units import s_from_us
+from sv.energy.channels import MEASURED_KINDS, build_channel, choose_total, sum_energy, sum_group
+from sv.energy.journal import Record
+from sv.energy.record import Attribution, AttributionInputs, Channel, Rule
+from sv.energy.samples import AttemptLines, Curve, join_curves, make_curve
+from sv.energy.units import parse_utc, s_from_us
 
-Fields = dict[str, Any]
+EXCLUSIVE, CEEMS = "exclusive", "ceems"
+# The machine that started jobs elsewhere: a part of everything by processor time, boards too.
+WAITING = "waiting"
 BY_USE, BY_JOBS = 0.9, 0.1  # CEEMS, see above
 GPU = ("gpu_board", "gpu_module")
 TOO_FEW_LOOKS = "fewer than two looks at the use of the machine"
+GRID_S = 10.0  # between two points of a shared machine's curve, where nothing happens in between
+# Kind of energy -> the part of it that a meter claims, 0 to 1: ``host`` is the whole machine
+# without its GPUs, ``gpu`` boards and modules.
+Claim = Mapping[str, float]
+KINDS = ("host", "cpu", "dram", "gpu")
+ALL, NOTHING = dict.fromkeys(KINDS, 1.0), dict.fromkeys(KINDS, 0.0)
 
 
-def attribute(
-    channels: list[Fields], so_far: Mapping[str, array], lines: AttemptLines
-) -> tuple[array, array | None, Fields]:
-    """Give a machine's energy and the job's part of it, sample by sample.
+def claim_parts(
+    rule: str, use: Mapping[str, float], cpu_j: float, dram_j: float, jobs: int
+) -> Claim:
+    """Return the parts of a machine's energy that a rule gives to a job.
 
     Args:
-        channels: Of the attempt, with their place in the total.
-        so_far: Channel -> joules so far at each sample.
-        lines: The attempt: its config has the rule, its samples the usage.
-
-    Returns:
-        Joules of the machine so far; of the job so far (None: not known); and the sidecar's
-        ``attribution``: the rule, its inputs and why there is no figure.
+        rule: A rule of attribution, or `WAITING`.
+        use: ``cpu`` and ``memory``: the job's part of what the machine used, 0 to 1.
+        cpu_j: Energy of RAPL's packages in the same time.
+        dram_j: Of its dram.
+        jobs: Jobs on the machine.
     """
-    config = lines.head.get("config") or {}
-    rule, jobs = config.get("attribution", "exclusive"), config.get("jobs_on_node", 1)
-    roles = sort_channels(channels, {ch["id"] for ch in lines.head["channels"] if ch["in_total"]})
-    node_j = _add([ch["id"] for ch in channels if ch["in_total"]], so_far)
-    looks = list_looks(lines)
-    found = {"rule": rule, "inputs": sum_inputs(looks, jobs), "reason": None}
-    if rule == "exclusive" or not node_j:
-        return node_j, node_j, found
-    if len(looks) < 2:
-        return node_j, None, {**found, "reason": TOO_FEW_LOOKS}
-    ratios = []
-    for (a, before), (b, now) in pairwise(looks):
-        parts = {
-            role: sum(so_far[name][b] - so_far[name][a] for name in names)
-            for role, names in roles.items()
-        }
-        whole_j = node_j[b] - node_j[a]
-        job_part_j = share(rule, parts, compare_looks(before, now), jobs)
-        ratios.append(job_part_j / whole_j if whole_j > 0 else 0.0)
-    job_j, window = array("d", [0.0]), 0
-    for i in range(1, len(node_j)):
-        # Before the first and after the last look (a full disk, a killed meter): as beside it.
-        while window < len(ratios) - 1 and i > looks[window + 1][0]:
-            window += 1
-        job_j.append(job_j[-1] + ratios[window] * (node_j[i] - node_j[i - 1]))
-    return node_j, job_j, found
+    if rule == EXCLUSIVE:
+        return ALL
+    cpu, memory = use["cpu"], use["memory"]
+    if rule == WAITING:
+        return dict.fromkeys(KINDS, cpu)
+    if rule != CEEMS:
+        return {**dict.fromkeys(KINDS, cpu), "gpu": 1.0}
+    used = cpu
+    if cpu_j > 0 and dram_j > 0:
+        by_cpu = cpu_j / (cpu_j + dram_j)
+        used = by_cpu * cpu + (1 - by_cpu) * memory
+    return {"host": BY_USE * used + BY_JOBS / jobs, "cpu": cpu, "dram": memory, "gpu": 1.0}
 
 
-def list_looks(lines: AttemptLines) -> list[tuple[int, Fields]]:
-    """Give what job and machine had used, by the sample at which it was read; none half read."""
-    specs = lines.head["channels"]
-    cpu_time = next((spec["id"] for spec in specs if spec["method"] == "cpu_time_x_power"), None)
-    looks = [(i, {**use, "job_cpu_us": lines.get(cpu_time, i)}) for i, use in lines.usage.items()]
-    return [(i, use) for i, use in looks if None not in use.values()]
+def share(parts: Mapping[str, float], claim: Claim) -> float:
+    """Return a job's joules of a machine that it alone meters.
+
+    Args:
+        parts: Role (`sort_channels`) -> joules of the machine.
+        claim: The job's.
+    """
+    own_j = parts["gpu"] * claim["gpu"] + parts["own"]
+    if parts["node"] <= 0:
+        return own_j + parts["cpu"] * claim["cpu"] + parts["dram"] * claim["dram"]
+    host_j = max(0.0, parts["node"] - parts["gpu_inside"])
+    return own_j + parts["gpu_inside"] * claim["gpu"] + host_j * claim["host"]
 
 
-def sort_channels(channels: list[Fields], summable: set[str]) -> dict[str, list[str]]:
-    """Sort the channels of the total and those inside it by how the rules treat them."""
+def sort_channels(channels: Sequence[Channel], summable: set[str]) -> dict[str, list[str]]:
+    """Sort the channels of the total and those inside it by how the rules treat them.
+
+    Args:
+        channels: Of a machine, with their place in the total.
+        summable: Those that are not only cross-checks of others.
+    """
     roles: dict[str, list[str]] = {
         role: [] for role in ("node", "gpu_inside", "gpu", "cpu", "dram", "own")
     }
-    by_node = any(ch["boundary"] == "node" and ch["in_total"] for ch in channels)
+    by_node = any(ch.boundary == "node" and ch.in_total for ch in channels)
     for channel in channels:
-        boundary, name = channel["boundary"], channel["id"]
-        if channel["energy_j"] is None or not (channel["in_total"] or by_node):
+        boundary, name = channel.boundary, channel.id
+        if channel.energy_j is None or not (channel.in_total or by_node):
             continue
-        if channel["kind"] not in MEASURED_KINDS:
-            if channel["in_total"]:
+        if channel.kind not in MEASURED_KINDS:
+            if channel.in_total:
                 roles["own"].append(name)
-        elif channel["in_total"] and boundary in GPU:
+        elif channel.in_total and boundary in GPU:
             roles["gpu"].append(name)
         elif name not in summable:
             continue  # a cross-check
         elif boundary in GPU and not _is_inside_gpu(channel, channels):
             roles["gpu_inside"].append(name)
-        elif boundary == "node" and channel["in_total"]:
+        elif boundary == "node" and channel.in_total:
             roles["node"].append(name)
         elif boundary in ("cpu_package", "dram"):
             roles["cpu" if boundary == "cpu_package" else "dram"].append(name)
     return roles
 
 
-def _is_inside_gpu(channel: Fields, channels: list[Fields]) -> bool:
-    return any(ch["id"] in channel["contained_in"] and ch["boundary"] in GPU for ch in channels)
+def _is_inside_gpu(channel: Channel, channels: Sequence[Channel]) -> bool:
+    return any(ch.id in channel.contained_in and ch.boundary in GPU for ch in channels)
 
 
-def share(rule: str, parts: Mapping[str, float], use: Mapping[str, float], jobs: int) -> float:
-    """Give the job's joules of a window.
-
-    Args:
-        rule: cpu_share or ceems.
-        parts: Role (`sort_channels`) -> joules.
-        use: ``cpu`` and ``memory``: the job's part of what the machine used, 0 to 1.
-        jobs: Jobs on the machine.
-    """
-    cpu, memory = use["cpu"], use["memory"]
-    own_j = parts["gpu"] + parts["own"]
-    if parts["node"] <= 0:
-        by_memory = memory if rule == "ceems" else cpu
-        return own_j + parts["cpu"] * cpu + parts["dram"] * by_memory
-    host_j = max(0.0, parts["node"] - parts["gpu_inside"])
-    own_j += parts["gpu_inside"]
-    if rule == "cpu_share":
-        return own_j + host_j * cpu
-    return own_j + host_j * weigh_use(parts["cpu"], parts["dram"], use, jobs)
-
-
-def weigh_use(cpu_j: float, dram_j: float, use: Mapping[str, float], jobs: int) -> float:
-    """Give the part of a machine without its GPUs that CEEMS's rule gives to a job."""
-    used = use["cpu"]
-    if cpu_j > 0 and dram_j > 0:
-        by_cpu = cpu_j / (cpu_j + dram_j)
-        used = by_cpu * use["cpu"] + (1 - by_cpu) * use["memory"]
-    return BY_USE * used + BY_JOBS / jobs
-
-
-def compare_looks(before: Fields, now: Fields) -> dict[str, float]:
-    """Give the job's part of processor time and of memory between two looks, 0 to 1."""
+def compare_looks(before: Record, now: Record) -> dict[str, float]:
+    """Return the job's part of processor time and of memory between two looks, 0 to 1."""
     job = now["job_cpu_us"] - before["job_cpu_us"]
     node = now["node_cpu_us"] - before["node_cpu_us"]
     held = before.get("job_bytes", 0) + now.get("job_bytes", 0)
@@ -150,46 +131,353 @@ def compare_looks(before: Fields, now: Fields) -> dict[str, float]:
     }
 
 
-def sum_inputs(looks: list[tuple[int, Fields]], jobs: int) -> Fields:
-    """Give the sidecar's ``attribution.inputs`` from the looks of an attempt."""
+def list_looks(lines: AttemptLines) -> list[tuple[int, Record]]:
+    """List what job and machine had used, by the sample at which it was read; none half read."""
+    specs = lines.head["channels"]
+    cpu_time = next((spec["id"] for spec in specs if spec["method"] == "cpu_time_x_power"), None)
+    looks = [(i, {**use, "job_cpu_us": lines.get(cpu_time, i)}) for i, use in lines.usage.items()]
+    return [(i, use) for i, use in looks if None not in use.values()]
+
+
+def _sum_inputs(looks: Sequence[tuple[int, Record]], jobs: int) -> AttributionInputs:
     if len(looks) < 2:
-        return {"jobs_on_node": jobs}
+        return AttributionInputs(jobs_on_node=jobs)
     first, last = looks[0][1], looks[-1][1]
-    inputs: Fields = {
-        "cpu_s_job": s_from_us(last["job_cpu_us"] - first["job_cpu_us"]),
-        "cpu_s_node": s_from_us(last["node_cpu_us"] - first["node_cpu_us"]),
-        "jobs_on_node": jobs,
-        "looks": len(looks),
-    }
+    means = {}
     for key in ("job_bytes", "node_bytes"):
         held = [use[key] for _, use in looks if key in use]
-        if held:
-            inputs[f"mean_{key}"] = round(sum(held) / len(held))
-    return inputs
+        means[f"mean_{key}"] = round(sum(held) / len(held)) if held else None
+    return AttributionInputs(
+        jobs_on_node=jobs,
+        cpu_s_job=s_from_us(last["job_cpu_us"] - first["job_cpu_us"]),
+        cpu_s_node=s_from_us(last["node_cpu_us"] - first["node_cpu_us"]),
+        looks=len(looks),
+        **means,
+    )
 
 
-def _add(names: list[str], so_far: Mapping[str, array]) -> array:
-    known = [so_far[name] for name in names if len(so_far[name])]
-    if not known:
-        return array("d")
+def join_attributions(found: Sequence[Attribution]) -> Attribution:
+    """Join the attributions of several attempts, machines or meters; processor time is added up.
+
+    Returns:
+        As of one; the rule is ``mixed`` where they differ.
+    """
+    if len(found) == 1:
+        return found[0]
+    inputs = found[-1].inputs
+    for key in ("cpu_s_job", "cpu_s_node", "looks"):
+        values = [getattr(one.inputs, key) for one in found]
+        known = [value for value in values if value is not None]
+        if known:
+            inputs = replace(inputs, **{key: sum(known)})
+    rules = {one.rule for one in found}
+    reasons = dict.fromkeys(one.reason for one in found if one.reason)
+    rule: Rule = rules.pop() if len(rules) == 1 else "mixed"
+    return Attribution(rule, inputs, "; ".join(reasons) or None)
+
+
+@dataclass(frozen=True)
+class MeterRun:
+    """One start of one meter, up to its end or its last sample.
+
+    Attributes:
+        label: Of the process that it metered; None: the stage's own meter.
+        start: 1 for the first start under this label, 2 after a requeue.
+        lines: Of the journal.
+        rule: A rule of attribution, or `WAITING`.
+        channels: Id -> the channel's figures before any total was chosen.
+        so_far: Id -> its joules so far at each sample; empty where they are not known.
+        curves: Id -> the same as a curve, from the first to the last reading.
+    """
+
+    label: str | None
+    start: int
+    lines: AttemptLines
+    rule: str
+    channels: dict[str, Channel]
+    so_far: dict[str, array]
+    curves: dict[str, Curve]
+
+    @property
+    def busy(self) -> Curve:
+        """Processor time of the machine, in seconds."""
+        looks = list_looks(self.lines)
+        busy_s = [s_from_us(use["node_cpu_us"]) for _, use in looks]
+        return make_curve([self.lines.t_s[i] for i, _ in looks], busy_s)
+
+
+def build_meter_run(label: str | None, start: int, lines: AttemptLines, rule: str) -> MeterRun:
+    """Build a meter's channels from its lines."""
+    channels, so_far, curves = {}, {}, {}
+    for spec in lines.head["channels"]:
+        channel, joules, known = build_channel(spec, lines)
+        channels[channel.id], so_far[channel.id] = channel, joules
+        if known:
+            part = slice(known.start, known.stop)
+            curves[channel.id] = make_curve(lines.t_s[part], joules[part])
+    return MeterRun(label, start, lines, rule, channels, so_far, curves)
+
+
+def list_claims(run: MeterRun) -> tuple[list[tuple[float, Claim]], Attribution]:
+    """Return what a meter claims of its machine, until when, and its attribution."""
+    lines = run.lines
+    jobs, looks = lines.config.get("jobs_on_node", 1), list_looks(lines)
+    rule: Any = "cpu_share" if run.rule == WAITING else run.rule
+    found = Attribution(rule, _sum_inputs(looks, jobs), None)
+    if rule == EXCLUSIVE:
+        return [(inf, ALL)], found
+    if len(looks) < 2:
+        return [(inf, NOTHING)], replace(found, reason=TOO_FEW_LOOKS)
+    claims = []
+    for (a, before), (b, now) in pairwise(looks):
+        cpu_j, dram_j = (
+            sum(run.so_far[name][b] - run.so_far[name][a] for name in _find(run, boundary))
+            for boundary in ("cpu_package", "dram")
+        )
+        use = compare_looks(before, now)
+        claims.append((lines.t_s[b], claim_parts(run.rule, use, cpu_j, dram_j, jobs)))
+    # Before the first and after the last look (a full disk, a killed meter): as next to it.
+    claims[-1] = (inf, claims[-1][1])
+    return claims, found
+
+
+def _find(run: MeterRun, boundary: str) -> list[str]:
+    return [
+        name
+        for name in run.curves
+        if run.channels[name].boundary == boundary and run.channels[name].kind != "estimated"
+    ]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a stage used on one machine.
+
+    Attributes:
+        runs: Its meters.
+        channels: Their channels joined, each with its place in the total.
+        job: The stage's joules so far; None: not known.
+        energy_j: The stage's joules; where all of the machine is the stage's, as it was counted.
+        measured_j: The part of ``job`` that is no estimate.
+        shares_j, counted_s: Of each meter: its part of the stage's joules, and of the time.
+        attributions: Of each meter.
+    """
+
+    runs: list[MeterRun]
+    channels: list[Channel]
+    job: Curve | None
+    energy_j: float | None
+    measured_j: float
+    shares_j: list[float]
+    counted_s: list[float]
+    attributions: list[Attribution]
+
+    @property
+    def host(self) -> str:
+        """Its name."""
+        return self.runs[0].lines.head["host"]
+
+    @property
+    def attribution(self) -> Attribution:
+        """Of all its meters; the machine's processor time counts once."""
+        joined = join_attributions(self.attributions)
+        if len(self.runs) == 1 or joined.inputs.cpu_s_node is None:
+            return joined
+        busy_s = join_curves(run.busy for run in self.runs).last
+        return replace(joined, inputs=replace(joined.inputs, cpu_s_node=busy_s))
+
+
+def find_start(runs: Sequence[MeterRun]) -> tuple[float, float]:
+    """Return when the first meter of a machine began: Unix time, and the machine's clock."""
+    lines = min(runs, key=lambda run: run.lines.span_s[0]).lines
+    return parse_utc(lines.head["started_utc"]), lines.span_s[0]
+
+
+def find_zero(runs: Sequence[MeterRun]) -> float:
+    """Return the Unix time at which the clock of a machine was 0."""
+    unix_s, at_s = find_start(runs)
+    return unix_s - at_s
+
+
+def build_machine(runs: Sequence[MeterRun], marks_s: Iterable[float], *, alone: bool) -> Machine:
+    """Join the meters of one machine and share its energy among them.
+
+    Args:
+        runs: All of one host and boot, at least one.
+        marks_s: Times of its clock at which the stage's energy will be asked for.
+        alone: Whether the attempt has this one meter alone: its energy is then known at each of
+            its samples.
+    """
+    names = dict.fromkeys(name for run in runs for name in run.channels)
+    joined = {name: _join_channel(runs, name) for name in names}
+    channels = choose_total([channel for channel, _ in joined.values()])
+    curves = {name: curve for name, (_, curve) in joined.items() if curve is not None}
+    if not any(ch.in_total and ch.kind in MEASURED_KINDS for ch in channels):
+        # Where nothing of a waiting machine was measured there is nothing to share.
+        runs = [replace(run, rule=EXCLUSIVE) if run.rule == WAITING else run for run in runs]
+    claims, attributions = zip(*(list_claims(run) for run in runs), strict=True)
+    node_j = sum_energy(channels)[0]
+    is_exclusive = all(found.rule == EXCLUSIVE for found in attributions)
+    machine = Machine(
+        list(runs), channels, None, None, 0.0, [0.0] * len(runs), [0.0] * len(runs),
+        list(attributions),
+    )  # fmt: skip
+    if alone and (is_exclusive or node_j is None or attributions[0].reason):
+        span_s = runs[0].lines.span_s
+        machine = replace(machine, counted_s=[span_s[1] - span_s[0]])
+        if node_j is None or not is_exclusive:
+            return machine
+        so_far = sum_curves(runs[0], channels)
+        job = Curve(runs[0].lines.t_s, so_far, span_s[1] - span_s[0])
+        return replace(machine, job=job, energy_j=node_j, shares_j=[node_j])
+    grid = runs[0].lines.t_s if alone else _list_grid(runs, curves, claims, marks_s)
+    machine = _share_out(machine, curves, claims, grid, alone=alone)
+    if node_j is None:
+        return replace(machine, job=None)
+    assert machine.job is not None
+    return replace(machine, energy_j=node_j if is_exclusive else machine.job.last)
+
+
+def sum_curves(run: MeterRun, channels: Sequence[Channel]) -> array:
+    """Add up the joules so far of the channels in the total, sample by sample."""
+    known = [run.so_far[ch.id] for ch in channels if ch.in_total and run.so_far[ch.id]]
     return array("d", (sum(values) for values in zip(*known, strict=True)))
 
 
-def join_attributions(attempts: list[Fields]) -> Fields:
-    """Join the attributions of a run's attempts; processor time is added up.
+def _join_channel(runs: Sequence[MeterRun], name: str) -> tuple[Channel, Curve | None]:
+    """Join what the meters of one machine read of one channel.
 
     Returns:
-        As of one attempt; the rule is ``mixed`` where they differ.
+        The channel, and its energy over time; None where it is not known, and of an estimate:
+        that is each meter's own.
     """
-    found = [attempt["attribution"] for attempt in attempts]
-    if len(found) == 1:
-        return found[0]
-    rules = {one["rule"] for one in found}
-    inputs = dict(found[-1]["inputs"])
-    for key in ("cpu_s_job", "cpu_s_node", "looks"):
-        values = [one["inputs"][key] for one in found if key in one["inputs"]]
-        if values:
-            inputs[key] = sum(values)
-    reasons = dict.fromkeys(one["reason"] for one in found if one["reason"])
-    rule = rules.pop() if len(rules) == 1 else "mixed"
-    return {"rule": rule, "inputs": inputs, "reason": "; ".join(reasons) or None}
+    holders = [run for run in runs if name in run.channels]
+    known = [run for run in holders if name in run.curves]
+    if not known:
+        return holders[0].channels[name], None
+    joined = sum_group([run.channels[name] for run in known])
+    if joined.kind == "estimated":
+        return joined, None
+    if len(holders) == 1:
+        return joined, known[0].curves[name]
+    curve = join_curves(run.curves[name] for run in known)
+    held_s = join_curves(make_curve(r.lines.t_s, r.lines.awake_s) for r in holders).covered_s
+    covered = min(1.0, curve.covered_s / held_s) if held_s > 0 else 1.0
+    # What more than one of them read is in the sum more than once.
+    once = curve.last / joined.energy_j if joined.energy_j else 1.0
+    u = joined.u_energy_j
+    if u is not None and u.total is not None:
+        assert u.gap_fill is not None and u.sensor is not None
+        assert u.edge is not None and u.resolution is not None
+        u = replace(u, gap_fill=u.gap_fill * once, sensor=u.sensor * once)
+        u = replace(u, total=hypot(u.edge, u.resolution, u.gap_fill, u.sensor))
+    samples = replace(joined.samples, covered=covered)
+    return replace(joined, energy_j=curve.last, u_energy_j=u, samples=samples), curve
+
+
+def _list_grid(
+    runs: Sequence[MeterRun],
+    curves: Mapping[str, Curve],
+    claims: Sequence[Sequence[tuple[float, Claim]]],
+    marks_s: Iterable[float],
+) -> array:
+    """List the times between which no meter begins or ends, and no claim changes."""
+    times = {at_s for run in runs for at_s in run.lines.span_s}
+    first_s, last_s = min(times), max(times)
+    for curve in curves.values():
+        times |= {curve.t_s[0], curve.t_s[-1]}
+    for windows in claims:
+        times |= {until_s for until_s, _ in windows if until_s < last_s}
+    times |= {at_s for at_s in marks_s if first_s < at_s < last_s}
+    for run in runs:
+        next_s = first_s
+        for at_s in run.lines.t_s:
+            if at_s >= next_s:
+                times.add(at_s)
+                next_s = at_s + GRID_S
+    return array("d", sorted(times))
+
+
+def _share_out(
+    machine: Machine,
+    curves: Mapping[str, Curve],
+    claims: Sequence[Sequence[tuple[float, Claim]]],
+    times: array,
+    *,
+    alone: bool,
+) -> Machine:
+    """Share a machine's energy and time among its meters, interval by interval of ``times``."""
+    import numpy as np  # noqa: PLC0415 - one exclusive meter shares nothing and need not pay for it
+
+    runs, grid = machine.runs, np.array(times)
+    middle, width = (grid[1:] + grid[:-1]) / 2, np.diff(grid)
+    spans = np.array([run.lines.span_s for run in runs])
+    active = (spans[:, :1] <= middle) & (middle <= spans[:, 1:])  # (meters, intervals)
+
+    def list_steps(curve: Curve) -> np.ndarray:
+        return np.diff(np.interp(grid, curve.t_s, curve.value))
+
+    def sum_steps(role: str) -> np.ndarray:
+        return sum((list_steps(curves[name]) for name in roles[role]), np.zeros(len(middle)))
+
+    def list_wanted(kind: str, holders: Sequence[bool]) -> np.ndarray:
+        """Return each meter's claim in each interval, (meters, intervals)."""
+        wanted = [
+            np.array([claim[kind] for _, claim in windows])[
+                np.searchsorted([until_s for until_s, _ in windows], middle)
+            ]
+            for windows in claims
+        ]
+        return np.array(wanted) * active * np.array(holders)[:, None]
+
+    summable = {s["id"] for run in runs for s in run.lines.head["channels"] if s["in_total"]}
+    roles = sort_channels(machine.channels, summable)
+    everyone = [True] * len(runs)
+    pools = []  # of energy that is shared by claims of one kind: kind, joules, who may claim
+    for name in (*roles["gpu"], *roles["gpu_inside"]):
+        # Who reads a board has it; inside of a machine's power it is whoever has the machine.
+        whole = name in roles["gpu_inside"]
+        holders = [name in run.channels or (whole and run.rule == EXCLUSIVE) for run in runs]
+        pools.append(("gpu", list_steps(curves[name]), holders))
+    if roles["node"]:
+        host_j = sum_steps("node") - sum_steps("gpu_inside")
+        pools.append(("host", np.maximum(host_j, 0.0), everyone))
+    else:
+        pools += [(kind, sum_steps(kind), everyone) for kind in ("cpu", "dram")]
+    parts_j = np.zeros((len(runs), len(middle)))
+    for kind, joules, holders in pools:
+        wanted = list_wanted(kind, holders)
+        parts_j += joules * wanted / np.maximum(1.0, wanted.sum(axis=0))
+    measured_j = float(parts_j.sum())
+    for name in roles["own"]:
+        for i, run in enumerate(runs):
+            if name in run.curves:
+                parts_j[i] += list_steps(run.curves[name])
+    if alone:
+        parts_j = _spread(parts_j[0], claims[0], machine, grid)[None]
+    works = active & np.array([run.rule != WAITING for run in runs])[:, None]
+    counted = np.where(works.any(axis=0), works, active)  # one that only waits has what is left
+    counted_s = (counted * width / np.maximum(1, counted.sum(axis=0))).sum(axis=1)
+    so_far = np.concatenate([[0.0], np.cumsum(parts_j.sum(axis=0))])
+    return replace(
+        machine,
+        job=Curve(times, array("d", so_far), times[-1] - times[0]),
+        measured_j=measured_j,
+        shares_j=parts_j.sum(axis=1).tolist(),
+        counted_s=counted_s.tolist(),
+    )
+
+
+def _spread(job_j: Any, claims: Sequence[tuple[float, Claim]], machine: Machine, grid: Any) -> Any:
+    """Let the job's energy grow evenly with the machine's from one look to the next."""
+    import numpy as np  # noqa: PLC0415 - as above
+
+    run = machine.runs[0]
+    looks_s = [run.lines.t_s[i] for i, _ in list_looks(run.lines)]
+    middle = (grid[1:] + grid[:-1]) / 2
+    window = np.searchsorted([until_s for until_s, _ in claims], middle)
+    looked = (looks_s[0] < middle) & (middle < looks_s[-1])
+    node_j = np.diff(sum_curves(run, machine.channels))
+    sums = [np.bincount(window, each * looked, len(claims)) for each in (job_j, node_j)]
+    ratio = np.divide(*sums, out=np.zeros(len(claims)), where=sums[1] > 0)
+    return ratio[window] * node_j

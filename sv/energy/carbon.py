@@ -15,12 +15,13 @@ import threading
 import time
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from sv.energy.config import NETWORK, EnergyConfig, list_providers
+from sv.energy.record import Carbon, CarbonInterval, CarbonPart
 from sv.energy.units import format_utc, kwh_from_j, parse_utc
 from sv.errors import SvError, UsageError
 
@@ -30,7 +31,6 @@ NO_COUNTRY = "no country given: set country in energy.toml or use --country ISO3
 MAX_AGE_S = 4 * 3_600.0
 MIXED = "mixed"
 _WHO = ("provider", "zone", "year", "vintage", "scope", "basis", "source")
-Fields = dict[str, Any]
 Points = Sequence[tuple[float, float]]
 
 
@@ -95,8 +95,8 @@ def compute_co2_g(energy_kwh: float | None, pue: float, g_per_kwh: float | None)
 # covers the time before it came; the last one holds until the end, and its age is kept.
 
 
-def apply_factors(points: Points, factors: Sequence[CarbonFactor], pue: float) -> Fields:
-    """Give the emissions of an attempt and where each gram is from.
+def apply_factors(points: Points, factors: Sequence[CarbonFactor], pue: float) -> Carbon:
+    """Return the emissions of an attempt and where each gram is from.
 
     Args:
         points: Unix time and energy so far (J) of the samples, in order.
@@ -104,53 +104,61 @@ def apply_factors(points: Points, factors: Sequence[CarbonFactor], pue: float) -
         pue: Multiplies the grams and nothing else.
 
     Returns:
-        The sidecar's ``carbon``: who gave the factor, ``g_per_kwh`` (weighted by energy where it
-        varied), ``co2_g`` (None with a reason where the energy or every factor is unknown),
-        ``parts`` (a provider's share) and ``intervals`` (of one factor each).
+        ``g_per_kwh`` is weighted by energy where it varied; ``co2_g`` is None with a reason where
+        the energy or every factor is unknown; ``parts`` are of one provider each, ``intervals`` of
+        one factor.
     """
     known = [factor for factor in factors if factor.g_per_kwh is not None]
-    failures = list(dict.fromkeys(why for factor in factors for why in factor.fallback_from))
+    failures = tuple(dict.fromkeys(why for factor in factors for why in factor.fallback_from))
     if not known or len(points) < 2:
         if known:
             head, reason = known[0], "the energy is not known"
         else:
             head = factors[-1] if factors else CarbonFactor("none")
             reason = head.reason or "no carbon factor"
-        parts = [{**_describe(head), "energy_j": None, "co2_g": None}]
-        return _summarise(parts, [], failures, g_per_kwh=head.g_per_kwh, reason=reason)
-    intervals, by_part = [], {}
+        parts = (_build_part(head, None, None),)
+        return _summarise(parts, (), failures, g_per_kwh=head.g_per_kwh, reason=reason)
+    intervals, parts = [], []
     for start_s, end_s, factor in _cut(points[0][0], points[-1][0], known):
         energy_j = _interpolate(points, end_s) - _interpolate(points, start_s)
         co2_g = compute_co2_g(kwh_from_j(energy_j), pue, factor.g_per_kwh)
         intervals.append(_build_interval(start_s, end_s, factor, energy_j))
-        who = _describe(factor)
-        part = by_part.setdefault(tuple(who.values()), {**who, "energy_j": 0.0, "co2_g": 0.0})
-        part["energy_j"] += energy_j
-        part["co2_g"] += co2_g
-    return _summarise(list(by_part.values()), intervals, failures)
+        parts.append(_build_part(factor, energy_j, co2_g))
+    return _summarise(_join_parts(parts), tuple(intervals), failures)
 
 
-def join_carbon(attempts: Sequence[Fields], of: str = "attempts") -> Fields:
-    """Join what `apply_factors` gave for the attempts of a run, in order, or for machines.
+def join_carbon(found: Sequence[Carbon], of: str = "attempts") -> Carbon:
+    """Join what `apply_factors` returned for the attempts of a run, in order, or for machines.
 
     One without emissions is left out of the sum, and the reason says so.
     """
-    known = [carbon for carbon in attempts if carbon["co2_g"] is not None]
-    failures = list(dict.fromkeys(why for carbon in attempts for why in carbon["fallback_from"]))
+    known = [carbon for carbon in found if carbon.co2_g is not None]
+    failures = tuple(dict.fromkeys(why for carbon in found for why in carbon.fallback_from))
     if not known:
-        return attempts[-1] | {"fallback_from": failures}
-    by_part: dict[tuple[Any, ...], Fields] = {}
-    for part in (part for carbon in known for part in carbon["parts"]):
-        same = by_part.setdefault(
-            tuple(part[key] for key in _WHO), {**part, "energy_j": 0.0, "co2_g": 0.0}
-        )
-        same["energy_j"] += part["energy_j"]
-        same["co2_g"] += part["co2_g"]
-    intervals = [interval for carbon in known for interval in carbon["intervals"]]
+        return replace(found[-1], fallback_from=failures)
+    parts = _join_parts([part for carbon in known for part in carbon.parts])
+    intervals = tuple(interval for carbon in known for interval in carbon.intervals)
     reason = None
-    if len(known) < len(attempts):
-        reason = f"without {len(attempts) - len(known)} of {len(attempts)} {of}: not known"
-    return _summarise(list(by_part.values()), intervals, failures, reason=reason)
+    if len(known) < len(found):
+        reason = f"without {len(found) - len(known)} of {len(found)} {of}: not known"
+    return _summarise(parts, intervals, failures, reason=reason)
+
+
+def _build_part(factor: CarbonFactor, energy_j: float | None, co2_g: float | None) -> CarbonPart:
+    who = {key: getattr(factor, key) for key in _WHO}
+    return CarbonPart(**who, energy_j=energy_j, co2_g=co2_g)
+
+
+def _join_parts(parts: Sequence[CarbonPart]) -> tuple[CarbonPart, ...]:
+    """Add up the parts of the same provider's factors of one kind."""
+    joined: dict[tuple[Any, ...], CarbonPart] = {}
+    for part in parts:
+        who = tuple(getattr(part, key) for key in _WHO)
+        same = joined.get(who, replace(part, energy_j=0.0, co2_g=0.0))
+        energy_j = (same.energy_j or 0.0) + (part.energy_j or 0.0)
+        co2_g = (same.co2_g or 0.0) + (part.co2_g or 0.0)
+        joined[who] = replace(same, energy_j=energy_j, co2_g=co2_g)
+    return tuple(joined.values())
 
 
 def _cut(
@@ -187,90 +195,83 @@ def _interpolate(points: Points, at_s: float) -> float:
     return a_j + (b_j - a_j) * (at_s - a_s) / (b_s - a_s)
 
 
-def _build_interval(start_s: float, end_s: float, factor: CarbonFactor, energy_j: float) -> Fields:
+def _build_interval(
+    start_s: float, end_s: float, factor: CarbonFactor, energy_j: float
+) -> CarbonInterval:
     age_s = None
     if factor.observed_utc is not None:
         age_s = start_s - parse_utc(factor.observed_utc)
     middle_age_s = None if age_s is None else age_s + (end_s - start_s) / 2
-    return {
-        "t0": format_utc(start_s),
-        "t1": format_utc(end_s),
-        "provider": factor.provider,
-        "g_per_kwh": factor.g_per_kwh,
-        "observed": factor.observed_utc,
-        "age_s": age_s,
-        "stale": middle_age_s is not None and abs(middle_age_s) > MAX_AGE_S,
-        "estimated": factor.estimated,
-        "energy_j": energy_j,
-    }
-
-
-def _describe(factor: CarbonFactor) -> Fields:
-    return {key: value for key, value in asdict(factor).items() if key in _WHO}
+    return CarbonInterval(
+        t0=format_utc(start_s),
+        t1=format_utc(end_s),
+        provider=factor.provider,
+        g_per_kwh=factor.g_per_kwh,
+        observed=factor.observed_utc,
+        age_s=age_s,
+        stale=middle_age_s is not None and abs(middle_age_s) > MAX_AGE_S,
+        estimated=factor.estimated,
+        energy_j=energy_j,
+    )
 
 
 def _summarise(
-    parts: list[Fields],
-    intervals: list[Fields],
-    failures: list[str],
+    parts: tuple[CarbonPart, ...],
+    intervals: tuple[CarbonInterval, ...],
+    failures: tuple[str, ...],
     *,
     g_per_kwh: float | None = None,
     reason: str | None = None,
-) -> Fields:
+) -> Carbon:
     # A provider that covered no energy does not make the figure a mixed one.
-    used = [part for part in parts if part["energy_j"]] or parts[:1]
-    facts: Fields = {key: _get_common(used, key) for key in _WHO}
-    facts["provider"] = " + ".join(dict.fromkeys(part["provider"] for part in used))
-    facts["source"] = "; ".join(dict.fromkeys(p["source"] for p in used if p["source"])) or None
+    used = [part for part in parts if part.energy_j] or parts[:1]
+    who = {key: _get_only({getattr(part, key) for part in used}) for key in _WHO}
+    who["provider"] = " + ".join(dict.fromkeys(part.provider for part in used))
+    who["source"] = "; ".join(dict.fromkeys(part.source for part in used if part.source)) or None
     reasons = [reason] if reason else []
     for key in ("scope", "basis"):
-        if len({part[key] for part in used}) > 1:
-            facts[key] = MIXED
-    if MIXED in (facts["scope"], facts["basis"]):
+        if len({getattr(part, key) for part in used}) > 1:
+            who[key] = MIXED
+    if MIXED in (who["scope"], who["basis"]):
         reasons.append(f"grams of different quantities are added: {_format_shares(used)}")
-    stale_j = sum(interval["energy_j"] for interval in intervals if interval["stale"])
-    energy_j = sum(interval["energy_j"] for interval in intervals)
+    stale_j = sum(interval.energy_j for interval in intervals if interval.stale)
+    energy_j = sum(interval.energy_j for interval in intervals)
     if stale_j:
         hours = MAX_AGE_S / 3_600
         reasons.append(f"{stale_j / energy_j:.0%} of the energy at a factor over {hours:g} h old")
-    known_g = [part["co2_g"] for part in parts if part["co2_g"] is not None]
-    co2_g = sum(known_g) if known_g else None
-    rates = {interval["g_per_kwh"] for interval in intervals}
+    known_g = [part.co2_g for part in parts if part.co2_g is not None]
+    rates = {interval.g_per_kwh for interval in intervals}
     if len(rates) == 1:
         g_per_kwh = rates.pop()
     elif energy_j:
-        weighted = sum(interval["energy_j"] * interval["g_per_kwh"] for interval in intervals)
+        weighted = sum(each.energy_j * (each.g_per_kwh or 0.0) for each in intervals)
         g_per_kwh = weighted / energy_j
     elif intervals:
-        g_per_kwh = intervals[-1]["g_per_kwh"]
-    estimates = {interval["estimated"] for interval in intervals}
-    return {
-        **facts,
-        "g_per_kwh": g_per_kwh,
-        "reason": "; ".join(reasons) or None,
-        "fallback_from": failures,
-        "estimated": True if True in estimates else _get_only(estimates),
-        "stale_fraction": stale_j / energy_j if energy_j else None,
-        "co2_g": co2_g,
-        "parts": parts,
-        "intervals": intervals,
-    }
-
-
-def _get_common(parts: list[Fields], key: str) -> Any:
-    return _get_only({part[key] for part in parts})
+        g_per_kwh = intervals[-1].g_per_kwh
+    estimates = {interval.estimated for interval in intervals}
+    return Carbon(
+        **who,
+        g_per_kwh=g_per_kwh,
+        reason="; ".join(reasons) or None,
+        fallback_from=failures,
+        estimated=True if True in estimates else _get_only(estimates),
+        stale_fraction=stale_j / energy_j if energy_j else None,
+        co2_g=sum(known_g) if known_g else None,
+        parts=parts,
+        intervals=intervals,
+    )
 
 
 def _get_only(values: set[Any]) -> Any:
     return next(iter(values)) if len(values) == 1 else None
 
 
-def _format_shares(parts: list[Fields]) -> str:
-    total_j = sum(part["energy_j"] for part in parts)
+def _format_shares(parts: Sequence[CarbonPart]) -> str:
+    total_j = sum(part.energy_j or 0.0 for part in parts)
     shares = []
     for part in parts:
-        what = f"{part['scope'] or 'scope not given'}, {part['basis'] or 'basis not given'}"
-        shares.append(f"{part['energy_j'] / total_j:.0%} {part['provider']} ({what})")
+        what = f"{part.scope or 'scope not given'}, {part.basis or 'basis not given'}"
+        shares.append(f"{(part.energy_j or 0.0) / total_j:.0%} {part.provider} ({what})")
     return ", ".join(shares)
 
 

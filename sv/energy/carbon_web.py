@@ -16,12 +16,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sv.config import build_config
 from sv.energy.carbon import CarbonFactor, apply_factors, ask_providers, check_providers, is_usable
 from sv.energy.config import NETWORK, EnergyConfig, build_energy_config, list_providers
 from sv.energy.journal import SUFFIX
 from sv.energy.record import Carbon, Sidecar
-from sv.energy.series import read_energy_series
+from sv.energy.sidecar import read_energy_series
 from sv.energy.units import format_utc, j_from_kwh, parse_utc
 from sv.energy.web import FetchError, fetch_json
 from sv.errors import SvError, UsageError
@@ -295,10 +294,8 @@ def recompute_carbon(
     points: Points = []
     if sidecar.energy_kwh is not None:
         points = _read_points(path, sidecar) if provider in NETWORK else _span_run(sidecar)
-    values = apply_factors(
-        points, _find_factors(provider, config, environ, points), sidecar.pue.value
-    )
-    return build_config(values, Carbon, where=str(path))
+    factors = _find_factors(provider, config, environ, points)
+    return apply_factors(points, factors, sidecar.pue.value)
 
 
 def _span_run(sidecar: Sidecar) -> Points:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from sv.energy.journal import SUFFIX, read_journal
+from sv.energy.nodes import read_journals
 from sv.energy.record import Attempt, Channel, Sidecar, read_record
-from sv.energy.sidecar import find_run, read_nodes, rebuild, sum_known
+from sv.energy.sidecar import find_run, rebuild, sum_known
 from sv.energy.units import UNITS_PER_J, j_from_count, j_from_kwh, s_from_us
 from sv.errors import SvError
 
@@ -80,7 +81,7 @@ def _check_journal(path: Path, sidecar: Sidecar) -> list[str]:
     if not journal.is_file():
         return [f"no journal {journal.name} next to it: nothing can be computed again"]
     try:
-        again = rebuild(read_journal(journal), read_nodes(journal))
+        again = rebuild(read_journal(journal), read_journals(journal))
     except SvError as error:
         return [f"{journal.name}: {error}"]
     found = list(_find_differences(sidecar, again, ""))

@@ -13,8 +13,7 @@ from typing import Any
 
 from sv.energy.carbon import compute_co2_g
 from sv.energy.record import Attempt, Mark, Sidecar
-from sv.energy.summary import format_figure
-from sv.energy.units import format_utc, hours_from_s, j_from_kwh, kwh_from_j
+from sv.energy.units import format_figure, format_utc, hours_from_s, j_from_kwh, kwh_from_j
 from sv.errors import SvError
 from sv.files import read_json
 

@@ -7,7 +7,7 @@ and its exit status is the meter's.
 
 A meter below a stage's meter only runs its command, which that one counts already. A process that
 no meter sees, because it runs on another machine or was started by a daemon of this one (a Slurm
-job), has a meter of its own, which writes a journal for the stage (`sv.energy.fleet.nodes`).
+job), has a meter of its own, which writes a journal for the stage (`sv.energy.nodes`).
 """
 
 import json
@@ -26,15 +26,6 @@ from typing import Any
 from sv.energy.carbon import CarbonFactor, FactorFeed
 from sv.energy.command import Command, StartError, replace_process
 from sv.energy.config import EnergyConfig, build_energy_config
-from sv.energy.fleet.nodes import SCHEMA as STAGE_SCHEMA
-from sv.energy.fleet.nodes import (
-    STAGE_FILE,
-    STAGE_VARIABLE,
-    get_nodes_folder,
-    make_folder,
-    read_stage,
-)
-from sv.energy.fleet.nodes import VARIABLE as NODES_VARIABLE
 from sv.energy.journal import (
     MARKS_VARIABLE,
     RESUMED,
@@ -50,8 +41,26 @@ from sv.energy.journal import (
     read_journal,
 )
 from sv.energy.live import VARIABLE as LIVE_VARIABLE
-from sv.energy.live import format_figures, get_live_path, read_live_file, remove_live, write_live
+from sv.energy.live import (
+    Tracker,
+    format_figures,
+    get_live_path,
+    read_live_file,
+    remove_live,
+    write_live,
+)
+from sv.energy.nodes import SCHEMA as STAGE_SCHEMA
+from sv.energy.nodes import (
+    STAGE_FILE,
+    STAGE_VARIABLE,
+    get_nodes_folder,
+    make_folder,
+    read_stage,
+    wait_for_ends,
+)
+from sv.energy.nodes import VARIABLE as NODES_VARIABLE
 from sv.energy.processes import (
+    call_in_child,
     find_process,
     get_process,
     is_below,
@@ -70,14 +79,13 @@ from sv.energy.sidecar import (
     count_attempts,
     find_run,
     fold_nodes,
+    format_summary,
     get_sidecar_path,
     is_stale,
     rebuild,
     sum_known,
     write_sidecar,
 )
-from sv.energy.summary import format_summary
-from sv.energy.tracker import Tracker
 from sv.errors import SvError
 
 PROGRAM = "utils/meter.sh"
@@ -128,7 +136,7 @@ def run_nested(
     """Run a command that may be inside a stage.
 
     Args:
-        label: Of `sv.energy.fleet.nodes.node_command`; empty: the command was to be a stage of its
+        label: Of `sv.energy.nodes.node_command`; empty: the command was to be a stage of its
             own.
         name: Of that stage.
         argv: The command.
@@ -271,18 +279,20 @@ def _read_attempts(stage: Stage, journal: Journal) -> Sequence[Attempt]:
     if stage.label is not None:  # it has no sidecar of its own
         attempts = count_attempts(path)
         fold_leftover(journal, attempts)
-        return rebuild(read_journal(path)).attempts if attempts else ()
+        if attempts == 0:
+            return ()
+        return call_in_child(lambda: rebuild(read_journal(path)).attempts)
     if is_stale(path):
         attempts = count_attempts(path)
         if attempts == 0:
             return ()
         fold_leftover(journal, attempts)
         fold_nodes(path)
-        return write_sidecar(path).attempts
+        return call_in_child(lambda: write_sidecar(path).attempts)
     try:
         return read_record(get_sidecar_path(path)).attempts
-    except SvError:  # somebody changed it: the journal knows
-        return write_sidecar(path).attempts
+    except SvError:  # it was changed by hand: the journal knows
+        return call_in_child(lambda: write_sidecar(path).attempts)
 
 
 def _sum_earlier(stage: Stage, attempts: Sequence[Attempt]) -> float | None:
@@ -340,8 +350,6 @@ def _write_sidecar(stage: Stage, awaited: Path | None) -> None:
     """
     try:
         if awaited is not None and awaited.is_dir():
-            from sv.energy.fleet.journals import wait_for_ends  # noqa: PLC0415 - one machine has none
-
             wait_for_ends(awaited)
         fold_nodes(stage.journal)
         sidecar = write_sidecar(stage.journal)

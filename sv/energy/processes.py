@@ -4,10 +4,16 @@ Everything is read from /proc; a process may end while it is read.
 """
 
 import os
+import pickle
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 from sv.energy.units import us_from_s
+from sv.errors import SvError
+
+T = TypeVar("T")
 
 PROC = Path("/proc")
 BOOT_ID = PROC / "sys" / "kernel" / "random" / "boot_id"
@@ -186,3 +192,38 @@ def read_memory(pid: int) -> tuple[int, int]:
         return 0, 0
     page_bytes = os.sysconf("SC_PAGE_SIZE")
     return int(resident) * page_bytes, int(shared) * page_bytes
+
+
+def call_in_child(work: Callable[[], T]) -> T:
+    """Return what a function returns, called in a forked child.
+
+    For work that imports what starts threads (numpy): the meter must have one thread until its
+    command is forked. Call it while there is only one.
+
+    Raises:
+        SvError: The function raised it, or the child was killed.
+    """
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            try:
+                outcome: Any = (work(), None)
+            except SvError as error:
+                outcome = (None, str(error))
+            with os.fdopen(writing, "wb") as file:
+                pickle.dump(outcome, file)
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as file:
+        data = file.read()
+    os.waitpid(pid, 0)
+    if not data:
+        raise SvError("the process that reads the earlier attempts was killed; run it again")
+    result, reason = pickle.loads(data)
+    if reason is not None:
+        raise SvError(reason)
+    return result

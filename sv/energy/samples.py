@@ -1,12 +1,27 @@
-"""The lines of one attempt, its samples as columns: ten days at 1 Hz are a million samples."""
+"""The readings of an attempt: as columns, added up to energy, and as curves over time.
+
+Samples are columns, because ten days at 1 Hz are a million of them. `Accumulator` adds up every
+kind of channel, reading by reading: for the live figures, and again for the sidecar from the
+journal, so that both give the same. A `Curve` is what was added up so far, over a machine's clock.
+"""
 
 from array import array
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sv.energy.journal import Record, list_readable
+from sv.energy.units import UNITS_PER_J, j_from_count, s_from_us, w_from_count
 
 MISSING = -(2**63)  # in a column: the channel had no reading
+# Above any processor package or board sold (about 1 kW, 2025): a counter that went backwards by
+# more than this power explains did not wrap but was reset.
+MAX_CHANNEL_W = 2000.0
+# Counters are refreshed up to 0.1 s late (NVML; RAPL 1 ms), so two near readings may hold more.
+REFRESH_S = 0.1
+# Samples further apart than this many periods are a gap: a busy machine makes some late.
+GAP_PERIODS = 2.5
 
 
 @dataclass
@@ -36,6 +51,16 @@ class AttemptLines:
         """Make a column for each channel of the head that is read."""
         self.raw = {name: array("q") for name in list_readable(self.head["channels"])}
 
+    @property
+    def span_s(self) -> tuple[float, float]:
+        """First and last sample on CLOCK_BOOTTIME; without samples twice the head's time."""
+        return (self.t_s[0], self.t_s[-1]) if self.t_s else (self.head["t_s"],) * 2
+
+    @property
+    def config(self) -> Record:
+        """The settings; empty in journals from before they were kept."""
+        return self.head.get("config") or {}
+
     def add(self, record: Record) -> None:
         """Take the next line; what a later version may have added is left out."""
         kind = record["line"]
@@ -57,7 +82,7 @@ class AttemptLines:
             self.end = record
 
     def get(self, channel_id: str | None, sample: int) -> int | None:
-        """Give the reading of a channel at a sample; None where there is none."""
+        """Return the reading of a channel at a sample; None where there is none."""
         column = self.raw.get(channel_id or "")
         return None if column is None or column[sample] == MISSING else column[sample]
 
@@ -80,6 +105,114 @@ def split_attempts(records: Iterable[Record]) -> tuple[list[AttemptLines], int]:
     return attempts, torn
 
 
+@dataclass(frozen=True)
+class Reading:
+    """One raw reading of a channel.
+
+    Attributes:
+        t_s: CLOCK_BOOTTIME, which goes on while the machine is suspended.
+        awake_s: CLOCK_MONOTONIC, which does not.
+        value: The raw reading.
+    """
+
+    t_s: float
+    awake_s: float
+    value: int
+
+
+class Accumulator:
+    """Adds up one channel, reading by reading.
+
+    Attributes:
+        n: Readings so far.
+        first, last: First and last of them; None before.
+        energy_j: Joules since the first reading. After a reset of the counter (driver reloaded,
+            machine suspended) only what was counted since: a lower bound.
+        wraps, resets: Of a counter. Without a reset its advance is
+            ``last - first + wraps * max_range``.
+        max_w, min_w: Highest and lowest mean power between two readings that are not too near
+            to tell; None where there are no such two.
+        first_w, last_w: Mean power of the first and of the last such interval.
+        gap_s: Time awake in intervals longer than ``GAP_PERIODS`` periods, less one period each.
+        longest_s: The longest time between two readings.
+    """
+
+    def __init__(self, spec: Mapping[str, Any], period_s: float) -> None:
+        self.n = 0
+        self.first: Reading | None = None
+        self.last: Reading | None = None
+        self.wraps = self.resets = 0
+        self.max_w: float | None = None
+        self.min_w: float | None = None
+        self.first_w: float | None = None
+        self.last_w: float | None = None
+        self.gap_s = 0.0
+        self.longest_s = 0.0
+        self._count = 0  # of a counter, in its own unit: exact
+        self._sum_j = 0.0
+        self._method, self._unit = spec["method"], spec["unit"]
+        self._max_range = spec["max_range"]
+        self._w_per_core = spec["power_w_per_core"]
+        self._period_s = period_s
+
+    @property
+    def energy_j(self) -> float:
+        """Joules since the first reading."""
+        if self._method == "counter_delta":
+            return j_from_count(self._count, self._unit)
+        return self._sum_j
+
+    def add(self, now: Reading) -> None:
+        """Take one more reading, later than the last."""
+        before, self.last = self.last, now
+        self.n += 1
+        if before is None:
+            self.first = now
+            return
+        seconds = now.awake_s - before.awake_s
+        if self._method == "counter_delta":
+            counts = self._advance(now.value - before.value, now.value, seconds)
+            self._count += counts
+            energy_j = j_from_count(counts, self._unit)
+        elif self._method == "power_integral":
+            # The trapezoid rule, over the time that the machine was awake.
+            energy_j = w_from_count((before.value + now.value) / 2, self._unit) * seconds
+        else:
+            energy_j = s_from_us(now.value - before.value) * self._w_per_core
+        self._sum_j += energy_j
+        self.longest_s = max(self.longest_s, now.t_s - before.t_s)
+        if seconds > GAP_PERIODS * self._period_s:
+            self.gap_s += seconds - self._period_s
+        if seconds >= REFRESH_S:
+            self._note_power(energy_j / seconds)
+
+    def _advance(self, advance: int, value: int, seconds: float) -> int:
+        if advance >= 0:
+            return advance
+        limit = MAX_CHANNEL_W * (seconds + REFRESH_S) * UNITS_PER_J[self._unit]
+        if self._max_range is not None and 0 <= advance + self._max_range <= limit:
+            self.wraps += 1
+            return advance + self._max_range
+        self.resets += 1
+        return value
+
+    def _note_power(self, power_w: float) -> None:
+        if self.first_w is None:
+            self.first_w = self.max_w = self.min_w = power_w
+        self.last_w = power_w
+        self.max_w = max(self.max_w or 0.0, power_w)
+        self.min_w = power_w if self.min_w is None else min(self.min_w, power_w)
+
+    def may_hide_wrap(self, longest_s: float) -> bool:
+        """Tell whether the counter may have gone round between two readings ``longest_s`` apart.
+
+        Safe is less than half a wrap at the highest power seen.
+        """
+        if self._max_range is None or self._method != "counter_delta" or self.max_w is None:
+            return False
+        return self.max_w * longest_s > j_from_count(self._max_range, self._unit) / 2
+
+
 def interpolate(places: array, known: array, clock: array) -> array:
     """Fill in a figure that is known at some samples, linearly in time.
 
@@ -100,3 +233,67 @@ def interpolate(places: array, known: array, clock: array) -> array:
     for i in range(places[-1], len(clock)):
         values[i] = known[-1]
     return values
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A figure that only grows, over one machine's clock (CLOCK_BOOTTIME).
+
+    Attributes:
+        t_s: Times, rising.
+        value: The figure so far at each (joules, or seconds); it stays before the first and after
+            the last.
+        covered_s: Time in which a meter read it; a gap between two meters is flat, not covered.
+    """
+
+    t_s: array
+    value: array
+    covered_s: float
+
+    def read(self, at_s: float) -> float:
+        """Return the figure so far at a time, evenly between two points; 0 without any."""
+        t_s, value = self.t_s, self.value
+        after = bisect_right(t_s, at_s)
+        if not value:
+            return 0.0
+        if after == 0:
+            return value[0]
+        if after == len(t_s):
+            return value[-1]
+        a, b = after - 1, after
+        width = t_s[b] - t_s[a]
+        part = (at_s - t_s[a]) / width if width > 0 else 1.0
+        return value[a] + part * (value[b] - value[a])
+
+    @property
+    def last(self) -> float:
+        """The whole figure."""
+        return self.value[-1] if self.value else 0.0
+
+
+def make_curve(t_s: Sequence[float], value: Sequence[float]) -> Curve:
+    """Make a curve of one meter's points, beginning at 0."""
+    first = value[0] if len(value) else 0.0
+    covered_s = t_s[-1] - t_s[0] if len(t_s) else 0.0
+    return Curve(array("d", t_s), array("d", (v - first for v in value)), covered_s)
+
+
+def join_curves(curves: Iterable[Curve]) -> Curve:
+    """Join what several meters read of the same counter, so that each time counts once.
+
+    In a time that several cover, the curve of the one that began first holds until its end. The
+    values at the borders are interpolated.
+    """
+    t_s, value, covered_s = array("d"), array("d"), 0.0
+    for curve in sorted((c for c in curves if c.t_s), key=lambda c: c.t_s[0]):
+        begin_s = curve.t_s[0]
+        if not t_s or begin_s > t_s[-1]:
+            t_s.append(begin_s)
+            value.append(value[-1] if value else 0.0)
+        begin_s = t_s[-1]
+        offset = value[-1] - curve.read(begin_s)
+        first = bisect_right(curve.t_s, begin_s)
+        t_s.extend(curve.t_s[first:])
+        value.extend(v + offset for v in curve.value[first:])
+        covered_s += t_s[-1] - begin_s
+    return Curve(t_s, value, covered_s)

@@ -1,35 +1,40 @@
 """The sidecar of a stage: what it used, rebuilt from its journals by a pure function.
 
-A sidecar holds nothing that the journal, and those of the stage's other meters, do not. An energy
-is of the machines alone; carbon and PUE have fields of their own. Unknown is null with a reason,
-never 0.
+A sidecar holds nothing that the journal, and those of the stage's other meters, do not. From the
+same journals are its energy over time (`read_energy_series`) and its power as a table
+(`write_trace`).
 """
 
+import csv
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-from sv.energy.attempt import Fields, build_attempt
+from sv.energy.attempt import PHASE, build_attempt, build_curve, build_machines, list_points
 from sv.energy.attribution import join_attributions
 from sv.energy.carbon import join_carbon
-from sv.energy.crosscheck import compute_crosschecks
-from sv.energy.events import PHASE, sum_phases
-from sv.energy.fleet.nodes import get_nodes_root
+from sv.energy.channels import compute_crosschecks, list_boundaries, sum_channels
 from sv.energy.journal import SUFFIX, BusyError, Record, fold_leftover, open_journal, read_journal
-from sv.energy.record import SCHEMA_1, Attempt, Mark, Sidecar, parse_record, write_record
+from sv.energy.live import SILENT_S, get_live_path, read_live_file, remove_live
+from sv.energy.nodes import StageJournals, find_newest_ns, list_folders, read_journals
+from sv.energy.record import SCHEMA, Attempt, Carbon, Phase, Sidecar, write_record
 from sv.energy.samples import AttemptLines, split_attempts
-from sv.energy.total import list_boundaries, sum_channels
+from sv.energy.sensors.readers import BOUNDARIES
+from sv.energy.units import format_figure, format_utc, parse_utc
 from sv.errors import SvError
+from sv.files import replacing
 
 
-def rebuild(records: Iterable[Record], nodes: Mapping[int, Any] | None = None) -> Sidecar:
+def rebuild(
+    records: Iterable[Record], journals: Mapping[int, StageJournals] | None = None
+) -> Sidecar:
     """Rebuild a sidecar from the lines of its journal.
 
     Args:
-        records: As `sv.energy.journal.read_journal` gives them.
-        nodes: Attempt -> the journals of its other meters, as `read_nodes` gives them.
+        records: As `sv.energy.journal.read_journal` returns them.
+        journals: Attempt -> the journals of its other meters, as `read_journals` returns them.
 
     Returns:
         The sidecar. Its figures are of the run that made the result: the last attempt and those
@@ -41,68 +46,44 @@ def rebuild(records: Iterable[Record], nodes: Mapping[int, Any] | None = None) -
     groups, torn = split_attempts(records)
     if not groups:
         raise SvError("no attempt in the journal")
-    nodes = nodes or {}
-    attempts = [
-        build_any_attempt(i, lines, nodes.get(i)) for i, lines in enumerate(groups, start=1)
-    ]
-    run, last, head = attempts[_find_run(attempts) :], attempts[-1], groups[-1].head
+    journals = journals or {}
+    attempts = tuple(
+        build_attempt(i, lines, journals.get(i)) for i, lines in enumerate(groups, start=1)
+    )
+    run, last, head = attempts[find_run(attempts) :], attempts[-1], groups[-1].head
     channels = sum_channels(run)
-    carbon = join_carbon([attempt["carbon"] for attempt in run])
-    uncertainties = dict.fromkeys(a["uncertainty_reason"] for a in run if a["uncertainty_reason"])
-    sidecar = {
-        "schema": SCHEMA_1,
-        "stage": head["stage"],
-        "name": head["name"],
-        "model": head["model"],
-        "status": last["status"],
-        "exit_code": last["exit_code"],
-        "host": last["host"],
-        "started_utc": run[0]["started_utc"],
-        "duration_s": sum(attempt["duration_s"] for attempt in run),
-        "energy_kwh": _sum_known(run, "energy_kwh"),
-        "energy_node_kwh": _sum_known(run, "energy_node_kwh"),
-        "energy_all_kwh": _sum_known(attempts, "energy_kwh"),
-        "uncertainty_kwh": None if uncertainties else _sum_known(run, "uncertainty_kwh"),
-        "uncertainty_reason": "; ".join(uncertainties) or None,
-        "measured_fraction": _join_fractions(run),
-        "boundary": list_boundaries(channels),
-        "attribution": join_attributions(run),
-        "reason": _explain(run),
-        "co2_g": carbon["co2_g"],
-        "co2_all_g": _sum_known(attempts, "co2_g"),
-        "carbon": carbon,
-        "pue": last["pue"],
-        "channels": channels,
-        "crosschecks": compute_crosschecks(channels),
-        "phases": sum_phases(run),
-        "attempts": attempts,
-        "torn_lines": torn + sum(journals.torn for journals in nodes.values()),
-    }
-    if any("nodes" in attempt for attempt in run):
-        sidecar["nodes"] = [
-            {"attempt": attempt["attempt"], **entry}
-            for attempt in run
-            for entry in attempt.get("nodes", ())
-        ]
-    return parse_record(sidecar, "journal")
-
-
-def build_any_attempt(number: int, lines: AttemptLines, nodes: Any) -> Fields:
-    """Build an attempt of one machine, or with the journals of its other meters, of several."""
-    if nodes is None:
-        return build_attempt(number, lines)
-    from sv.energy.fleet.attempt import build_fleet_attempt  # noqa: PLC0415 - one machine needs none
-
-    return build_fleet_attempt(number, lines, nodes)
-
-
-def read_nodes(journal: Path) -> dict[int, Any]:
-    """Read the journals of a stage's other meters, by attempt; empty where there are none."""
-    if not get_nodes_root(journal).is_dir():
-        return {}
-    from sv.energy.fleet.journals import read_node_journals  # noqa: PLC0415 - as above
-
-    return read_node_journals(journal)
+    carbon = join_carbon([attempt.carbon for attempt in run])
+    unsure = dict.fromkeys(a.uncertainty_reason for a in run if a.uncertainty_reason)
+    return Sidecar(
+        schema=SCHEMA,
+        stage=head["stage"],
+        name=head["name"],
+        model=head["model"],
+        status=last.status,
+        exit_code=last.exit_code,
+        host=last.host,
+        started_utc=run[0].started_utc,
+        duration_s=sum(attempt.duration_s for attempt in run),
+        energy_kwh=sum_known(attempt.energy_kwh for attempt in run),
+        energy_node_kwh=sum_known(attempt.energy_node_kwh for attempt in run),
+        energy_all_kwh=sum_known(attempt.energy_kwh for attempt in attempts),
+        uncertainty_kwh=None if unsure else sum_known(a.uncertainty_kwh for a in run),
+        uncertainty_reason="; ".join(unsure) or None,
+        measured_fraction=_join_fractions(run),
+        boundary=list_boundaries(channels),
+        attribution=join_attributions([attempt.attribution for attempt in run]),
+        reason=_explain(run),
+        co2_g=carbon.co2_g,
+        co2_all_g=sum_known(attempt.co2_g for attempt in attempts),
+        carbon=carbon,
+        pue=last.pue,
+        run_attempts=tuple(attempt.attempt for attempt in run),
+        channels=channels,
+        crosschecks=compute_crosschecks(channels),
+        phases=_sum_phases(run),
+        attempts=attempts,
+        torn_lines=torn + sum(each.torn for each in journals.values()),
+    )
 
 
 def sum_known(values: Iterable[float | None]) -> float | None:
@@ -111,33 +92,45 @@ def sum_known(values: Iterable[float | None]) -> float | None:
     return sum(known) if known else None
 
 
-def _sum_known(attempts: list[Fields], key: str) -> float | None:
-    return sum_known(attempt[key] for attempt in attempts)
+def _join_fractions(run: Sequence[Attempt]) -> float | None:
+    known = [
+        (attempt.measured_fraction, attempt.energy_node_kwh or 0.0)
+        for attempt in run
+        if attempt.measured_fraction is not None
+    ]
+    energy_kwh = sum(kwh for _, kwh in known)
+    return sum(fraction * kwh for fraction, kwh in known) / energy_kwh if energy_kwh else None
 
 
-def _join_fractions(run: list[Fields]) -> float | None:
-    known = [attempt for attempt in run if attempt["measured_fraction"] is not None]
-    energy_kwh = _sum_known(known, "energy_node_kwh")
-    if not energy_kwh:
-        return None
-    return sum(a["measured_fraction"] * a["energy_node_kwh"] for a in known) / energy_kwh
-
-
-def _explain(run: list[Fields]) -> str | None:
+def _explain(run: Sequence[Attempt]) -> str | None:
     """Say why the energy of a run is not known, or of what it is not the whole."""
-    unknown = [attempt for attempt in run if attempt["energy_kwh"] is None]
+    unknown = [attempt for attempt in run if attempt.energy_kwh is None]
     if len(unknown) == len(run):
-        return run[-1]["reason"]
+        return run[-1].reason
     reasons = []
     if unknown:
-        numbers = ", ".join(str(attempt["attempt"]) for attempt in unknown)
+        numbers = ", ".join(str(attempt.attempt) for attempt in unknown)
         reasons.append(f"without attempt {numbers}, whose energy is unknown")
-    boundaries = {tuple(a["boundary"]) for a in run if a["energy_kwh"] is not None}
+    boundaries = {attempt.boundary for attempt in run if attempt.energy_kwh is not None}
     if len(boundaries) > 1:
         each = "; ".join(" + ".join(boundary) for boundary in sorted(boundaries))
         reasons.append(f"attempts cover different boundaries: {each}")
-    reasons += [a["reason"] for a in run if a["reason"] and a["energy_kwh"] is not None]
+    reasons += [a.reason for a in run if a.reason and a.energy_kwh is not None]
     return "; ".join(dict.fromkeys(reasons)) or None
+
+
+def _sum_phases(run: Sequence[Attempt]) -> tuple[Phase, ...]:
+    """Add up the phases of a run's attempts by name, in the order in which they first began."""
+    by_name: dict[str, list[Phase]] = {}
+    for phase in (phase for attempt in run for phase in attempt.phases):
+        by_name.setdefault(phase.name, []).append(phase)
+    summed = []
+    for name, phases in by_name.items():
+        known = [phase.energy_kwh for phase in phases if phase.energy_kwh is not None]
+        energy_kwh = sum(known) if len(known) == len(phases) else None
+        seconds = sum(phase.duration_s for phase in phases)
+        summed.append(Phase(name, seconds, energy_kwh, len(phases)))
+    return tuple(summed)
 
 
 def find_run(attempts: Sequence[Attempt]) -> int:
@@ -159,21 +152,18 @@ def find_run(attempts: Sequence[Attempt]) -> int:
     return first
 
 
-def _find_run(attempts: list[Fields]) -> int:
-    typed: list[Any] = [
-        SimpleNamespace(
-            status=attempt["status"],
-            resumed=attempt["resumed"],
-            marks=[Mark(mark["mark"], None, None, None) for mark in attempt["marks"]],
-        )
-        for attempt in attempts
-    ]
-    return find_run(typed)
+# Files
 
 
 def get_sidecar_path(journal: Path) -> Path:
     """Return the path of a journal's sidecar."""
     return journal.with_name(journal.name.removesuffix(SUFFIX) + ".json")
+
+
+def get_journal_path(path: Path) -> Path:
+    """Return the journal of a sidecar; of a journal itself."""
+    stem = path.name.removesuffix(SUFFIX).removesuffix(".json")
+    return path.with_name(stem + SUFFIX)
 
 
 def write_sidecar(journal: Path) -> Sidecar:
@@ -182,7 +172,7 @@ def write_sidecar(journal: Path) -> Sidecar:
     Raises:
         SvError: The journal cannot be read or has no attempt, or the sidecar not written.
     """
-    sidecar = rebuild(read_journal(journal), read_nodes(journal))
+    sidecar = rebuild(read_journal(journal), read_journals(journal))
     write_record(get_sidecar_path(journal), sidecar)
     return sidecar
 
@@ -226,13 +216,33 @@ def _rebuild_stale(path: Path) -> str | None:
     return rebuilt
 
 
-def fold_nodes(path: Path) -> list[str]:
-    """Complete the journals of a stage's killed other meters; gives those that still run."""
-    if not get_nodes_root(path).is_dir():
-        return []
-    from sv.energy.fleet.journals import fold_node_leftovers  # noqa: PLC0415 - as above
+def fold_nodes(journal: Path) -> list[str]:
+    """Complete the journals of a stage's killed other meters with their commands' last marks.
 
-    return fold_node_leftovers(path)
+    Returns:
+        The labels, with their hosts, whose meters are still running: they are left alone.
+    """
+    running = []
+    for folder in list_folders(journal):
+        for path in sorted(folder.glob(f"*{SUFFIX}")):
+            live = read_live_file(get_live_path(path))
+            name = f"{path.name.removesuffix(SUFFIX)} on {live['host'] if live else 'its host'}"
+            try:
+                with open_journal(path, wait_s=0.0) as node:
+                    if live is not None and _is_fresh(path, live["host"]):  # a disk without locks
+                        running.append(name)
+                        continue
+                    attempts = count_attempts(path)
+                    if attempts:
+                        fold_leftover(node, attempts)
+                    remove_live(get_live_path(path))
+            except BusyError:
+                running.append(name)
+    return running
+
+
+def _is_fresh(path: Path, host: str) -> bool:
+    return host != os.uname().nodename and time.time() - os.stat(path).st_mtime < SILENT_S
 
 
 def count_attempts(journal: Path) -> int:
@@ -250,10 +260,114 @@ def is_stale(journal: Path) -> bool:
         sidecar_ns = os.stat(get_sidecar_path(journal)).st_mtime_ns
     except FileNotFoundError:
         return True
-    if sidecar_ns < os.stat(journal).st_mtime_ns:
-        return True
-    if not get_nodes_root(journal).is_dir():
-        return False
-    from sv.energy.fleet.journals import find_newest_ns  # noqa: PLC0415 - as above
+    return sidecar_ns < max(os.stat(journal).st_mtime_ns, find_newest_ns(journal))
 
-    return sidecar_ns < find_newest_ns(journal)
+
+# What is printed, and what else is computed from the journals
+
+
+def format_summary(sidecar: Sidecar, path: Path) -> str:
+    """Format ``stage 5 train: 0.0123 kWh (estimated), 0.5 gCO2e, 312 s -> <path>``."""
+    parts = [_format_energy(sidecar)]
+    if sidecar.co2_g is not None:
+        fallback = _format_fallback(sidecar.carbon)
+        parts.append(f"{format_figure(sidecar.co2_g)} gCO2e{fallback}")
+    parts.append(f"{format_figure(sidecar.duration_s)} s")
+    if sidecar.status != "complete":
+        parts.append(f"{sidecar.status} with status {sidecar.exit_code}")
+    return f"stage {sidecar.stage} {sidecar.name}: {', '.join(parts)} -> {path}"
+
+
+def _format_energy(sidecar: Sidecar) -> str:
+    if sidecar.energy_kwh is None:
+        return f"energy unknown ({sidecar.reason})"
+    fraction = sidecar.measured_fraction
+    if fraction is None:
+        how = "nothing advanced"
+    elif fraction in (0.0, 1.0):
+        how = "measured" if fraction else "estimated"
+    else:
+        how = f"{fraction:.0%} measured"
+    return f"{format_figure(sidecar.energy_kwh)} kWh ({how})"
+
+
+def _format_fallback(carbon: Carbon) -> str:
+    failed = carbon.fallback_from
+    return f" (at {carbon.provider}, because {'; '.join(failed)})" if failed else ""
+
+
+def read_energy_series(journal: Path) -> list[tuple[float, float]]:
+    """Read how a run's energy grew.
+
+    Args:
+        journal: Of a stage; those of its other meters lie next to it.
+
+    Returns:
+        Unix time and joules so far, attempt after attempt of the run that made the result (see
+        `find_run`); between two attempts the energy stays. Empty where no energy is known. The
+        last joules are the sidecar's ``energy_kwh``.
+
+    Raises:
+        SvError: The journal cannot be read, or has no attempt.
+    """
+    journals = read_journals(journal)
+    sidecar = rebuild(read_journal(journal), journals)
+    groups, _ = split_attempts(read_journal(journal))
+    series: list[tuple[float, float]] = []
+    for number in sidecar.run_attempts:
+        before_j = series[-1][1] if series else 0.0
+        others = journals.get(number)
+        machines = build_machines(groups[number - 1], others)
+        points = list_points(machines, alone=others is None)
+        series += [(unix_s, before_j + joules) for unix_s, joules in points]
+    return series
+
+
+def write_trace(path: Path) -> tuple[Path, int]:
+    """Write the power trace of a sidecar next to it, as CSV.
+
+    Each row is the time since the sample before: mean power of each channel and of the total (the
+    job's part of it, where a rule of attribution shares the machine). The first sample of an
+    attempt has no row. Empty cells are not known.
+
+    Args:
+        path: The sidecar or its journal.
+
+    Returns:
+        The file, ``<NN>_<name>.trace.csv``, and its rows.
+
+    Raises:
+        SvError: There is no journal next to it, or the trace cannot be written.
+    """
+    journal = get_journal_path(path)
+    if not journal.is_file():
+        raise SvError(f"no such file {journal}: the trace is computed from the journal")
+    groups, _ = split_attempts(read_journal(journal))
+    names: dict[str, str] = {}
+    for lines in groups:
+        readable = [ch for ch in lines.head["channels"] if ch["id"] in lines.raw]
+        names |= {channel["id"]: channel["boundary"] for channel in readable}
+    order = sorted(names, key=lambda name: (BOUNDARIES.index(names[name]), name))
+    target, rows = journal.with_name(f"{journal.name.removesuffix(SUFFIX)}.trace.csv"), 0
+    with replacing(target) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        columns = [f"{name}_w" for name in order]
+        writer.writerow(["attempt", "utc", "elapsed_s", "total_w", *columns])
+        for number, lines in enumerate(groups, start=1):
+            for row in _list_rows(lines, order):
+                writer.writerow([number, *row])
+                rows += 1
+    return target, rows
+
+
+def _list_rows(lines: AttemptLines, order: list[str]) -> Iterator[list[str]]:
+    _, curve_j, _, so_far = build_curve(lines)
+    start_unix_s = parse_utc(lines.head["started_utc"]) if lines.t_s else 0.0
+    for a, b in pairwise(range(len(lines.t_s))):
+        seconds = lines.awake_s[b] - lines.awake_s[a]
+        elapsed_s = lines.t_s[b] - lines.t_s[0]
+        powers = [
+            f"{(curve[b] - curve[a]) / seconds:.6g}" if curve and seconds > 0 else ""
+            for curve in (curve_j, *(so_far.get(name) for name in order))
+        ]
+        yield [format_utc(start_unix_s + elapsed_s), f"{elapsed_s:.6f}", *powers]

@@ -62,3 +62,8 @@ def parse_utc(text: str) -> float:
     """
     time = datetime.fromisoformat(text)
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+
+
+def format_figure(value: float) -> str:
+    """Format with three figures, without an exponent for what a person writes without one."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -39,7 +39,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sv.config import at_least, read_config
-from sv.energy.fleet import nodes
+from sv.energy import nodes
 from sv.errors import SvError, UsageError
 from sv.files import write_json
 from sv.jobs.jobs import (

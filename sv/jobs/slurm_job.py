@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
-from sv.energy.fleet.nodes import node_command
+from sv.energy.nodes import node_command
 from sv.files import write_json
 from sv.jobs.completion import prove_job, take_job_prints
 from sv.jobs.jobs import Job, write_footer, write_header

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sv.energy.record import read_record
-from sv.energy.summary import format_figure
+from sv.energy.units import format_figure
 from sv.errors import SvError
 from sv.files import read_json, read_text
 from sv.score.record import read_scored_list

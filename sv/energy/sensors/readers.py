@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from sv.energy.counter import MAX_CHANNEL_W
+from sv.energy.samples import MAX_CHANNEL_W
 from sv.energy.units import UNITS_PER_J
 
 BOUNDARIES = ("node", "gpu_module", "gpu_board", "cpu_package", "dram", "psys")

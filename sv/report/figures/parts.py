@@ -107,7 +107,7 @@ def split_energy(stage: Stage) -> tuple[list[Part], str]:
     """Divide a stage's energy by part of the machine.
 
     Channels of the total are parts. Where the whole machine is in the total, its parts are those
-    that the sidecar compares with it (`sv.energy.crosscheck`), and its rest.
+    that the sidecar compares with it (`sv.energy.channels`), and its rest.
 
     Returns:
         Parts that add up to ``energy_kwh``; why they are not all divided, where that is so.

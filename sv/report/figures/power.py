@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from sv.energy.attempt import build_curve
-from sv.energy.fleet.nodes import get_nodes_root
 from sv.energy.journal import SUFFIX
+from sv.energy.nodes import get_nodes_root
 from sv.energy.record import read_record
 from sv.energy.samples import MISSING, AttemptLines, split_attempts
 from sv.report.figures.pieces import Pieces, bin_pieces
@@ -156,22 +156,22 @@ def _measure(lines: AttemptLines, at_s: float, every: int) -> dict[str, Pieces]:
         found[name] = Pieces(name, boundary, estimated, *ends, awake_s, joules, watts, watts)
 
     for channel in channels:
-        estimated, name = channel["kind"] == "estimated", channel["id"]
+        estimated, name = channel.kind == "estimated", channel.id
         spec = specs[name]
-        if channel["energy_j"] is None or not spec["in_total"]:
+        if channel.energy_j is None or not spec["in_total"]:
             continue
-        if channel["in_total"] or not estimated:
+        if channel.in_total or not estimated:
             reach_s = _GAP_PERIODS * max(period_s, spec.get("update_period_s") or 0.0)
             seen_by[name] = _find_seen(np.array(lines.raw[name]), t_s, reach_s)
-            add(name, channel["boundary"], np.diff(so_far[name]), estimated=estimated)
-    counted = [ch for ch in channels if ch["in_total"] and ch["id"] in found]
+            add(name, channel.boundary, np.diff(so_far[name]), estimated=estimated)
+    counted = [ch for ch in channels if ch.in_total and ch.id in found]
     if not curve_j or not counted:
         return found
-    estimated = all(channel["kind"] == "estimated" for channel in counted)
-    seen_by[TOTAL] = np.all([seen_by[channel["id"]] for channel in counted], axis=0)
+    estimated = all(channel.kind == "estimated" for channel in counted)
+    seen_by[TOTAL] = np.all([seen_by[channel.id] for channel in counted], axis=0)
     add(TOTAL, TOTAL, np.diff(curve_j), estimated=estimated)
-    if len(counted) == 1 and attribution["rule"] == "exclusive":
-        only = found.pop(counted[0]["id"])
+    if len(counted) == 1 and attribution.rule == "exclusive":
+        only = found.pop(counted[0].id)
         found[TOTAL] = replace(found[TOTAL], name=f"{TOTAL}: {_get_name(only)}")
     return found
 

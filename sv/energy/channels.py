@@ -1,0 +1,408 @@
+"""Channels: the figures of one, how far it may be off, what of several is summed and compared.
+
+A channel that another one contains is never added to it. The total is the machine (``node``)
+where that was measured; else the outermost measured channels, with estimates only for what
+nothing measured covers. The rest stays in the sidecar as a breakdown.
+
+The uncertainty of a channel has a coverage factor k = 2 (about 95 %) and four parts, added in
+quadrature:
+- ``edge``: a sensor that is refreshed every ``update_period_s`` gives at the start and at the end
+  a value that is up to one period old: period x (first power + last power).
+- ``resolution``: of a counter one step at either end, evenly distributed, 2 x step / sqrt(6); of a
+  power half a step all the time, 2 x step / sqrt(12) x duration.
+- ``gap_fill``: where readings are missing. A counter goes on counting, so only time before its
+  first and after its last reading counts, at the highest power; an integral also bridges gaps by
+  a straight line: half of the range of power seen x the time bridged.
+- ``sensor``: the sensor's own relative error x energy, where the maker or a study states one, or
+  as assumed.
+A part that is not known is None, and so is then the sum. An estimate has the model's stated error
+as its ``sensor``, where one is stated.
+"""
+
+import math
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from sv.energy.journal import Record
+from sv.energy.record import (
+    Attempt,
+    Channel,
+    Crosscheck,
+    Power,
+    Raw,
+    Samples,
+    Uncertainty,
+)
+from sv.energy.samples import MISSING, Accumulator, AttemptLines, Reading, interpolate
+from sv.energy.units import UNITS_PER_J, UNITS_PER_W, kwh_from_j
+
+# A channel that was read over less of the attempt than this does not stand for the whole of it.
+MIN_COVERED = 0.9
+NEEDED = 2  # readings
+HELD_PERIODS = 2  # so long before its first and after its last reading a power is held
+MEASURED_KINDS = ("measured", "derived")  # derived: the integral of a measured power
+# Boundary -> what a measured channel of it makes an estimate of unnecessary.
+COVERS = {"node": {"cpu_package", "dram"}, "gpu_module": {"cpu_package"}}
+COVERAGE = 2
+NO_CHANNEL = "no channel has an energy; each has its reason"
+
+
+def describe_channel(spec: Record) -> Channel:
+    """Return a channel of a journal's head, without figures yet."""
+    return Channel(
+        id=spec["id"],
+        boundary=spec["boundary"],
+        kind=spec["kind"],
+        method=spec["method"],
+        source=spec["source"],
+        in_total=spec["in_total"],
+        reason=spec["reason"],
+        power_w_per_core=spec["power_w_per_core"],
+        contained_in=tuple(spec.get("contained_in", ())),
+        energy_j=None,
+        u_energy_j=None,
+        raw=None,
+        power_w=None,
+        samples=Samples(n=0, failed=0, max_gap_s=None, covered=None),
+    )
+
+
+def build_channel(spec: Record, lines: AttemptLines) -> tuple[Channel, array, range]:
+    """Build a channel's figures from its readings.
+
+    Args:
+        spec: The channel as the head of the journal has it.
+        lines: The attempt.
+
+    Returns:
+        The channel before any total is chosen; its joules so far at each sample, empty where the
+        energy is not known; and the samples between which it is known.
+    """
+    start_s, end_s = (lines.t_s[0], lines.t_s[-1]) if lines.t_s else (0.0, 0.0)
+    channel = describe_channel(spec)
+    if spec["kind"] == "unavailable":
+        return channel, array("d"), range(0)
+    slow_s = spec.get("update_period_s") or 0.0
+    column = lines.raw[spec["id"]]
+    read = array("l", (i for i, value in enumerate(column) if value != MISSING))
+    due = len(lines.t_s)
+    if slow_s > lines.head["period_s"]:
+        due = min(due, int((end_s - start_s) / slow_s) + 1)
+    samples = Samples(n=len(read), failed=max(0, due - len(read)), max_gap_s=None, covered=None)
+    if len(read) < NEEDED:
+        reason = f"{len(read)} of {due} readings succeeded, two are needed"
+        unknown = replace(
+            channel, kind="unavailable", in_total=False, reason=reason, samples=samples
+        )
+        return unknown, array("d"), range(0)
+    every_s = max(lines.head["period_s"], slow_s)
+    places = read
+    if spec["method"] == "power_integral":
+        places = _hold_ends(read, lines, HELD_PERIODS * every_s)
+    total = Accumulator(spec, every_s)
+    so_far = array("d")
+    for i in places:
+        value = column[min(max(i, read[0]), read[-1])]
+        total.add(Reading(lines.t_s[i], lines.awake_s[i], value))
+        so_far.append(total.energy_j)
+    assert total.first is not None and total.last is not None
+    ends_s = (total.first.t_s - start_s, end_s - total.last.t_s)
+    max_gap_s = max(total.longest_s, *ends_s)
+    covered = (total.last.t_s - total.first.t_s) / (end_s - start_s) if end_s > start_s else 1.0
+    awake_s = total.last.awake_s - total.first.awake_s
+    mean_w = total.energy_j / awake_s if awake_s > 0 else None
+    channel = replace(
+        channel,
+        reason=_explain(total, ends_s, max_gap_s, covered) or spec["reason"],
+        energy_j=total.energy_j,
+        u_energy_j=_compute_uncertainty(spec, total, sum(ends_s)),
+        raw=Raw(
+            first=column[read[0]],
+            last=column[read[-1]],
+            unit=spec["unit"],
+            max_range=spec["max_range"],
+            wraps=total.wraps,
+            resets=total.resets,
+        ),
+        power_w=Power(mean=mean_w, max=total.max_w),
+        samples=replace(samples, max_gap_s=max_gap_s, covered=covered),
+    )
+    known = range(places[0], places[-1] + 1)
+    return channel, interpolate(places, so_far, lines.awake_s), known
+
+
+def _hold_ends(read: array, lines: AttemptLines, held_s: float) -> array:
+    """Let a power hold from the first to the last sample, where its reading is near enough."""
+    places, end = read[:], len(lines.t_s) - 1
+    if 0 < lines.t_s[places[0]] - lines.t_s[0] <= held_s:
+        places.insert(0, 0)
+    if 0 < lines.t_s[end] - lines.t_s[places[-1]] <= held_s:
+        places.append(end)
+    return places
+
+
+def _explain(
+    total: Accumulator, ends_s: tuple[float, float], max_gap_s: float, covered: float
+) -> str | None:
+    if total.resets:
+        return f"the counter was reset {total.resets} times: the energy is a lower bound"
+    if total.may_hide_wrap(max_gap_s):
+        return f"{max_gap_s:.0f} s without a reading may hide a wrap: the energy is a lower bound"
+    if covered < MIN_COVERED:
+        return (
+            f"no reading in the first {ends_s[0]:.0f} s and the last {ends_s[1]:.0f} s: "
+            "the energy is a lower bound"
+        )
+    return None
+
+
+def _compute_uncertainty(spec: Record, total: Accumulator, unread_s: float) -> Uncertainty:
+    """Compute how far a channel's energy may be off.
+
+    Args:
+        spec: The channel as the head of the journal has it.
+        total: Its readings, added up; at least two.
+        unread_s: Time before its first and after its last reading.
+    """
+    energy_j = total.energy_j
+    rel, basis = spec.get("sensor_rel"), spec.get("sensor_rel_basis")
+    if spec["kind"] == "estimated":
+        if rel is None:
+            reason = "the error of an estimate is not known"
+            return Uncertainty(COVERAGE, None, None, None, None, None, None, reason)
+        return _add_parts(0.0, 0.0, 0.0, rel * energy_j, basis)
+    assert total.first is not None and total.last is not None
+    awake_s = total.last.awake_s - total.first.awake_s
+    mean_w = energy_j / awake_s if awake_s > 0 else 0.0
+    first_w, last_w = total.first_w or mean_w, total.last_w or mean_w
+    period_s, step = spec.get("update_period_s"), spec.get("resolution")
+    max_w, min_w = total.max_w or mean_w, total.min_w or 0.0
+    gap_j = max_w * unread_s
+    resolution_j = None
+    if spec["method"] == "power_integral":
+        gap_j += (max_w - min_w) / 2 * total.gap_s
+        if step is not None:
+            resolution_j = COVERAGE * step / UNITS_PER_W[spec["unit"]] / math.sqrt(12) * awake_s
+    elif step is not None:
+        resolution_j = COVERAGE * step / UNITS_PER_J[spec["unit"]] / math.sqrt(6)
+    edge_j = None if period_s is None else period_s * (first_w + last_w)
+    sensor_j = None if rel is None else rel * abs(energy_j)
+    return _add_parts(edge_j, resolution_j, gap_j, sensor_j, basis)
+
+
+def _add_parts(
+    edge: float | None,
+    resolution: float | None,
+    gap_fill: float | None,
+    sensor: float | None,
+    basis: str | None,
+) -> Uncertainty:
+    parts = {"edge": edge, "resolution": resolution, "gap_fill": gap_fill, "sensor": sensor}
+    unknown = [name for name, value in parts.items() if value is None]
+    known = [value for value in parts.values() if value is not None]
+    return Uncertainty(
+        k=COVERAGE,
+        **parts,
+        sensor_basis=basis,
+        total=None if unknown else math.hypot(*known),
+        reason=f"not known: {', '.join(unknown)}" if unknown else None,
+    )
+
+
+def choose_total(channels: Sequence[Channel]) -> list[Channel]:
+    """Decide what is in the total of a machine; what is left out gets the reason.
+
+    Args:
+        channels: Of one attempt on one machine, with their energies; ``in_total`` as the sensors
+            set it.
+    """
+    chosen = [_leave_out_gaps(channel, channels) for channel in channels]
+    measured = [ch for ch in chosen if ch.kind in MEASURED_KINDS and ch.in_total]
+    outermost = {channel.id for channel in measured}
+    for i, channel in enumerate(chosen):
+        outer = next((name for name in channel.contained_in if name in outermost), None)
+        if channel.in_total and outer is not None:
+            chosen[i] = _leave_out(channel, f"contained in {outer}, which is in the total")
+    covered = {ch.boundary for ch in chosen if ch.kind in MEASURED_KINDS and ch.in_total}
+    covered |= {inner for boundary in covered for inner in COVERS.get(boundary, ())}
+    for i, channel in enumerate(chosen):
+        if channel.kind == "estimated" and channel.in_total and channel.boundary in covered:
+            reason = f"a measured {channel.boundary} channel is in the total"
+            chosen[i] = _leave_out(channel, reason)
+    return chosen
+
+
+def _leave_out_gaps(channel: Channel, channels: Sequence[Channel]) -> Channel:
+    """Leave out what was read too little, if what it contains was read: else it is all there is."""
+    covered = channel.samples.covered
+    if channel.kind not in MEASURED_KINDS or not channel.in_total or covered is None:
+        return channel
+    inside = [ch for ch in channels if channel.id in ch.contained_in and ch.energy_j is not None]
+    if covered >= MIN_COVERED or not inside:
+        return channel
+    return _leave_out(channel, "too much of the attempt has no reading of it for a total")
+
+
+def _leave_out(channel: Channel, reason: str) -> Channel:
+    reason = "; ".join(filter(None, (channel.reason, reason)))
+    return replace(channel, in_total=False, reason=reason)
+
+
+def list_boundaries(channels: Sequence[Channel]) -> tuple[str, ...]:
+    """List the boundaries of the channels in the total, sorted."""
+    return tuple(sorted({channel.boundary for channel in channels if channel.in_total}))
+
+
+def sum_energy(channels: Sequence[Channel]) -> tuple[float | None, float | None, str | None]:
+    """Add up the channels that are in the total.
+
+    Returns:
+        Joules, the measured part of it (0 to 1), and why either is None or incomplete.
+    """
+    chosen = [(ch.kind, ch.energy_j) for ch in channels if ch.in_total and ch.energy_j is not None]
+    if not chosen:
+        return None, None, NO_CHANNEL
+    energy_j = sum(joules for _, joules in chosen)
+    measured_j = sum(joules for kind, joules in chosen if kind in MEASURED_KINDS)
+    if energy_j == 0:
+        return energy_j, None, "no channel advanced between the first and the last sample"
+    return energy_j, measured_j / energy_j, None
+
+
+def sum_uncertainty(channels: Sequence[Channel]) -> tuple[float | None, str | None]:
+    """Add up the uncertainty of the channels in the total, in joules.
+
+    Linearly: sensors of one kind err alike, so nothing is gained by adding them up.
+
+    Returns:
+        The sum, and why it is None.
+    """
+    chosen = [ch for ch in channels if ch.in_total and ch.energy_j is not None]
+    if not chosen:
+        return None, "no channel has an energy"
+    sum_j = 0.0
+    for channel in chosen:
+        u = channel.u_energy_j
+        if u is None or u.total is None:
+            return None, f"{channel.id}: {u.reason if u else 'not known'}"
+        sum_j += u.total
+    return sum_j, None
+
+
+def sum_channels(attempts: Sequence[Attempt]) -> tuple[Channel, ...]:
+    """Add up the same channels of several attempts.
+
+    Channels are the same if they agree in host, id, kind and in_total; so the sum over those in
+    the total is the sum over the attempts. ``raw`` stays only where one attempt has the channel;
+    else it is in attempts[].channels.
+    """
+    groups: dict[tuple[str | None, str, str, bool], list[tuple[int, Channel]]] = {}
+    for attempt in attempts:
+        for channel in attempt.channels:
+            key = (channel.host, channel.id, channel.kind, channel.in_total)
+            groups.setdefault(key, []).append((attempt.attempt, channel))
+    return tuple(
+        replace(sum_group([ch for _, ch in group]), attempts=tuple(number for number, _ in group))
+        for group in groups.values()
+    )
+
+
+def sum_group(channels: Sequence[Channel]) -> Channel:
+    """Add up what several attempts, or several meters, have of one channel."""
+    if len(channels) == 1:
+        return channels[0]
+    known_j = [channel.energy_j for channel in channels if channel.energy_j is not None]
+    reasons = dict.fromkeys(ch.reason for ch in channels if ch.reason is not None)
+    samples = [channel.samples for channel in channels]
+    return replace(
+        channels[-1],
+        energy_j=sum(known_j) if known_j else None,
+        u_energy_j=_sum_uncertainties(channels),
+        reason="; ".join(reasons) or None,
+        raw=None,
+        power_w=None,
+        samples=Samples(
+            n=sum(each.n for each in samples),
+            failed=sum(each.failed for each in samples),
+            max_gap_s=_choose(max, [each.max_gap_s for each in samples]),
+            covered=_choose(min, [each.covered for each in samples]),
+        ),
+    )
+
+
+def _choose(choose: Callable[..., float], values: list[float | None]) -> float | None:
+    return choose((value for value in values if value is not None), default=None)
+
+
+def _sum_uncertainties(channels: Sequence[Channel]) -> Uncertainty | None:
+    parts = [channel.u_energy_j for channel in channels if channel.u_energy_j is not None]
+    if not parts:
+        return None
+
+    def add(values: list[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return sum(known) if len(known) == len(values) else None
+
+    reasons = dict.fromkeys(part.reason for part in parts if part.reason)
+    return replace(
+        parts[-1],
+        edge=add([part.edge for part in parts]),
+        resolution=add([part.resolution for part in parts]),
+        gap_fill=add([part.gap_fill for part in parts]),
+        sensor=add([part.sensor for part in parts]),
+        total=add([part.total for part in parts]),
+        reason="; ".join(reasons) or None,
+    )
+
+
+def compute_crosschecks(channels: Sequence[Channel]) -> tuple[Crosscheck, ...]:
+    """Compare what is known twice, machine by machine.
+
+    - Two methods on one source, a GPU's energy counter and the integral of its power: both have
+      the same boundary and the same last part of the id (the board's).
+    - The outermost parts of a machine against the machine; the rest, which they leave of it, is
+      shown and never summed.
+    - The estimate of the processor against what was measured.
+    """
+    by_host: dict[str | None, list[Channel]] = {}
+    for channel in channels:
+        by_host.setdefault(channel.host, []).append(channel)
+    return tuple(check for of_host in by_host.values() for check in _compare_channels(of_host))
+
+
+def _compare_channels(channels: list[Channel]) -> list[Crosscheck]:
+    known = [ch for ch in channels if ch.energy_j is not None]
+    measured = [ch for ch in known if ch.kind in MEASURED_KINDS]
+    checks = []
+    for counter in (ch for ch in measured if ch.method == "counter_delta"):
+        for integral in (ch for ch in measured if ch.method == "power_integral"):
+            same_source = counter.id.rsplit(".", 1)[-1] == integral.id.rsplit(".", 1)[-1]
+            if same_source and counter.boundary == integral.boundary:
+                checks.append(_compare([counter], [integral]))
+    for node in (ch for ch in measured if ch.boundary == "node"):
+        inside = [ch for ch in measured if node.id in ch.contained_in and ch.boundary != "psys"]
+        ids, checked = {ch.id for ch in inside}, {check.b for check in checks}
+        parts = [ch for ch in inside if not ids & set(ch.contained_in) and ch.id not in checked]
+        if parts:
+            rest_kwh = kwh_from_j((node.energy_j or 0.0) - _sum_j(parts))
+            checks.append(replace(_compare(parts, [node]), rest_kwh=rest_kwh))
+    packages = [ch for ch in measured if ch.boundary == "cpu_package"]
+    estimates = [ch for ch in known if ch.method == "cpu_time_x_power"]
+    if packages and estimates:
+        checks.append(_compare(estimates, packages))
+    return checks
+
+
+def _sum_j(channels: list[Channel]) -> float:
+    return sum(channel.energy_j or 0.0 for channel in channels)
+
+
+def _compare(a: list[Channel], b: list[Channel]) -> Crosscheck:
+    b_j = _sum_j(b)
+    return Crosscheck(
+        a=" + ".join(channel.id for channel in a),
+        b=" + ".join(channel.id for channel in b),
+        ratio=_sum_j(a) / b_j if b_j > 0 else None,
+        host=a[0].host,
+    )

@@ -1,0 +1,225 @@
+"""What the meters of a stage know of each other, and the journals that the others left.
+
+The stage's meter names a folder in ``$SV_METER_NODES``. Who starts a process that is not below that
+meter (on another machine, or by a daemon of this one, as Slurm does) announces it with `expect` and
+starts it with `node_command`: a meter of its own, whose journal goes into the folder. The stage's
+sidecar sums what it finds there (attempt.py). The folder is made when it is first needed: until
+then ``$SV_METER_STAGE`` holds what becomes its stage.json.
+
+Layout: ``<NN>_<name>.nodes/<attempt>/<label>.journal.jsonl``. A label that was started again (a
+requeued job) has several starts in its journal.
+"""
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sv.energy.command import STOPPING
+from sv.energy.journal import SUFFIX, read_journal
+from sv.energy.samples import AttemptLines, split_attempts
+from sv.errors import SvError
+from sv.files import read_json, write_json
+
+VARIABLE, STAGE_VARIABLE = "SV_METER_NODES", "SV_METER_STAGE"
+SCHEMA = "energy-stage/1"
+STAGE_FILE, EXPECTED_FILE = "stage.json", "expected.jsonl"
+LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+SIBLING = re.compile(r"(?P<job>.+)\.node\d+")  # a job of several machines
+SETTLE_S = 45.0  # an NFS client looks at a folder again after 30 s (acdirmin, nfs(5))
+TAIL_BYTES = 4096  # an end line has some 200
+
+
+def node_command(label: str) -> list[str]:
+    """Return the words to be put before a command that runs out of the stage's meter's sight.
+
+    Args:
+        label: Tells it from the other processes of the stage; a file name. The processes of one
+            job on several machines are ``<job>.node0``, ``<job>.node1``, ...
+    """
+    return [sys.executable, "-m", "sv.bin.meter", "--node", label, "--"]
+
+
+def expect(environ: Mapping[str, str], labels: Sequence[str]) -> None:
+    """Announce which labels will run; one of them that leaves no journal makes the total partial.
+
+    Args:
+        environ: Of this process; without ``$SV_METER_NODES`` there is no meter.
+        labels: As in `node_command`.
+
+    Raises:
+        ValueError: A label is no file name.
+        SvError: The folder cannot be written.
+    """
+    for label in labels:
+        if not LABEL.fullmatch(label):
+            raise ValueError(f"not a label of letters, digits, '.', '_', '-': '{label}'")
+    folder = make_folder(environ)
+    if folder is None or not labels:
+        return
+    path = folder / EXPECTED_FILE
+    line = json.dumps({"labels": list(labels), "time_unix": time.time()}) + "\n"
+    try:
+        # One write of one line in append mode: lines of several programs do not mix.
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(descriptor, line.encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise SvError(f"cannot write {path}: {error.strerror}") from error
+
+
+def make_folder(environ: Mapping[str, str]) -> Path | None:
+    """Make the folder of the stage's other meters, with its stage.json, if it is not there.
+
+    Returns:
+        The folder; None without ``$SV_METER_NODES``.
+
+    Raises:
+        SvError: It cannot be written.
+    """
+    if not environ.get(VARIABLE):
+        return None
+    folder = Path(environ[VARIABLE])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SvError(f"cannot make {folder}: {error.strerror}") from error
+    if environ.get(STAGE_VARIABLE) and not (folder / STAGE_FILE).exists():
+        write_json(folder / STAGE_FILE, json.loads(environ[STAGE_VARIABLE]))
+    return folder
+
+
+def read_stage(folder: Path) -> dict[str, Any]:
+    """Read what the stage's meter wants its other meters to know.
+
+    Raises:
+        SvError: It is missing or something else.
+    """
+    stage = read_json(folder / STAGE_FILE)
+    if not isinstance(stage, dict) or stage.get("schema") != SCHEMA:
+        raise SvError(
+            f"{folder / STAGE_FILE}: not of '{SCHEMA}'; it is written by the stage's meter"
+        )
+    return stage
+
+
+def get_nodes_folder(journal: Path, attempt: int) -> Path:
+    """Return the folder of the other meters of an attempt, next to the stage's journal."""
+    return get_nodes_root(journal) / str(attempt)
+
+
+def get_nodes_root(journal: Path) -> Path:
+    """Return the folder of all attempts' other meters."""
+    return journal.with_name(f"{journal.name.removesuffix(SUFFIX)}.nodes")
+
+
+def read_expected(folder: Path) -> list[str]:
+    """Read the labels that were expected, each once; a torn line is left out."""
+    try:
+        lines = (folder / EXPECTED_FILE).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    labels: dict[str, None] = {}
+    for line in lines:
+        try:
+            labels |= dict.fromkeys(json.loads(line)["labels"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return list(labels)
+
+
+@dataclass(frozen=True)
+class StageJournals:
+    """What the other meters of one attempt left.
+
+    Attributes:
+        expected: Labels that were to run.
+        attempts: Label -> its starts, at least one.
+        unread: Label -> why its journal cannot be read.
+        torn: Lines that a crash tore.
+    """
+
+    expected: tuple[str, ...] = ()
+    attempts: dict[str, list[AttemptLines]] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)
+    torn: int = 0
+
+
+def read_journals(journal: Path) -> dict[int, StageJournals]:
+    """Read what the other meters of a stage left, by its attempts; empty without any."""
+    found = {}
+    for folder in list_folders(journal):
+        expected = read_expected(folder)
+        attempts, unread, torn = {}, {}, 0
+        # A label is opened by its name too: on a shared disk a folder may be listed late.
+        names = {path.name.removesuffix(SUFFIX) for path in folder.glob(f"*{SUFFIX}")}
+        for label in sorted(names | set(expected)):
+            path = folder / f"{label}{SUFFIX}"
+            try:
+                groups, torn_here = split_attempts(read_journal(path))
+            except SvError as error:
+                if path.exists():
+                    unread[label] = str(error)
+                continue
+            torn += torn_here
+            if groups:
+                attempts[label] = groups
+        if expected or attempts or unread:
+            found[int(folder.name)] = StageJournals(tuple(expected), attempts, unread, torn)
+    return found
+
+
+def list_folders(journal: Path) -> list[Path]:
+    """List the folders of a stage's other meters, by attempt; empty without any."""
+    root = get_nodes_root(journal)
+    if not root.is_dir():
+        return []
+    return sorted(
+        (path for path in root.iterdir() if path.name.isdecimal() and path.is_dir()),
+        key=lambda path: int(path.name),
+    )
+
+
+def find_newest_ns(journal: Path) -> int:
+    """Return when another meter of the stage, or who expected one, last wrote; 0: never."""
+    newest_ns = 0
+    for folder in list_folders(journal):
+        for path in (*folder.glob(f"*{SUFFIX}"), folder / EXPECTED_FILE):
+            try:
+                newest_ns = max(newest_ns, os.stat(path).st_mtime_ns)
+            except FileNotFoundError:
+                continue
+    return newest_ns
+
+
+def wait_for_ends(folder: Path) -> None:
+    """Wait, at most `SETTLE_S`, until the meters of an attempt have written their last lines.
+
+    A job can be seen to have ended before its last lines are seen: a shared disk shows what others
+    write a little later. A signal, which the meter holds back, ends the wait.
+    """
+    deadline_s = time.monotonic() + SETTLE_S
+    while time.monotonic() < deadline_s and not signal.sigpending() & STOPPING:
+        labels = {path.name.removesuffix(SUFFIX) for path in folder.glob(f"*{SUFFIX}")}
+        labels |= set(read_expected(folder))
+        if all(_has_ended(folder / f"{label}{SUFFIX}") for label in labels):
+            return
+        time.sleep(0.2)
+
+
+def _has_ended(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
+            return file.read().rstrip(b"\n").rpartition(b"\n")[2].startswith(b'{"line":"end"')
+    except OSError:
+        return False
