@@ -19,7 +19,7 @@ from sv.score.trials import match_scores, read_speakers
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the metrics; which columns were taken for what is said on stderr."""
+    """Print the metrics; stderr says which columns were taken for what."""
     parser = Parser(__doc__)
     parser.add_argument("--columns", help="of the list: enrol,test,label in its order")
     parser.add_argument("--score-columns", help="of the scores: enrol,test,score in their order")

@@ -1,8 +1,8 @@
 """Measures by condition: the trials of each pair of values (gender, language, duration...).
 
-A mean over all speakers hides what a system does to some of them. So beside each condition's own
-EER stand its error rates at the one threshold that everybody gets: the EER threshold of the
-whole list.
+A mean over all speakers hides what a system does to some of them. So each condition has its own
+EER and its error rates at the one threshold that all speakers get: the EER threshold of the whole
+list.
 """
 
 import csv

@@ -239,7 +239,7 @@ def write_scored_list(record: ScoredList) -> None:
 def format_metrics(record: Metrics) -> dict[str, Any]:
     """Return what a metrics file holds: the known fields, without those of other files.
 
-    Intervals that could not be computed are null; those that nobody asked for are absent.
+    Intervals that could not be computed are null; those that were not asked for are absent.
     """
     aside = ("path", "resampling", *_INTERVALS, *PARTS)
     values = {f.name: getattr(record, f.name) for f in fields(record) if f.name not in aside}
