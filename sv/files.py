@@ -5,7 +5,6 @@ Everything may import this module; it imports only the standard library and ``sv
 
 import contextlib
 import gzip
-import hashlib
 import io
 import json
 import os
@@ -135,5 +134,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def hash_file(path: Path, algorithm: str) -> str:
     """Return the hash of a file in hex; ``algorithm`` is one of hashlib's, such as ``"sha256"``."""
+    import hashlib  # noqa: PLC0415 - it loads OpenSSL, which most programs do not need
+
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()

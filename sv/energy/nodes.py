@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sv.energy.command import STOPPING
-from sv.energy.journal import SUFFIX, read_journal
+from sv.energy.journal import SUFFIX, append_line, read_journal
 from sv.energy.samples import AttemptLines, split_attempts
 from sv.errors import SvError
 from sv.files import read_json, write_json
@@ -64,15 +64,8 @@ def expect(environ: Mapping[str, str], labels: Sequence[str]) -> None:
     if folder is None or not labels:
         return
     path = folder / EXPECTED_FILE
-    line = json.dumps({"labels": list(labels), "time_unix": time.time()}) + "\n"
     try:
-        # One write of one line in append mode: lines of several programs do not mix.
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(descriptor, line.encode())
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        append_line(path, {"labels": list(labels), "time_unix": time.time()}, sync=True)
     except OSError as error:
         raise SvError(f"cannot write {path}: {error.strerror}") from error
 

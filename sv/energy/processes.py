@@ -4,7 +4,6 @@ Everything is read from /proc; a process may end while it is read.
 """
 
 import os
-import pickle
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,6 @@ from sv.energy.units import us_from_s
 from sv.errors import SvError
 
 T = TypeVar("T")
-
 PROC = Path("/proc")
 BOOT_ID = PROC / "sys" / "kernel" / "random" / "boot_id"
 GIT_TIMEOUT_S = 10.0
@@ -203,6 +201,8 @@ def call_in_child(work: Callable[[], T]) -> T:
     Raises:
         SvError: The function raised it, or the child was killed.
     """
+    import pickle  # noqa: PLC0415 - only where an earlier attempt was killed
+
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
