@@ -3,6 +3,7 @@
 # (index.html), in <exp>/results. What is missing is listed below the tables, never counted as 0.
 # Usage: steps/make_results.sh [options] <data> <exp>
 #  e.g.: steps/make_results.sh egs/mini/data egs/mini/exp
+#        steps/make_results.sh --carbon owid --country DEU --year 2023 egs/mini/data egs/mini/exp
 set -euo pipefail
 
 # Begin configuration section.
@@ -11,6 +12,10 @@ allow_missing=true  # false: fail where a table lacks a figure
 allow_mixed=false   # true: systems trained or scored by different settings too, named below tables
 study=              # folder of published figures to compare with (none)
 inference_sets=     # test sets of Table 2, in quotes, or "all" (the study's, else all)
+carbon=             # CO2 at another factor: owid, fixed, rte or electricity_maps (the recorded one)
+country=            # of that factor, ISO 3166 alpha-3
+year=               # of that factor (the latest)
+g_per_kwh=          # that factor, of --carbon fixed
 # End configuration section.
 
 . utils/parse_options.sh
@@ -35,4 +40,8 @@ mkdir -p "$MPLCONFIGDIR"
 options=(--models "$models" --allow-missing "$allow_missing" --allow-mixed "$allow_mixed")
 options+=(--inference-sets "$inference_sets")
 if [ -n "$study" ]; then options+=(--study "$study"); fi
+if [ -n "$carbon" ]; then options+=(--carbon "$carbon"); fi
+if [ -n "$country" ]; then options+=(--country "$country"); fi
+if [ -n "$year" ]; then options+=(--year "$year"); fi
+if [ -n "$g_per_kwh" ]; then options+=(--g-per-kwh "$g_per_kwh"); fi
 python3 -m sv.bin.make_results "${options[@]}" "$data" "$exp"

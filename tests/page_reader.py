@@ -60,11 +60,11 @@ def make_page(data, exp, **extra):
     code = """
 import sys
 from pathlib import Path
-from sv.report.advice.advice import build_advice
-from sv.report.study.against import build_comparison
+from sv.report.advice import build_advice
+from sv.report.tables.against import build_comparison
 from sv.report.results import collect_results
 from sv.report.page.page import write_page
-from sv.report.tables.files import build_tables, write_tables
+from sv.report.output import build_tables, write_tables
 data, exp = map(Path, sys.argv[1:])
 results = collect_results(data, exp)
 tables = build_tables(results) + build_comparison(results, Path("egs/voxceleb/study"))

@@ -9,8 +9,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+from sv.report.output import build_tables, write_tables
 from sv.report.results import collect_results
-from sv.report.tables.files import build_tables, write_tables
 
 FRANCE = {
     "provider": "owid", "zone": "FRA", "year": 2024, "vintage": "2025-07", "scope": "lifecycle",
@@ -84,10 +84,12 @@ def write_model(exp, name, parameters):
     )
 
 
-def write_scores(exp, model, trials, data_set, eer_percent, *, suffix="", det=True, **more):
-    path = exp / model / "scores" / f"{trials}_cosine{suffix}.json"
+def write_scores(
+    exp, model, trials, data_set, eer_percent, *, backend="cosine", suffix="", det=True, **more
+):
+    path = exp / model / "scores" / f"{trials}_{backend}{suffix}.json"
     metrics = {
-        "trials_name": trials, "data_set": data_set, "backend": "cosine", "precision": "fp32",
+        "trials_name": trials, "data_set": data_set, "backend": backend, "precision": "fp32",
         "trials": 3000, "targets": 1000, "nontargets": 2000, "eer_percent": eer_percent,
         "eer_threshold": 0.5,
         "min_dcf": {"0.01": eer_percent / 12, "0.05": eer_percent / 20, "0.001": 0.9},
@@ -102,9 +104,11 @@ def write_scores(exp, model, trials, data_set, eer_percent, *, suffix="", det=Tr
         write(path.with_suffix(".det.json"), curve)
 
 
-def write_statistics(exp, model, trials, eer_percent, *, own=0.0, digest="list", seed=0):
+def write_statistics(
+    exp, model, trials, eer_percent, *, backend="cosine", own=0.0, digest="list", seed=0
+):
     """Write what --utt2spk adds; speakers move all systems alike, ``own`` but one."""
-    path = exp / model / "scores" / f"{trials}_cosine.json"
+    path = exp / model / "scores" / f"{trials}_{backend}.json"
     speakers = np.random.default_rng(1).normal(size=1000) * 0.3
     eers = eer_percent + speakers + own * np.random.default_rng(len(model)).normal(size=1000)
     low, high = np.percentile(eers, [2.5, 97.5])

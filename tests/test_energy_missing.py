@@ -4,9 +4,9 @@ import pytest
 from metered import ESTIMATE, mark, write_journal
 from nodes_tree import build, joules, lines, write_stage
 
+from sv.report.output import build_tables
 from sv.report.results import collect_results
-from sv.report.tables.files import build_tables
-from sv.report.tables.formats import format_markdown
+from sv.report.tables.cells import format_markdown
 
 LATE = {
     "missing": ({"t.1.node0": (10, 200, True)}, "node t.1.node1: it was expected and left no"),

@@ -9,10 +9,10 @@ from conftest import ROOT
 from report_tree import ESTIMATED, build_tree, write_all_tables, write_sidecar
 from study_exp import build_study
 
+from sv.report.output import write_tables
 from sv.report.results import collect_results
-from sv.report.study.against import build_comparison
+from sv.report.tables.against import build_comparison
 from sv.report.tables.cells import MARKS, Cell, Column, Note, Row, Table, unknown_cell
-from sv.report.tables.files import write_tables
 
 ODD = "a_b & 50 % #1 $x }y{ ~z ^2 \\w <p> |q| \"r\" 's' café Ørsted 5 °C ±1 ρ Δ µ – … ’t 中 \t."
 PAGES = {

@@ -15,7 +15,7 @@ from report_tree import (
 )
 from study_exp import build_study
 
-from sv.report.advice.advice import build_advice, format_advice
+from sv.report.advice import build_advice, format_advice
 from sv.report.results import collect_results
 
 COUNT = 1000

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from study_exp import SYSTEMS
 
-from sv.report.advice.front import MIN_KNEE_DEPTH, find_knee, pareto_front
+from sv.report.advice import MIN_KNEE_DEPTH, find_knee, pareto_front
 
 # Few different values, so that ties occur.
 COORDINATE = st.one_of(

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from conftest import ROOT
 from report_tree import (
     GPU,
     MEASURED,
@@ -14,7 +15,9 @@ from report_tree import (
     write_sidecar,
 )
 
+from sv.energy.carbon_web import choose_carbon
 from sv.errors import SvError
+from sv.report.output import recompute_co2
 from sv.report.results import collect_results, write_model_results
 
 NODE = {**MEASURED, "id": "ipmi.node", "boundary": "node", "source": "ipmitool"}
@@ -156,3 +159,46 @@ def test_companions_are_notes_with_their_ratio(tree):
     write(folder / "forecast.json", {**forecast, "schema": "energy-forecast/9"})
     with pytest.raises(SvError, match=r"forecast\.json: schema .* 'energy-forecast/9'"):
         read_notes(data, exp)
+
+
+# At another carbon factor.
+
+
+def test_tables_at_another_carbon_factor(tree, run_cli):
+    data, exp = tree
+    # The tables are made first; without what draws the figures, the rest takes no time.
+    write(data.parent / "stub" / "matplotlib.py", "raise ModuleNotFoundError('not needed here')")
+    done = run_cli(
+        "steps/make_results.sh", "--carbon", "fixed", "--g-per-kwh", 100, data, exp,
+        env={"PYTHONPATH": f"{data.parent / 'stub'}:{ROOT}"}, check=False,
+    )  # fmt: skip
+    assert "not needed here" in done.stderr.splitlines()[-1]
+    rows = read_csv(exp / "results" / "table3.csv")
+    for row in (row for row in rows if not row["name"].startswith("total")):
+        assert (row["g_per_kwh"], row["carbon_provider"]) == ("100.0", "fixed")
+        if row["energy_kwh"]:
+            assert float(row["co2_kg"]) == pytest.approx(float(row["energy_kwh"]) / 10)
+            assert float(row["co2_all_kg"]) == pytest.approx(float(row["energy_all_kwh"]) / 10)
+    text = (exp / "results" / "table1.md").read_text()
+    assert "- CO2 factor: 100.0 g/kWh, fixed" in text
+    assert "instead of the recorded 44.18 g/kWh, owid, zone FRA, 2024" in text
+
+
+def test_a_factor_of_a_country_and_year(tree):
+    results = collect_results(*tree)
+    recorded = results.shared[0]
+    config = choose_carbon("owid", country="DEU", year=2023)
+    again = recompute_co2(results, config, {}).shared[0]
+    assert again.recorded_carbon == recorded.sidecar.carbon
+    carbon = again.sidecar.carbon
+    assert (carbon.zone, carbon.year) == ("DEU", 2023)
+    assert again.sidecar.co2_g == pytest.approx(recorded.energy_kwh * carbon.g_per_kwh)
+    assert again.energy_kwh == recorded.energy_kwh
+
+
+def test_a_factor_that_varies_needs_the_journal(tree, run_cli):
+    data, exp = tree
+    with pytest.raises(SvError, match=r"no such file .*05_train\.journal\.jsonl"):
+        recompute_co2(collect_results(data, exp), choose_carbon("rte"), {})
+    done = run_cli("sv.bin.make_results", "--country", "FRA", data, exp, check=False)
+    assert done.returncode == 2 and "--carbon" in done.stderr and done.stderr.count("\n") == 1

@@ -8,9 +8,9 @@ from report_tree import ESTIMATED, read_csv, write_sidecar
 from study_exp import LISTS, SYSTEMS, build_study
 
 from sv.errors import SvError
+from sv.report.output import FORMATS
 from sv.report.results import collect_results
-from sv.report.study.against import build_comparison
-from sv.report.tables.files import FORMATS
+from sv.report.tables.against import build_comparison
 
 STUDY = ROOT / "egs" / "voxceleb" / "study"
 FEW = ("resnet34_d", "resnet18_d", "resnet50_d", "resnet50_w2")

@@ -18,8 +18,9 @@ from report_tree import (
     write_model,
     write_scores,
     write_sidecar,
+    write_statistics,
 )
-from study_exp import CROPS, build_study
+from study_exp import CROPS, LISTS, build_study
 
 from sv.report.tables.cells import MARKS
 
@@ -72,6 +73,52 @@ def test_training_table(tables):
     assert "CO2 factors differ between rows, which must not be compared: 44.18 g/kWh" in text
     assert "owid, zone FRA, 2024, vintage 2025-07, lifecycle scope, production" in text
     assert "Energy covers different parts between rows, which must not be compared: " in text
+
+
+@pytest.fixture(scope="module")
+def backends(tmp_path_factory):
+    """The folder of tables of two systems with one or two backends."""
+    data, exp = build_study(tmp_path_factory.mktemp("backends"), ("resnet101_d", "resnet18_d"))
+    for trials, data_set in LISTS.items():
+        write_scores(exp, "resnet101_d", trials, data_set, 2.5, backend="as_norm", det=False)
+        write_statistics(exp, "resnet101_d", trials, 2.5, backend="as_norm", digest=trials)
+    return write_all_tables(data, exp)
+
+
+def test_a_row_for_each_system_and_backend(backends):
+    rows = read_csv(backends / "table1.csv")
+    keys = [(row["system"], row["backend"]) for row in rows]
+    two = [("resnet101_d", "cosine"), ("resnet101_d", "as_norm")]
+    assert keys == [*two, ("resnet18_d", "cosine")]
+    first, second, _ = rows
+    assert (float(first["eer_percent_vox1_o"]), float(second["eer_percent_vox1_o"])) == (0.71, 2.5)
+    # The energy stands once, and is not summed twice by who reads the file.
+    assert float(first["energy_kwh"]) == 135.27
+    assert second["energy_kwh"] == second["co2_kg"] == second["j_per_crop"] == second["host"] == ""
+    shown = read_markdown(backends / "table1.md")
+    assert [row["Backend"] for row in shown] == ["cosine", "as_norm", "cosine"]
+    # The best of each backend: as_norm has no other to compare with.
+    assert [row["vox1_o EER (%)"] for row in shown] == ["**0.71**", "2.50", "1.19"]
+    text = (backends / "table1.md").read_text()
+    assert "of its column, measures among the rows of one backend (cosine, as_norm)." in text
+    record = json.loads((backends / "table1.json").read_text())
+    assert record["rows"][1]["cells"]["backend"]["value"] == "as_norm"
+    # In Table 2, only where the backend scored: nothing in fp16.
+    rows = [row for row in read_csv(backends / "table2.csv") if row["test_set"] == "commonbench"]
+    assert [(row["system"], row["backend"], row["precision"]) for row in rows] == [
+        (*two[0], "fp32"), (*two[1], "fp32"), ("resnet18_d", "cosine", "fp32"),
+        ("resnet101_d", "cosine", "fp16"), ("resnet18_d", "cosine", "fp16"),
+    ]  # fmt: skip
+    assert rows[1]["energy_kwh"] == rows[1]["duration_s"] == rows[1]["j_per_utterance"] == ""
+    rows = [row for row in read_csv(backends / "table4.csv") if row["trial_list"] == "vox1_o"]
+    assert {(row["system"], row["backend"]): row["eer_percent_above_best"] for row in rows} == {
+        two[0]: "0.0", ("resnet18_d", "cosine"): str(1.19 - 0.71), two[1]: "0.0",
+    }  # fmt: skip
+
+
+def test_one_backend_is_not_printed(tables):
+    assert "Backend" not in (tables / "table1.md").read_text()
+    assert {row["backend"] for row in read_csv(tables / "table4.csv")} == {"cosine"}
 
 
 def test_inference_table(tables):

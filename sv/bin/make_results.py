@@ -1,15 +1,16 @@
 """Collect metrics and energy of all systems into tables, advice, figures and a page (stage 8)."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from sv.bin.cli import Parser, run, true_or_false
-from sv.errors import SvError
-from sv.report.output import write_output
+from sv.energy.carbon_web import choose_carbon
+from sv.errors import SvError, UsageError
+from sv.report.output import recompute_co2, write_output
 from sv.report.results import collect_results
-from sv.report.tables.cells import Table, missing_lines
-from sv.report.tables.formats import format_markdown
+from sv.report.tables.cells import Table, format_markdown, missing_lines
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,11 +31,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="test sets of Table 2 in quotes, or all; default: those of the study's Table 2 that "
         "some system has extracted, else all",
     )  # fmt: skip
+    parser.add_argument(
+        "--carbon",
+        help="CO2 at the factor of owid, fixed, rte or electricity_maps, not at the recorded one",
+    )  # fmt: skip
+    parser.add_argument("--country", help="of that factor, ISO 3166 alpha-3: FRA")
+    parser.add_argument("--year", type=int, help="of that factor; default: the latest (owid)")
+    parser.add_argument("--g-per-kwh", type=float, help="that factor, for --carbon fixed")
     parser.add_argument("data", type=Path, help="the recipe's data folder (energy, test_trials)")
     parser.add_argument("exp", type=Path, help="the recipe's exp folder; writes <exp>/results")
     args = parser.parse_args(argv)
 
+    chosen = {"country": args.country, "year": args.year, "g_per_kwh": args.g_per_kwh}
+    if args.carbon is None and any(value is not None for value in chosen.values()):
+        raise UsageError("--country, --year and --g-per-kwh are of --carbon, which is not given")
+    config = choose_carbon(args.carbon, **chosen) if args.carbon else None
     results = collect_results(args.data, args.exp, args.models.split())
+    if config is not None:
+        results = recompute_co2(results, config, os.environ)
     output = write_output(
         results, args.exp / "results", study=args.study, inference_sets=args.inference_sets,
         allow_mixed=args.allow_mixed, show=_print_tables,

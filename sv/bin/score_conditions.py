@@ -9,8 +9,8 @@ from pathlib import Path
 
 from sv.bin.cli import Parser, run
 from sv.kaldi.data_dir import read_table
+from sv.report.tables.cells import format_csv, format_markdown
 from sv.report.tables.conditions import build_condition_table
-from sv.report.tables.formats import format_csv, format_markdown
 from sv.report.tables.latex import format_latex
 from sv.score.conditions import (
     MIN_ERRORS,

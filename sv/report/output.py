@@ -4,33 +4,49 @@ A part that cannot be made (a package is missing, a file of it is broken) is rep
 and the others are made all the same. Heavy packages are loaded by the part that needs them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sv.energy.carbon import compute_co2_g
+from sv.energy.config import NETWORK, EnergyConfig
 from sv.errors import SvError
 from sv.files import write_text
 from sv.report.mixing import Difference, find_differences, mixing_notes, refuse_mixed
-from sv.report.results import Results, write_model_results
-from sv.report.study.published import read_study
-from sv.report.tables.cells import Table
-from sv.report.tables.files import FORMATS, build_tables, write_tables
-from sv.report.tables.formats import JSON_START
-from sv.report.tables.inference_rows import prefer_sets
+from sv.report.published import read_study
+from sv.report.results import Results, Stage, write_model_results
+from sv.report.tables.cells import (
+    JSON_START,
+    Note,
+    Table,
+    format_csv,
+    format_json,
+    format_markdown,
+)
+from sv.report.tables.confidence import build_confidence_table
+from sv.report.tables.inference import build_inference_table, prefer_sets
+from sv.report.tables.latex import format_latex
+from sv.report.tables.stages import build_stage_table
+from sv.report.tables.training import build_training_table
 
 if TYPE_CHECKING:
-    from sv.report.advice.advice import Advice
+    from sv.report.advice import Advice
 
 ALL_SETS = "all"
+FORMATS = {"md": format_markdown, "tex": format_latex, "csv": format_csv, "json": format_json}
 
 
 @dataclass
 class Output:
-    """What was written: ``tables`` in order of display and the ``paths`` of all files.
+    """What was written.
 
-    ``joined`` are the systems' results.json; ``left_out`` says what a figure lacks, ``failures``
-    which parts were not made.
+    Attributes:
+        tables: In order of display.
+        paths: All files in the folder of results.
+        joined: The systems' results.json.
+        left_out: What a figure lacks.
+        failures: Parts that were not made, with the reason.
     """
 
     tables: list[Table] = field(default_factory=list)
@@ -38,6 +54,45 @@ class Output:
     joined: list[Path] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+
+
+def recompute_co2(results: Results, config: EnergyConfig, environ: Mapping[str, str]) -> Results:
+    """Return the results with the CO2 of every stage at another provider's carbon factor.
+
+    Args:
+        results: What stage 8 found; no energy is changed.
+        config: Names the provider, see `sv.energy.carbon_web.choose_carbon`.
+        environ: Holds the token of Electricity Maps.
+
+    Raises:
+        SvError: A journal is missing whose times a varying factor needs, or the provider did not
+            answer.
+        UsageError: The provider cannot know the country or the year.
+    """
+    return replace(
+        results,
+        systems=tuple(
+            replace(
+                system,
+                stages=tuple(_recompute(stage, config, environ) for stage in system.stages),
+            )
+            for system in results.systems
+        ),
+        shared=tuple(_recompute(stage, config, environ) for stage in results.shared),
+    )
+
+
+def _recompute(stage: Stage, config: EnergyConfig, environ: Mapping[str, str]) -> Stage:
+    from sv.energy.carbon_web import recompute_carbon  # noqa: PLC0415 - an HTTP client
+
+    old = stage.sidecar
+    carbon = recompute_carbon(stage.path, old, config, environ)
+    # A factor that varies is known over the run, not over the attempts that came to nothing.
+    co2_all_g = carbon.co2_g if old.energy_all_kwh == old.energy_kwh else None
+    if carbon.provider not in NETWORK:
+        co2_all_g = compute_co2_g(old.energy_all_kwh, old.pue.value, carbon.g_per_kwh)
+    sidecar = replace(old, carbon=carbon, co2_g=carbon.co2_g, co2_all_g=co2_all_g)
+    return replace(stage, sidecar=sidecar, recorded_carbon=old.carbon)
 
 
 def write_output(
@@ -70,20 +125,20 @@ def write_output(
     output = Output()
     made: dict[str, Advice] = {}
     figures: list[Path] = []
-    sets = _choose_sets(results, study, inference_sets, output)
+    sets = _choose_sets(results, study, inference_sets)
     tables = _note_mixing(build_tables(results, sets), differences)
     output.joined = write_model_results(results)
     _add_tables(output, tables, directory)
     show(output.tables)
 
     def compare() -> None:
-        from sv.report.study.against import build_comparison  # noqa: PLC0415
+        from sv.report.tables.against import build_comparison  # noqa: PLC0415
 
         tables = build_comparison(results, study)
         _add_tables(output, _note_mixing(tables, differences), directory)
 
     def advise() -> None:
-        from sv.report.advice.advice import build_advice, format_advice  # noqa: PLC0415
+        from sv.report.advice import build_advice, format_advice  # noqa: PLC0415
 
         made["advice"] = _withhold_mixed(build_advice(results), differences)
         output.paths.append(directory / "advice.md")
@@ -115,8 +170,38 @@ def write_output(
     return output
 
 
+def build_tables(results: Results, sets: tuple[str, ...] | None = None) -> list[Table]:
+    """Build tables 1 (training), 2 (inference), 3 (stages) and 4 (confidence).
+
+    Args:
+        results: What stage 8 found.
+        sets: The test sets of Table 2; None: all.
+    """
+    # Below every table that has scores: what its reader must know of the corpora.
+    remarks = tuple(Note(f"{trials or 'All lists'}: {text}.") for trials, text in results.remarks)
+    training, confidence = build_training_table(results), build_confidence_table(results)
+    inference = build_inference_table(results, sets)
+    return [
+        replace(training, notes=(*training.notes, *remarks)),
+        replace(inference, notes=(*inference.notes, *remarks)),
+        build_stage_table(results),
+        replace(confidence, notes=(*confidence.notes, *remarks)),
+    ]
+
+
+def write_tables(tables: list[Table], directory: Path) -> list[Path]:
+    """Write every table as ``<name>.md``, ``.tex``, ``.csv`` and ``.json``; return the paths."""
+    paths = []
+    for table in tables:
+        for suffix, format_table in FORMATS.items():
+            path = directory / f"{table.name}.{suffix}"
+            write_text(path, format_table(table))
+            paths.append(path)
+    return paths
+
+
 def _choose_sets(
-    results: Results, study: Path | None, inference_sets: str, output: Output
+    results: Results, study: Path | None, inference_sets: str
 ) -> tuple[str, ...] | None:
     if inference_sets == ALL_SETS:
         return None

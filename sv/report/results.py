@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from sv.config import build_record
-from sv.energy.record import Amount, Count, Sidecar, read_record
+from sv.energy.record import Amount, Carbon, Count, Sidecar, read_record
 from sv.errors import SvError, UsageError
 from sv.files import read_json, read_text, write_json
 from sv.model_name import ModelName, check_model_name, parse_model_name
@@ -36,10 +36,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Stage:
-    """One sidecar, ``<NN>_<name>.json``, or the sum of several (`sv.report.tables.stages`)."""
+    """One sidecar, ``<NN>_<name>.json``, or the sum of several (`sv.report.tables.stages`).
+
+    ``recorded_carbon`` is what the file has where the CO2 was computed anew at another factor.
+    """
 
     path: Path
     sidecar: Sidecar
+    recorded_carbon: Carbon | None = None
 
     @property
     def number(self) -> int:
@@ -329,6 +333,25 @@ def system_order(name: str) -> tuple[Any, ...]:
     return (rank, -model.depth, -model.width, *shape, name)
 
 
+def list_views(results: Results) -> list[System]:
+    """Return the rows of a table: each system once for each backend that scored a list of it.
+
+    The first backend comes first and is always there; a row of another has its scores alone.
+    """
+    return [
+        replace(system, backend=backend)
+        for system in results.systems
+        for backend in results.backends
+        if backend == results.backends[0]
+        or any(score.backend == backend and not score.untrained for score in system.scores)
+    ]
+
+
+def name_view(results: Results, view: System) -> str:
+    """Return the label of a row: the system, and the backend where it is not the first."""
+    return view.name if view.backend == results.backends[0] else f"{view.name} {view.backend}"
+
+
 def find_stage(system: System, stage: int, name: str) -> Stage | None:
     """Find a model's stage by number and name (``6, "extract_vox1"``), or None."""
     return next((s for s in system.stages if (s.number, s.name) == (stage, name)), None)
@@ -351,11 +374,9 @@ def find_extraction(system: System, data_set: str, precision: str) -> Extraction
     return next((found for found in system.extractions if found.folder == folder), None)
 
 
-def find_score(
-    system: System, trials: str, precision: str = "fp32", *, untrained: bool = False
-) -> ScoredList | None:
+def find_score(system: System, trials: str, precision: str = "fp32") -> ScoredList | None:
     """Find the metrics of a trial list by the system's backend, or None."""
-    wanted = (trials, precision, untrained, system.backend)
+    wanted = (trials, precision, False, system.backend)
     for score in system.scores:
         if (score.trials_name, score.precision, score.untrained, score.backend) == wanted:
             return score

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sv.report.advice.front import KNEE_METHOD
+from sv.report.advice import KNEE_METHOD
 from sv.report.figures.frame import (
     BAR,
     COLUMN_INCHES,

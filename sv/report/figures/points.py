@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sv.report.advice.front import find_knee, pareto_front
+from sv.report.advice import find_knee, pareto_front
 from sv.report.noise import find_measured
 from sv.report.results import TRAIN_STAGE, Results, Stage, compute_average, family_of, find_stage
 from sv.report.tables.cells import MARKS

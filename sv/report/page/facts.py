@@ -58,6 +58,7 @@ def list_facts(stage: Stage) -> tuple[tuple[str, str], ...]:
         ("Longest gap", longest_s and f"{format_significant(longest_s)} s between two samples"),
         ("CO2", sidecar.co2_g is not None and f"{format_significant(sidecar.co2_g / 1000)} kg"),
         ("Carbon factor", _describe_carbon(sidecar.carbon)),
+        ("Recorded factor", stage.recorded_carbon and _describe_carbon(stage.recorded_carbon)),
         ("PUE", describe_pue(stage)),
         ("Crosschecks", "; ".join(_describe_check(check) for check in sidecar.crosschecks)),
         ("Phases", "; ".join(phases)),

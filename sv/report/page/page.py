@@ -12,7 +12,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from sv.files import write_text
-from sv.report.advice.advice import Advice
+from sv.report.advice import Advice
 from sv.report.figures.points import Point, collect_points
 from sv.report.page.facts import describe_quality, format_kwh
 from sv.report.page.figures import build_plots

@@ -5,7 +5,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from sv.energy.units import j_from_kwh
-from sv.report.advice.front import KNEE_METHOD
+from sv.report.advice import KNEE_METHOD
 from sv.report.figures.curves import collect_work, find_cheapest
 from sv.report.figures.palette import FAMILY_LABEL, FAMILY_STYLE
 from sv.report.figures.points import Point, choose_front, collect_points

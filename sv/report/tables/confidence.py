@@ -2,14 +2,13 @@
 
 from sv.report.noise import (
     MEASURES,
-    Measured,
     find_best,
     find_measured,
-    subtract,
 )
-from sv.report.results import P_TARGET, Results, System, find_score
+from sv.report.results import P_TARGET, Results, System, find_score, list_views, name_view
 from sv.report.tables.cells import UNKNOWN, Cell, Column, Note, Row, Table, text_cell, unknown_cell
-from sv.report.tables.evidence import absent_file
+from sv.report.tables.evidence import absent_file, backend_column
+from sv.score.bootstrap import Measured, subtract
 
 _TITLES = {"eer_percent": "EER (%)", "min_dcf": "minDCF"}
 _DECIMALS = {"eer_percent": 2, "min_dcf": 3}
@@ -18,8 +17,12 @@ _FEW_SPEAKERS = 25  # with fewer, intervals held the truth too rarely (sv.score.
 
 
 def build_confidence_table(results: Results) -> Table:
-    """Build Table 4: a row for each trial list (and their average) and system scored on it."""
-    columns = [Column("system", "System", numeric=False), Column("trial_list", "", csv_only=True)]
+    """Build Table 4: a row for each trial list (and their average), backend and system scored."""
+    columns = [
+        Column("system", "System", numeric=False),
+        backend_column(results),
+        Column("trial_list", "", csv_only=True),
+    ]
     for key, title in _TITLES.items():
         columns += [
             Column(key, "", title),
@@ -36,28 +39,37 @@ def build_confidence_table(results: Results) -> Table:
         groups = {_AVERAGE: results.scored, **groups}
     rows = []
     for title, lists in groups.items():
-        best = {key: _find_best(results, lists, key) for key in MEASURES}
-        for system in results.systems:
-            if all(find_score(system, name) for name in lists):
-                rows.append(_build_row(system, title, lists, best))
+        for backend in results.backends:
+            views = [view for view in list_views(results) if view.backend == backend]
+            best = {key: _find_best(views, lists, key) for key in MEASURES}
+            for view in views:
+                if all(find_score(view, name) for name in lists):
+                    cells = _build_cells(view, title, lists, best)
+                    rows.append(Row(f"{name_view(results, view)} {title}", cells, title))
     caption = "How sure the measures are: 95 % intervals, and differences from the best system"
     return Table("table4", caption, tuple(columns), tuple(rows), tuple(_notes(results)))
 
 
-def _find_best(results: Results, lists: tuple[str, ...], key: str) -> tuple[str, Measured] | None:
-    found = {s.name: find_measured(s, lists, key) for s in results.systems}
+def _find_best(
+    views: list[System], lists: tuple[str, ...], key: str
+) -> tuple[str, Measured] | None:
+    found = {view.name: find_measured(view, lists, key) for view in views}
     measured = {name: item for name, item in found.items() if item is not None}
     name = find_best(measured)
     return None if name is None else (name, measured[name])
 
 
-def _build_row(
+def _build_cells(
     system: System,
     title: str,
     lists: tuple[str, ...],
     best: dict[str, tuple[str, Measured] | None],
-) -> Row:
-    cells = {"system": text_cell(system.name), "trial_list": text_cell(title)}
+) -> dict[str, Cell]:
+    cells = {
+        "system": text_cell(system.name),
+        "backend": text_cell(system.backend),
+        "trial_list": text_cell(title),
+    }
     cells |= dict.fromkeys(("speakers", "replicates", "seed"), Cell(UNKNOWN, None))
     for key in MEASURES:
         measured = find_measured(system, lists, key)
@@ -79,7 +91,7 @@ def _build_row(
         cells["replicates"] = Cell(f"{len(measured.replicates)}", len(measured.replicates))
         cells["seed"] = Cell(f"{measured.draws[0][1]}", measured.draws[0][1])
         cells |= _difference_cells(system.name, key, measured, best[key], few)
-    return Row(f"{system.name} {title}", cells, title)
+    return cells
 
 
 def _difference_cells(
@@ -99,8 +111,7 @@ def _difference_cells(
     if difference.interval is None:
         return {**cells, f"{key}_p": unknown_cell(few)}
     p_value = difference.p_value
-    low, high = difference.interval
-    mark = ("within_noise",) if low <= 0 <= high else ()
+    mark = ("within_noise",) if difference.within_noise else ()
     cells[above] = Cell(cells[above].text, difference.value, mark)
     return {**cells, f"{key}_p": Cell(f"{p_value:.3f}", p_value)}
 
@@ -113,7 +124,7 @@ def _cells(
     *,
     key: str = "",
 ) -> dict[str, Cell]:
-    """Give a value, its interval as text, and its bounds for the CSV file."""
+    """Return a value, its interval as text, and its bounds for the CSV file."""
     digits = _DECIMALS[key or name]
     cells = {name: unknown_cell(reason) if value is None else Cell(f"{value:.{digits}f}", value)}
     if interval is None:
@@ -140,14 +151,15 @@ def _why_unknown(system: System, lists: tuple[str, ...]) -> str:
 def _notes(results: Results) -> list[Note]:
     found = [
         score.bootstrap
-        for system in results.systems
+        for view in list_views(results)
         for name in results.scored
-        if (score := find_score(system, name)) and score.bootstrap
+        if (score := find_score(view, name)) and score.bootstrap
     ]
     if not found:
         return []
     counts = sorted({len(boot.eer_percent) for boot in found})
     speakers = sorted({boot.speakers for boot in found})
+    of_backend = "" if len(results.backends) == 1 else "from the best of the same backend, and "
     few = Note(f"{speakers[0]} speakers are few: the true intervals are wider.")
     return [
         Note(
@@ -155,7 +167,8 @@ def _notes(results: Results) -> list[Note]:
             f"speakers ({_range(speakers)} in a list), both sides of a trial at once."
         ),
         Note(
-            "Differences are paired: each replicate draws the same speakers for every system. "
+            f"Differences are {of_backend}paired: each replicate draws the same speakers for "
+            "every system. "
             "p: twice the share of replicates on the rarer side of 0, not corrected for "
             "choosing the best of several systems."
         ),

@@ -7,8 +7,8 @@ sidecar does not.
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from sv.energy.record import Channel
-from sv.report.results import Stage, System
+from sv.energy.record import Carbon, Channel
+from sv.report.results import P_TARGET, Results, Stage, System, extract_name, find_score
 from sv.report.tables.cells import (
     MARKS,
     UNKNOWN,
@@ -144,6 +144,31 @@ def metric_cells(
     }
 
 
+def score_cells(
+    view: System, trials: str, *, decimals: int, precision: str = "fp32", suffix: str = ""
+) -> dict[str, Cell]:
+    """Return the cells of EER and minDCF of a trial list, by the backend of ``view``."""
+    score = find_score(view, trials, precision)
+    if score is None:
+        stem = extract_name(f"{trials}_{view.backend}", precision)
+        reason = absent_file(view, f"scores/{stem}.json")
+        return metric_cells(None, None, reason, decimals=decimals, suffix=suffix)
+    reason = f"no minDCF at P {P_TARGET} in {score.path.name}"
+    figures = (score.eer_percent, score.min_dcf.get(P_TARGET))
+    return metric_cells(*figures, reason, decimals=decimals, suffix=suffix)
+
+
+def backend_column(results: Results) -> Column:
+    """Return the column of a row's backend, which is printed where there are several."""
+    return Column("backend", "Backend", numeric=False, csv_only=len(results.backends) == 1)
+
+
+def describe_scores(results: Results) -> str:
+    """Say whose scores the measures are of."""
+    only = f"{results.backends[0]} scores"
+    return only if len(results.backends) == 1 else "the scores of each row's backend"
+
+
 def absent_file(system: System, name: str) -> str:
     """Say why a file of a system is not there."""
     return f"no {name}" if system.directory.is_dir() else f"no folder {system.directory}"
@@ -203,6 +228,12 @@ def energy_notes(stages: Iterable[Labelled], totals: Iterable[Labelled] = ()) ->
     with_co2 = [(label, stage) for label, stage in known if stage.sidecar.co2_g is not None]
     if with_co2:
         found.append(_compare("CO2 factor:", "CO2 factors differ", with_co2, describe_factor))
+    recorded = [s.recorded_carbon for _, s in with_co2 if s.recorded_carbon is not None]
+    if recorded:
+        factors = list_some([describe_carbon(carbon) for carbon in recorded])
+        found.append(
+            Note(f"CO2 is computed anew at that factor, instead of the recorded {factors}.")
+        )
     found.append(_compare("PUE:", "PUEs differ", known, describe_pue))
     return found
 
@@ -302,7 +333,11 @@ def describe_boundaries(stage: Stage) -> str:
 
 def describe_factor(stage: Stage) -> str:
     """Say which grams of CO2 a kWh stands for, and where the factor is from."""
-    carbon = stage.sidecar.carbon
+    return describe_carbon(stage.sidecar.carbon)
+
+
+def describe_carbon(carbon: Carbon) -> str:
+    """Say a carbon factor and where it is from."""
     number = "varying in time"
     if carbon.g_per_kwh is not None:
         number = f"{format_significant(carbon.g_per_kwh)} g/kWh"

@@ -2,28 +2,44 @@
 
 The columns are those of the study's Table 2, two that do not depend on the size of the test set
 (energy per utterance, real-time factor) and, where a lower precision was used, what it changes
-against fp32: the ratio of the energies and the difference of the EERs.
+against fp32: the ratio of the energies and the difference of the EERs. A system has a row for each
+backend that scored it; its energy stands in the first of them alone.
 """
 
 import math
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from sv.energy.units import j_from_kwh
-from sv.report.noise import MEASURES, find_measured, subtract
+from sv.errors import UsageError
+from sv.report.noise import (
+    MEASURES,
+    describe_best,
+    find_measured,
+    list_places,
+    mark_energies,
+    mark_measures,
+    note_ties,
+)
 from sv.report.results import (
     EXTRACT_STAGE,
     P_TARGET,
+    PRECISIONS,
     Extraction,
     Results,
     Stage,
+    System,
     compute_average,
     extract_name,
     find_extraction,
     find_score,
     find_stage,
+    is_of_trained,
+    list_views,
+    name_view,
 )
-from sv.report.tables.best import SECTION_NOTE, TIE_NOTE, mark_energies, mark_measures
 from sv.report.tables.cells import (
+    BLANK,
     Cell,
     Column,
     Note,
@@ -39,7 +55,9 @@ from sv.report.tables.evidence import (
     PROVENANCE_COLUMNS,
     absent_file,
     absent_stage,
+    backend_column,
     co2_cell,
+    describe_scores,
     duration_cell,
     energy_cell,
     energy_notes,
@@ -49,22 +67,52 @@ from sv.report.tables.evidence import (
     metric_cells,
     provenance_cells,
 )
-from sv.report.tables.inference_rows import Inference, choose_sets, list_inferences, lists_of
+from sv.score.bootstrap import subtract
+from sv.score.record import ScoredList
 
-_FACTS = ("utterances", "audio_s", "frames", "device")
 _FULL = "fp32"
-_NO_CHANGE = Cell("", "")  # of fp32 against itself
+_FACTS = ("utterances", "audio_s", "frames", "device")
+_ENERGIES = ("energy_kwh", "co2_kg", "duration_s", "j_per_utterance", "real_time_factor")
 _CHANGES = (
     Column("energy_ratio", "kWh / fp32", marked=True),
     Column("eer_difference", "EER - fp32", marked=True),
 )
 _CHANGE_FACTS = ("energy_ratio_uncertainty", "eer_difference_low", "eer_difference_high")
-
-
 _CHANGE_NOTE = Note(
     "kWh / fp32 and EER - fp32: against the same system's extraction in fp32; a difference marked "
     "≈ is within noise (its 95 % interval contains 0)."
 )
+
+
+@dataclass(frozen=True)
+class Inference:
+    """A row: the extraction of a test set by a system at a precision, done or not.
+
+    ``name`` is the row's label; ``has_energy`` is false where the backend is not the first.
+    """
+
+    name: str
+    view: System
+    data_set: str
+    precision: str
+    has_energy: bool
+
+    @property
+    def stage_name(self) -> str:
+        """Name of the stage that extracts it."""
+        return f"extract_{extract_name(self.data_set, self.precision)}"
+
+    @property
+    def stage(self) -> Stage | None:
+        """The sidecar whose energy the row shows."""
+        if not self.has_energy:
+            return None
+        return find_stage(self.view, EXTRACT_STAGE, self.stage_name)
+
+    @property
+    def absent(self) -> str:
+        """Why there is no sidecar, where there is none."""
+        return absent_stage(self.view, f"{EXTRACT_STAGE:02d}_{self.stage_name}")
 
 
 def build_inference_table(results: Results, sets: tuple[str, ...] | None = None) -> Table:
@@ -73,12 +121,16 @@ def build_inference_table(results: Results, sets: tuple[str, ...] | None = None)
     Args:
         results: What stage 8 found.
         sets: The test sets to show; None: all.
+
+    Raises:
+        UsageError: One of ``sets`` is none that the recipe has.
     """
-    sections = {name: list_inferences(results, name) for name in choose_sets(results, sets)}
-    precisions = {item.precision for members in sections.values() for item in members}
-    has_lower = precisions - {_FULL}
+    sections = {name: _list_inferences(results, name) for name in choose_sets(results, sets)}
+    found = [item for section in sections.values() for item in section]
+    has_lower = any(item.precision != _FULL for item in found)
     columns = (
         Column("system", "System", numeric=False),
+        backend_column(results),
         Column("test_set", "Test set", numeric=False, csv_only=True),
         Column("eer_percent", "EER (%)", marked=True),
         Column("min_dcf", "minDCF", marked=True),
@@ -93,155 +145,208 @@ def build_inference_table(results: Results, sets: tuple[str, ...] | None = None)
         *PROVENANCE_COLUMNS,
     )
     rows: list[Row] = []
-    labelled, means, not_compared = [], [], {}
-    for data_set, inferences in sections.items():
-        lists = lists_of(results, data_set)
-        stages = [_find_stage(item) for item in inferences]
-        section = [_build_row(item, lists) for item in inferences]
-        for key in MEASURES:
-            found = [find_measured(i.system, lists, key, i.precision) for i in inferences]
-            mark_measures(section, key, {p: m for p, m in enumerate(found) if m is not None})
-        not_compared |= {note.text: note for note in mark_energies(section, stages)}
-        labelled += [(r.label, s) for r, s in zip(section, stages, strict=True) if s is not None]
+    means, not_compared = [], {}
+    for data_set, section in sections.items():
+        lists = _list_trials(results, data_set)
+        members = [_build_row(item, lists) for item in section]
+        for places in list_places([item.view.backend for item in section]):
+            for key in MEASURES:
+                measured = {
+                    p: find_measured(section[p].view, lists, key, section[p].precision)
+                    for p in places
+                }
+                mark_measures(members, key, measured)
+        stages = [item.stage for item in section]
+        not_compared |= {note.text: note for note in mark_energies(members, stages)}
         if len(lists) > 1:
             means.append(Note(f"EER and minDCF of {data_set}: means of {', '.join(lists)}."))
-        rows += section
-    cells = [cell for row in rows for cell in row.cells.values()]
-    measures = [row.cells[key] for row in rows for key in MEASURES]
+        rows += members
+    labelled = [(row.label, item.stage) for row, item in zip(rows, found, strict=True)]
     notes = [
         Note(
             "Energy, CO2 and wall time (hh:mm:ss) are of the whole extraction stage: starting the "
             "jobs, loading the network, reading features, embedding every utterance, writing."
         ),
         Note("Real-time factor: that wall time / duration of the speech; below 1 is faster."),
-        Note(f"EER and minDCF (P_target {P_TARGET}) of cosine scores."),
+        Note(f"EER and minDCF (P_target {P_TARGET}) of {describe_scores(results)}."),
         *([_CHANGE_NOTE] if has_lower else []),
         *means,
-        *([SECTION_NOTE] if any(cell.best for cell in cells) else []),
+        *describe_best(rows, results, "column and test set"),
         *not_compared.values(),
-        *energy_notes(labelled),
-        *([TIE_NOTE] if any("within_noise" in cell.marks for cell in measures) else []),
+        *energy_notes([(label, stage) for label, stage in labelled if stage is not None]),
+        *note_ties(row.cells[key] for row in rows for key in MEASURES),
     ]
     caption = "Inference: extraction of the embeddings of a test set"
     return Table("table2", caption, columns, tuple(rows), tuple(notes))
 
 
-def _find_stage(item: Inference) -> Stage | None:
-    return find_stage(item.system, EXTRACT_STAGE, _stage_name(item))
+# Which rows there are.
 
 
-def _stage_name(item: Inference) -> str:
-    return f"extract_{extract_name(item.data_set, item.precision)}"
+def choose_sets(results: Results, sets: tuple[str, ...] | None) -> list[str]:
+    """Return ``sets`` in the order of the trial lists, then others that a system has extracted.
+
+    Raises:
+        UsageError: One of ``sets`` is none that the recipe has.
+    """
+    known = list(dict.fromkeys(results.trial_sets.values()))
+    known += sorted({item.data_set for item in _list_done(results)}.difference(known))
+    for name in sets or ():
+        if name not in known:
+            raise UsageError(f"no test set '{name}' (known: {', '.join(known) or 'none'})")
+    return [name for name in known if sets is None or name in sets]
+
+
+def prefer_sets(results: Results, preferred: list[str]) -> tuple[str, ...] | None:
+    """Return those of ``preferred`` that some system has extracted; without any, None for all."""
+    found = {item.data_set for item in _list_done(results)}
+    return tuple(name for name in preferred if name in found) or None
+
+
+def _list_done(results: Results) -> Iterator[Extraction]:
+    for system in results.systems:
+        yield from filter(is_of_trained, system.extractions)
+
+
+def _list_inferences(results: Results, data_set: str) -> list[Inference]:
+    """List the rows of a test set: by precision, then by system in the order of Table 1.
+
+    A precision that any system has tried has a row for every system; fp32 always has. So a system
+    that could not be extracted at one precision has a row that says why.
+    """
+    tried = {_FULL} | {item.precision for item in _list_done(results) if item.data_set == data_set}
+    for system in results.systems:
+        tried |= {score.precision for score in _list_scores(system, data_set)}
+        # A stage that failed left nothing but its energy.
+        names = {stage.name for stage in system.stages if stage.number == EXTRACT_STAGE}
+        tried |= {p for p in PRECISIONS if f"extract_{extract_name(data_set, p)}" in names}
+    rows = []
+    for precision in (*PRECISIONS, *sorted(tried.difference(PRECISIONS))):
+        for view in list_views(results) if precision in tried else ():
+            is_first = view.backend == results.backends[0]
+            scored = {(s.precision, s.backend) for s in _list_scores(view, data_set)}
+            if is_first or (precision, view.backend) in scored:
+                name = name_view(results, view)
+                rows.append(Inference(name, view, data_set, precision, is_first))
+    return rows
+
+
+def _list_scores(system: System, data_set: str) -> list[ScoredList]:
+    return [s for s in system.scores if s.data_set == data_set and not s.untrained]
+
+
+def _list_trials(results: Results, data_set: str) -> tuple[str, ...]:
+    """List the trial lists of a test set that the first backend has scored, else all of them."""
+    lists = [name for name, of_set in results.trial_sets.items() if of_set == data_set]
+    scores = [score for system in results.systems for score in system.scores]
+    first = {s.trials_name for s in scores if s.backend == results.backends[0] and not s.untrained}
+    return tuple([name for name in lists if name in first] or lists)
+
+
+# What a row says.
 
 
 def _build_row(item: Inference, lists: tuple[str, ...]) -> Row:
-    system, precision = item.system, item.precision
-    stage = _find_stage(item)
-    absent = absent_stage(system, f"{EXTRACT_STAGE:02d}_{_stage_name(item)}")
-    done = find_extraction(system, item.data_set, precision)
-    average = compute_average(system, lists, precision)
-    energy = energy_cell(stage, absent)
-    wall_time = duration_cell(stage, absent)
+    view, precision = item.view, item.precision
+    done = find_extraction(view, item.data_set, precision)
+    average = compute_average(view, lists, precision)
     cells = {
-        "system": text_cell(system.name),
+        "system": text_cell(view.name),
+        "backend": text_cell(view.backend),
         "test_set": text_cell(item.data_set),
         **metric_cells(average.eer_percent, average.min_dcf, average.reason, decimals=3),
-        "energy_kwh": energy,
-        "co2_kg": co2_cell(stage, absent),
-        "duration_s": wall_time,
-        "j_per_utterance": _per_utterance(item, stage, energy, done),
-        "real_time_factor": _real_time_factor(item, stage, wall_time, done),
         "precision": Cell(precision.upper(), precision),
         **{key: fact_cell(getattr(done, key, None)) for key in _FACTS},
         "trial_lists": text_cell(" ".join(lists)),
-        **_energy_change(item, stage, absent),
-        **_eer_change(item, lists),
-        **provenance_cells(stage),
+        **_compare_eer(item, lists),
+        **provenance_cells(item.stage),
     }
-    return Row(f"{system.name} {item.data_set} {precision}", cells, item.data_set)
+    label = f"{item.name} {item.data_set} {precision}"
+    if item.has_energy:
+        return Row(label, cells | _list_energies(item, done), item.data_set)
+    cells |= dict.fromkeys((*_ENERGIES, "energy_ratio"), BLANK)
+    cells["energy_ratio_uncertainty"] = fact_cell(None)
+    return Row(label, cells, item.data_set)
 
 
-def _per_utterance(
-    item: Inference, stage: Stage | None, energy: Cell, done: Extraction | None
-) -> Cell:
+def _list_energies(item: Inference, done: Extraction | None) -> dict[str, Cell]:
+    """Return the cells of `_ENERGIES` and of the change against fp32."""
+    stage, absent = item.stage, item.absent
+    energy, wall_time = energy_cell(stage, absent), duration_cell(stage, absent)
+    undivided = _explain_undivided(item, stage, done)
+    per_utterance = factor = unknown_cell(undivided or absent)
     if stage is None or stage.energy_kwh is None:
-        return unknown_cell(energy.reason)
-    reason = _why_undivided(item, stage, done)
-    if reason or done is None:
-        return unknown_cell(reason)
-    if done.utterances == 0:
-        return unknown_cell("0 utterances were extracted")
-    per_utterance_j = j_from_kwh(stage.energy_kwh) / done.utterances
-    return replace(energy, text=format_significant(per_utterance_j), value=per_utterance_j)
+        per_utterance = unknown_cell(energy.reason)
+    elif done is not None and not undivided:
+        per_utterance = unknown_cell("0 utterances were extracted")
+        if done.utterances:
+            value = j_from_kwh(stage.energy_kwh) / done.utterances
+            per_utterance = replace(energy, text=format_significant(value), value=value)
+    if stage is not None and done is not None and not undivided:
+        factor = unknown_cell(f"no duration of the speech in {done.folder}/info.json")
+        if done.audio_s:
+            value = stage.sidecar.duration_s / done.audio_s
+            factor = Cell(format_significant(value), value)
+    cells = (energy, co2_cell(stage, absent), wall_time, per_utterance, factor)
+    return {**dict(zip(_ENERGIES, cells, strict=True)), **_compare_energy(item)}
 
 
-def _real_time_factor(
-    item: Inference, stage: Stage | None, wall_time: Cell, done: Extraction | None
-) -> Cell:
+def _explain_undivided(item: Inference, stage: Stage | None, done: Extraction | None) -> str:
+    """Say why a figure is not divided by what was done: a stage that failed did not do all."""
     if stage is None:
-        return unknown_cell(wall_time.reason)
-    reason = _why_undivided(item, stage, done)
-    if reason or done is None:
-        return unknown_cell(reason)
-    if not done.audio_s:
-        return unknown_cell(f"no duration of the speech in {done.folder}/info.json")
-    factor = stage.sidecar.duration_s / done.audio_s
-    return Cell(format_significant(factor), factor)
+        return item.absent
+    if stage.sidecar.status != "complete":
+        return f"{stage.path.name} is {stage.sidecar.status}: utterances done are not known"
+    if done is None:
+        folder = f"xvectors_{extract_name(item.data_set, item.precision)}"
+        return absent_file(item.view, f"{folder}/info.json")
+    return ""
 
 
-def _energy_change(item: Inference, stage: Stage | None, absent: str) -> dict[str, Cell]:
+def _compare_energy(item: Inference) -> dict[str, Cell]:
     """Return the ratio of the energy to that in fp32, and its uncertainty (k = 2)."""
-    cells = {"energy_ratio": _NO_CHANGE, "energy_ratio_uncertainty": fact_cell(None)}
+    cells = {"energy_ratio": BLANK, "energy_ratio_uncertainty": fact_cell(None)}
     if item.precision == _FULL:
         return cells
     of_full = replace(item, precision=_FULL)
-    full = _find_stage(of_full)
+    stage, full = item.stage, of_full.stage
     if stage is None or full is None:
-        absent_full = absent_stage(item.system, f"{EXTRACT_STAGE:02d}_{_stage_name(of_full)}")
-        return cells | {"energy_ratio": unknown_cell(absent if stage is None else absent_full)}
+        reason = item.absent if stage is None else of_full.absent
+        return cells | {"energy_ratio": unknown_cell(reason)}
     reasons = [explain_incomplete(full), explain_incomplete(stage)]
     reason = next(filter(None, [*reasons, *explain_energies([full, stage])]), "")
     if reason:
         return cells | {"energy_ratio": unknown_cell(reason)}
     assert stage.energy_kwh and full.energy_kwh  # or it was incomplete
     ratio = stage.energy_kwh / full.energy_kwh
-    marks = energy_cell(stage, absent).marks
-    cells["energy_ratio"] = Cell(format_significant(ratio), ratio, marks)
-    if full.sidecar.uncertainty_kwh is not None and stage.sidecar.uncertainty_kwh is not None:
-        parts = (s.sidecar.uncertainty_kwh / s.energy_kwh for s in (full, stage))
+    cells["energy_ratio"] = Cell(
+        format_significant(ratio), ratio, energy_cell(stage, item.absent).marks
+    )
+    spreads = (full.sidecar.uncertainty_kwh, stage.sidecar.uncertainty_kwh)
+    if spreads[0] is not None and spreads[1] is not None:
+        parts = spreads[0] / full.energy_kwh, spreads[1] / stage.energy_kwh
         cells["energy_ratio_uncertainty"] = fact_cell(ratio * math.hypot(*parts))
     return cells
 
 
-def _eer_change(item: Inference, lists: tuple[str, ...]) -> dict[str, Cell]:
+def _compare_eer(item: Inference, lists: tuple[str, ...]) -> dict[str, Cell]:
     """Return the difference of the EER to that in fp32, over the lists scored in both."""
     cells = {key: fact_cell(None) for key in ("eer_difference_low", "eer_difference_high")}
     if item.precision == _FULL:
-        return {**cells, "eer_difference": _NO_CHANGE}
-    system, precision = item.system, item.precision
-    both = tuple(n for n in lists if find_score(system, n) and find_score(system, n, precision))
+        return {**cells, "eer_difference": BLANK}
+    view, precision = item.view, item.precision
+    both = tuple(n for n in lists if find_score(view, n) and find_score(view, n, precision))
     if not both:
         reason = "no list is scored in both precisions"
         return {**cells, "eer_difference": unknown_cell(reason)}
-    lower, full = (compute_average(system, both, name) for name in (precision, _FULL))
-    assert lower.eer_percent is not None and full.eer_percent is not None  # both are scored
-    value = lower.eer_percent - full.eer_percent
-    measured = [find_measured(system, both, "eer_percent", name) for name in (precision, _FULL)]
-    difference = subtract(measured[0], measured[1]) if measured[0] and measured[1] else None
+    lower, full = (compute_average(view, both, name).eer_percent for name in (precision, _FULL))
+    assert lower is not None and full is not None  # both are scored
+    a, b = (find_measured(view, both, "eer_percent", name) for name in (precision, _FULL))
+    difference = subtract(a, b) if a and b else None
     interval = difference.interval if difference else None
-    marks: tuple[str, ...] = ()
     if interval is not None:
-        low, high = interval
-        cells |= {"eer_difference_low": fact_cell(low), "eer_difference_high": fact_cell(high)}
-        marks = ("within_noise",) if low <= 0 <= high else ()
+        ends = zip(("low", "high"), interval, strict=True)
+        cells |= {f"eer_difference_{end}": fact_cell(bound) for end, bound in ends}
+    marks = ("within_noise",) if difference is not None and difference.within_noise else ()
+    value = lower - full
     return {**cells, "eer_difference": Cell(format_difference(value, 3), value, marks)}
-
-
-def _why_undivided(item: Inference, stage: Stage, done: Extraction | None) -> str:
-    """Say why a figure is not divided by what was done: a stage that failed did not do all."""
-    if stage.sidecar.status != "complete":
-        return f"{stage.path.name} is {stage.sidecar.status}: utterances done are not known"
-    if done is None:
-        folder = f"xvectors_{extract_name(item.data_set, item.precision)}"
-        return absent_file(item.system, f"{folder}/info.json")
-    return ""
