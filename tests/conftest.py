@@ -1,10 +1,12 @@
 """What all tests share: where the repository is, and how to call its programs."""
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,22 @@ def tiny(tmp_path_factory):
             output.write_text(recipe.run("--corpora", root / "corpora").stdout)
         recipe.output = output.read_text() if output.exists() else ""
     return recipe
+
+
+def read_sidecar(folder: Path, name: str) -> dict:
+    """Read a stage's sidecar below a model's folder or ``data``."""
+    return json.loads((folder / "energy" / f"{name}.json").read_text())
+
+
+def wait_for_end_of(word: str) -> None:
+    """Wait until no process names ``word``: what a kill leaves behind ends by itself."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        found = subprocess.run(["pgrep", "-f", word], capture_output=True, text=True, check=False)
+        if found.returncode == 1:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"still running: {found.stdout}")
 
 
 class TinyRecipe:

@@ -10,7 +10,7 @@ import time
 
 import kaldiio
 import pytest
-from conftest import ROOT, TinyRecipe, environment
+from conftest import ROOT, TinyRecipe, environment, read_sidecar, wait_for_end_of
 
 from sv.kaldi.data_dir import read_table, write_data_dir
 
@@ -18,10 +18,6 @@ SHARED_STAGES = ("00_corpora", "01_manifests", "02_augment", "03_fbank", "04_egs
 MODEL_STAGES = (
     "05_train", "06_extract_mini_test", "06_extract_cohort", "07_score_mini", "07_untrained_mini",
 )  # fmt: skip
-
-
-def sidecar(folder, name):
-    return json.loads((folder / "energy" / f"{name}.json").read_text())
 
 
 @pytest.fixture
@@ -36,12 +32,12 @@ def copy(tiny, tmp_path):
 def test_every_stage_leaves_its_artefacts_and_sidecar(tiny):
     model = tiny.exp / tiny.model
     for name in SHARED_STAGES:
-        assert sidecar(tiny.data, name)["status"] == "complete"
+        assert read_sidecar(tiny.data, name)["status"] == "complete"
     for name in MODEL_STAGES:
-        found = sidecar(model, name)
+        found = read_sidecar(model, name)
         assert (found["status"], found["model"]) == ("complete", tiny.model)
         assert found["energy_kwh"] is None or found["energy_kwh"] > 0
-    phases = [phase["name"] for phase in sidecar(model, "07_score_mini")["phases"]]
+    phases = [phase["name"] for phase in read_sidecar(model, "07_score_mini")["phases"]]
     assert phases == ["cosine", "as_norm"]
     for name in ("model.json", "config.toml", "final.pt", "results.json", "log/train.log"):
         assert (model / name).stat().st_size > 0
@@ -73,7 +69,7 @@ def test_the_run_ends_with_tables_and_where_they_are(tiny):
     for word in ("estimated from CPU time", "untrained network", "table1.tex", "05_train.json"):
         if (
             word.startswith("estimated")
-            and sidecar(tiny.exp / tiny.model, "05_train")["measured_fraction"]
+            and read_sidecar(tiny.exp / tiny.model, "05_train")["measured_fraction"]
         ):
             continue
         assert word in tiny.output
@@ -108,13 +104,14 @@ def test_finished_jobs_are_not_done_again_unless_an_input_changed(copy):
     # The copy's paths are new to the records: everything is done once more, then not again.
     done = copy.run("--stage", 6, "--stop-stage", 6)
     assert "2 of 2 jobs finished before" in done.stderr
-    attempts = sidecar(copy.exp / copy.model, "06_extract_mini_test")["attempts"]
+    attempts = read_sidecar(copy.exp / copy.model, "06_extract_mini_test")["attempts"]
     assert [a["resumed"] for a in attempts][-1] is True
     os.utime(copy.data / "mini_test" / "feats.scp")
     done = copy.run("--stage", 6, "--stop-stage", 6)
     again = [line for line in done.stderr.splitlines() if "finished before" in line]
     assert not [line for line in again if "xvectors_mini_test" in line]
-    assert not sidecar(copy.exp / copy.model, "06_extract_mini_test")["attempts"][-1]["resumed"]
+    attempts = read_sidecar(copy.exp / copy.model, "06_extract_mini_test")["attempts"]
+    assert not attempts[-1]["resumed"]
 
 
 def test_a_killed_training_goes_on_and_its_energy_counts(copy, tmp_path):
@@ -136,22 +133,11 @@ def test_a_killed_training_goes_on_and_its_energy_counts(copy, tmp_path):
     wait_for_end_of(str(folder))
     copy.run("--stage", 5, "--stop-stage", 5, "--model", model)
     assert "resumed at step" in (folder / "log" / "train.log").read_text()
-    found = sidecar(folder, "05_train")
+    found = read_sidecar(folder, "05_train")
     assert [a["status"] for a in found["attempts"]] == ["interrupted", "complete"]
     assert found["attempts"][1]["resumed"] and found["status"] == "complete"
     each = [a["energy_kwh"] for a in found["attempts"]]
     assert None in each or found["energy_kwh"] == pytest.approx(sum(each))
-
-
-def wait_for_end_of(word):
-    """Wait until no process names ``word``: what a kill leaves behind ends by itself."""
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        found = subprocess.run(["pgrep", "-f", word], capture_output=True, text=True, check=False)
-        if found.returncode == 1:
-            return
-        time.sleep(0.1)
-    pytest.fail(f"still running: {found.stdout}")
 
 
 def test_training_anew_keeps_the_old_run(copy):
@@ -159,7 +145,7 @@ def test_training_anew_keeps_the_old_run(copy):
     copy.run("--stage", 5, "--stop-stage", 5, "--resume", "false")
     backups = list((copy.exp / copy.model / ".backup").glob("*/final.pt"))
     assert len(backups) == 1 and backups[0].read_bytes() == old
-    found = sidecar(copy.exp / copy.model, "05_train")
+    found = read_sidecar(copy.exp / copy.model, "05_train")
     assert [a["resumed"] for a in found["attempts"]] == [False, False]
     if found["energy_kwh"] is not None:
         assert found["energy_all_kwh"] > found["energy_kwh"]
@@ -235,7 +221,7 @@ def test_a_stage_ends_when_its_run_is_stopped(copy):
     process.terminate()
     process.wait()
     wait_for_end_of(str(folder))
-    assert sidecar(folder, "05_train")["status"] == "interrupted"
+    assert read_sidecar(folder, "05_train")["status"] == "interrupted"
 
 
 def test_an_utterance_without_features_costs_no_other(copy):
@@ -279,7 +265,7 @@ def test_a_failed_stage_stops_the_run_with_its_log(copy):
     assert done.returncode == 1
     assert "log is " in done.stderr and "make stage 4 again" in done.stderr
     assert "stage 6" not in done.stderr
-    found = sidecar(copy.exp / "resnet34_w0.0625", "05_train")
+    found = read_sidecar(copy.exp / "resnet34_w0.0625", "05_train")
     assert (found["status"], found["exit_code"]) == ("failed", 1)
 
 

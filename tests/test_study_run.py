@@ -8,8 +8,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import ROOT, TinyRecipe, call, environment
-from test_recipe import sidecar, wait_for_end_of
+from conftest import ROOT, TinyRecipe, call, environment, read_sidecar, wait_for_end_of
 
 SMALL, BROKEN, OTHER = "resnet18_w0.0625", "resnet34_w0.0625", "resnet18_d_1111_w0.0625"
 
@@ -81,7 +80,7 @@ def test_a_failed_system_costs_no_other(study):
     row = next(line for line in at_the_end.splitlines() if line.startswith(SMALL))
     metrics = json.loads((study.exp / SMALL / "scores" / "mini_cosine.json").read_text())
     assert f" {metrics['eer_percent']:.2f} " in row and "7 score_mini" in row
-    found = sidecar(study.exp / SMALL, "05_train")
+    found = read_sidecar(study.exp / SMALL, "05_train")
     assert ("†" in row) == (found["measured_fraction"] != 1)
     table = (study.exp / "results" / "table1.csv").read_text()
     assert SMALL in table and OTHER in table
@@ -142,7 +141,7 @@ def test_machines_and_gpus_are_asked_of_the_training(study):
     model = "resnet18_w0.125"
     options = ["--nnodes", 2, "--ngpu", 4, "--model", model]
     done = study.run("--stage", 5, "--stop-stage", 5, *options, check=False)
-    argv = sidecar(study.exp / model, "05_train")["attempts"][-1]["argv"]
+    argv = read_sidecar(study.exp / model, "05_train")["attempts"][-1]["argv"]
     assert done.returncode != 0 and argv[argv.index("--nnodes") + 1] == "2"
     assert argv[argv.index("--ngpu") + 1] == "4"
 
@@ -166,7 +165,7 @@ def test_a_signal_ends_the_walk_and_the_same_command_goes_on(tiny, tmp_path, num
         assert process.returncode == 128 + number
         assert read_table(output) == {SMALL: "stopped", OTHER: "left"}
         assert f"left: {SMALL} {OTHER}" in output and "failed in stage" not in output
-        assert sidecar(folder, "05_train")["status"] == "interrupted"
+        assert read_sidecar(folder, "05_train")["status"] == "interrupted"
     else:
         done = recipe.run(*options)
         assert read_table(done.stdout) == {SMALL: "done", OTHER: "done"}
