@@ -20,17 +20,18 @@ from metered import (
     PACKAGE,
     FakeRapl,
     Runner,
-    end,
     head,
     sample,
     wait_for,
 )
+from nodes_tree import at
 
 from sv.energy.carbon import CarbonFactor
 from sv.energy.live import Tracker, read_live
 from sv.energy.sidecar import read_energy_series, rebuild
 
 J_PER_KWH = 3.6e6
+FACTORS = {10: 50.0, 30: 400.0}  # since when, g/kWh
 CONFIG = 'country = "FRA"\nperiod_s = 0.1\ndram_power_w_per_gb = 1e-9\ndram_power_source = "none"\n'
 
 
@@ -59,30 +60,43 @@ def test_the_live_file_follows_the_stage(tmp_path):
 
 
 @pytest.mark.parametrize("rule", ["exclusive", "cpu_share", "ceems"])
-def test_the_live_figures_are_those_of_the_sidecar(rule):
-    config = {"attribution": rule, "jobs_on_node": 3}
-    first = head(PACKAGE, DRAM, BOARD, NODE, ESTIMATE, config=config)
+@pytest.mark.parametrize("node", [True, False])
+def test_the_live_figures_are_those_of_the_sidecar(rule, node):
+    """At several prefixes of a journal, as after a kill: the same rules, the same figures."""
+    channels = (PACKAGE, DRAM, BOARD, *[NODE] * node, ESTIMATE)
+    first = head(*channels, config={"attribution": rule, "jobs_on_node": 3})
+    del first["carbon"]
     lines, tracker = [first], Tracker(first)
     for t_s in range(61):
         busy = 1 + t_s // 25  # the others' load grows
         raw = {"rapl.package.0": t_s * busy * 10**8, "rapl.dram.0": t_s * 10**7}
-        raw |= {"nvml.board.a": 200_000, "ipmi.node": 500 + busy, "cpu_time": t_s * 10**6}
+        raw |= {"nvml.board.a": 200_000 + 900 * t_s, "cpu_time": t_s * 10**6}
+        raw |= {"ipmi.node": 500 + 9 * busy} if node else {}
         usage = None
         if t_s % 10 == 0:
             usage = {"node_cpu_us": (t_s * busy + t_s) * 10**6, "job_bytes": 10**9}
-            usage["node_bytes"] = 4 * 10**9
+            usage["node_bytes"] = 4 * 10**9 + t_s * 10**7
         line = {**sample(float(t_s), usage=usage), "raw": raw}
         lines.append(line)
         tracker.add(line["t_s"], line["awake_s"], raw)
         if usage:
             tracker.look({**usage, "job_cpu_us": raw["cpu_time"]})
-        if t_s == 20:
-            tracker.set_factor(CarbonFactor("fixed", g_per_kwh=50.0))
-    sidecar, live = rebuild([*lines, end(60.0)]), tracker.summarise()
-    assert live["energy_kwh"] == pytest.approx(sidecar.energy_kwh, rel=1e-9)
-    assert live["co2_g"] == pytest.approx(sidecar.co2_g, rel=1e-9)
-    assert live["measured_fraction"] == sidecar.measured_fraction == 1.0
-    assert live["elapsed_s"] == 60.0
+        if t_s in FACTORS:
+            factor = CarbonFactor("fixed", g_per_kwh=FACTORS[t_s], valid_from_utc=at(t_s))
+            tracker.set_factor(factor)
+            lines.append({"line": "factor", "t_s": float(t_s), "factor": vars(factor)})
+        if t_s in (5, 15, 20, 33, 60):
+            attempt, live = rebuild(lines).attempts[0], tracker.summarise()
+            assert live["measured_fraction"] == attempt.measured_fraction == 1.0
+            assert live["elapsed_s"] == attempt.duration_s == t_s
+            if t_s < 10 and rule != "exclusive":  # one look at the use of the machine
+                assert live["energy_kwh"] is attempt.energy_kwh is None
+                continue
+            assert live["energy_kwh"] == pytest.approx(attempt.energy_kwh, rel=1e-12)
+            if t_s < 10:
+                assert live["co2_g"] is attempt.co2_g is None
+            else:
+                assert live["co2_g"] == pytest.approx(attempt.co2_g, rel=1e-9)
 
 
 def test_a_command_reads_its_own_energy(tmp_path):

@@ -212,3 +212,15 @@ def test_a_forecast_from_a_job_has_its_energy_and_not_its_queue(tmp_path):
     expected = compute_forecast(sidecar, 0.0)["expected"]
     assert expected["hours"] * 3600 == pytest.approx(800 + 10)  # a second a step, 10 s once
     assert expected["energy_kwh"] * J_PER_KWH == pytest.approx(81_000)
+
+
+def test_no_numpy_is_loaded_before_a_command(tmp_path):
+    """Nor where the sidecar of a killed meter is written first: numpy starts threads."""
+    own = lines("login", 0, 60, ESTIMATE, ended=False)
+    _, runner = write_stage(tmp_path, own, {"t.1": lines("a", 10, 60), "t.2": lines("a", 5, 60)})
+    energy_kwh = runner.sidecar().energy_kwh
+    (runner.folder / "05_train.json").unlink()
+    assert runner.run("sh", "-c", f"cat /proc/$PPID/maps >{tmp_path}/maps")[0] == 0
+    maps = (tmp_path / "maps").read_text()
+    assert "python" in maps and "numpy" not in maps
+    assert runner.sidecar().attempts[0].energy_kwh == energy_kwh

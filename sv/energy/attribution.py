@@ -316,26 +316,58 @@ def build_machine(runs: Sequence[MeterRun], marks_s: Iterable[float], *, alone: 
         # Where nothing of a waiting machine was measured there is nothing to share.
         runs = [replace(run, rule=EXCLUSIVE) if run.rule == WAITING else run for run in runs]
     claims, attributions = zip(*(list_claims(run) for run in runs), strict=True)
+    summable = {s["id"] for run in runs for s in run.lines.head["channels"] if s["in_total"]}
+    roles = sort_channels(channels, summable)
     node_j = sum_energy(channels)[0]
     is_exclusive = all(found.rule == EXCLUSIVE for found in attributions)
-    machine = Machine(
+    unknown = Machine(
         list(runs), channels, None, None, 0.0, [0.0] * len(runs), [0.0] * len(runs),
         list(attributions),
     )  # fmt: skip
-    if alone and (is_exclusive or node_j is None or attributions[0].reason):
-        span_s = runs[0].lines.span_s
-        machine = replace(machine, counted_s=[span_s[1] - span_s[0]])
-        if node_j is None or not is_exclusive:
-            return machine
-        so_far = sum_curves(runs[0], channels)
-        job = Curve(runs[0].lines.t_s, so_far, span_s[1] - span_s[0])
-        return replace(machine, job=job, energy_j=node_j, shares_j=[node_j])
-    grid = runs[0].lines.t_s if alone else _list_grid(runs, curves, claims, marks_s)
-    machine = _share_out(machine, curves, claims, grid, alone=alone)
-    if node_j is None:
-        return replace(machine, job=None)
-    assert machine.job is not None
-    return replace(machine, energy_j=node_j if is_exclusive else machine.job.last)
+    if not alone:
+        shared = _share_out(unknown, roles, curves, claims, marks_s)
+        if node_j is None or shared.job is None:
+            return replace(shared, job=None)
+        return replace(shared, energy_j=node_j if is_exclusive else shared.job.last)
+    lines = runs[0].lines
+    seconds = lines.span_s[1] - lines.span_s[0]
+    unknown = replace(unknown, counted_s=[seconds])
+    if node_j is None or attributions[0].reason:
+        return unknown
+    so_far = sum_curves(runs[0], channels)
+    if not is_exclusive:
+        so_far = _share_alone(runs[0], so_far, roles, claims[0])
+    energy_j = node_j if is_exclusive else so_far[-1]
+    job = Curve(lines.t_s, so_far, seconds)
+    return replace(unknown, job=job, energy_j=energy_j, shares_j=[energy_j])
+
+
+def _share_alone(
+    run: MeterRun,
+    node_j: array,
+    roles: Mapping[str, Sequence[str]],
+    claims: Sequence[tuple[float, Claim]],
+) -> array:
+    """Return the job's joules so far at each sample of the one meter of a machine.
+
+    From one look at the use of the machine to the next they grow evenly with the machine's.
+    """
+    looks = [i for i, _ in list_looks(run.lines)]
+    ratios = []
+    for (a, b), (_, claim) in zip(pairwise(looks), claims, strict=True):
+        parts = {
+            role: sum(run.so_far[name][b] - run.so_far[name][a] for name in names)
+            for role, names in roles.items()
+        }
+        whole_j = node_j[b] - node_j[a]
+        ratios.append(share(parts, claim) / whole_j if whole_j > 0 else 0.0)
+    job_j, window = array("d", [0.0]), 0
+    for i in range(1, len(node_j)):
+        # Before the first and after the last look (a full disk, a killed meter): as next to it.
+        while window < len(ratios) - 1 and i > looks[window + 1]:
+            window += 1
+        job_j.append(job_j[-1] + ratios[window] * (node_j[i] - node_j[i - 1]))
+    return job_j
 
 
 def sum_curves(run: MeterRun, channels: Sequence[Channel]) -> array:
@@ -400,16 +432,17 @@ def _list_grid(
 
 def _share_out(
     machine: Machine,
+    roles: Mapping[str, Sequence[str]],
     curves: Mapping[str, Curve],
     claims: Sequence[Sequence[tuple[float, Claim]]],
-    times: array,
-    *,
-    alone: bool,
+    marks_s: Iterable[float],
 ) -> Machine:
-    """Share a machine's energy and time among its meters, interval by interval of ``times``."""
-    import numpy as np  # noqa: PLC0415 - one exclusive meter shares nothing and need not pay for it
+    """Share a machine's energy and time among its meters, interval by interval."""
+    import numpy as np  # noqa: PLC0415 - a stage of one meter need not pay for it
 
-    runs, grid = machine.runs, np.array(times)
+    runs = machine.runs
+    times = _list_grid(runs, curves, claims, marks_s)
+    grid = np.array(times)
     middle, width = (grid[1:] + grid[:-1]) / 2, np.diff(grid)
     spans = np.array([run.lines.span_s for run in runs])
     active = (spans[:, :1] <= middle) & (middle <= spans[:, 1:])  # (meters, intervals)
@@ -430,15 +463,13 @@ def _share_out(
         ]
         return np.array(wanted) * active * np.array(holders)[:, None]
 
-    summable = {s["id"] for run in runs for s in run.lines.head["channels"] if s["in_total"]}
-    roles = sort_channels(machine.channels, summable)
-    everyone = [True] * len(runs)
     pools = []  # of energy that is shared by claims of one kind: kind, joules, who may claim
     for name in (*roles["gpu"], *roles["gpu_inside"]):
         # Who reads a board has it; inside of a machine's power it is whoever has the machine.
         whole = name in roles["gpu_inside"]
         holders = [name in run.channels or (whole and run.rule == EXCLUSIVE) for run in runs]
         pools.append(("gpu", list_steps(curves[name]), holders))
+    everyone = [True] * len(runs)
     if roles["node"]:
         host_j = sum_steps("node") - sum_steps("gpu_inside")
         pools.append(("host", np.maximum(host_j, 0.0), everyone))
@@ -453,8 +484,6 @@ def _share_out(
         for i, run in enumerate(runs):
             if name in run.curves:
                 parts_j[i] += list_steps(run.curves[name])
-    if alone:
-        parts_j = _spread(parts_j[0], claims[0], machine, grid)[None]
     works = active & np.array([run.rule != WAITING for run in runs])[:, None]
     counted = np.where(works.any(axis=0), works, active)  # one that only waits has what is left
     counted_s = (counted * width / np.maximum(1, counted.sum(axis=0))).sum(axis=1)
@@ -466,18 +495,3 @@ def _share_out(
         shares_j=parts_j.sum(axis=1).tolist(),
         counted_s=counted_s.tolist(),
     )
-
-
-def _spread(job_j: Any, claims: Sequence[tuple[float, Claim]], machine: Machine, grid: Any) -> Any:
-    """Let the job's energy grow evenly with the machine's from one look to the next."""
-    import numpy as np  # noqa: PLC0415 - as above
-
-    run = machine.runs[0]
-    looks_s = [run.lines.t_s[i] for i, _ in list_looks(run.lines)]
-    middle = (grid[1:] + grid[:-1]) / 2
-    window = np.searchsorted([until_s for until_s, _ in claims], middle)
-    looked = (looks_s[0] < middle) & (middle < looks_s[-1])
-    node_j = np.diff(sum_curves(run, machine.channels))
-    sums = [np.bincount(window, each * looked, len(claims)) for each in (job_j, node_j)]
-    ratio = np.divide(*sums, out=np.zeros(len(claims)), where=sums[1] > 0)
-    return ratio[window] * node_j

@@ -1,4 +1,4 @@
-"""A Slurm job's totals as CEEMS has them, beside what our own meter says of the same job.
+"""A Slurm job's totals as CEEMS has them, with what our own meter says of the same job.
 
 CEEMS apportions a node's power to its jobs; our meter reads counters of the parts. Both figures are
 kept, with their ratio; an imported one is never added to ours.
@@ -49,7 +49,7 @@ class Job:
 
 
 def import_job(job: Job, sidecars: Sequence[Path], now_s: float) -> Fields:
-    """Ask for a job's totals and put our own energy of the same job beside them.
+    """Ask for a job's totals and return them with our own energy of the same job.
 
     Args:
         job: The job.

@@ -287,7 +287,7 @@ class Attempt:
         boundary: Boundaries of the channels in the total.
         reason: Why the energy is unknown, or what it lacks.
         meter_cpu_s: Processor time of the meter itself.
-        metadata: What the sensors said at the start and the end (board names, limits, ...).
+        metadata: What the sensors reported at the start and the end (board names, limits, ...).
     """
 
     attempt: Annotated[int, Minimum(1)]
