@@ -123,11 +123,12 @@ def test_unknown_energy_is_not_zero(small_egs, tmp_path, caplog, every_step):
     assert "j_per_crop" not in run.epochs[1] and "J/crop" not in caplog.text
 
 
-def test_too_short_a_time_has_no_figure():
+def test_too_short_a_time_has_no_figure(small_egs, tmp_path, every_step):
     meter = make_meter(1e-6, 1.0)
-    short = stopping.EnergyReader(lambda: {**meter(), "elapsed_s": 1.0})
-    short.begin(0)
-    assert short.take(100) is None
+    run = train(
+        small_egs, tmp_path / MODEL, num_epochs=1, live=lambda: {**meter(), "elapsed_s": 1.0}
+    )
+    assert "j_per_crop" not in run.epochs[1]
 
 
 def test_the_best_and_the_last_are_kept(small_egs, tmp_path, monkeypatch):

@@ -16,10 +16,11 @@ import torch
 from sv.files import replacing
 from sv.train.config import Plan
 from sv.train.step import measure_memory_mb
-from sv.train.stopping import CropEnergy, EnergyReader
+from sv.train.stopping import Energy, EnergyReader
 from sv.train.store import History
 
 LOG_S = 60.0  # a progress line a minute
+MIN_SPAN_S = 10.0  # for a J-per-crop figure: a sample's time is known to about a second
 SEGMENTS = 8  # marks in a bounded run: enough to see how even its speed is
 # The columns of epochs.tsv, in order; a column that no epoch has is left out.
 COLUMNS = (
@@ -42,13 +43,6 @@ class Totals:
     energy_j: float = 0.0
     measured_j: float = 0.0
     metered_crops: int = 0
-
-    def add_energy(self, energy: CropEnergy | None) -> None:
-        """Add the energy of some of the crops, if it is known."""
-        if energy is not None:
-            self.energy_j += energy.energy_j
-            self.measured_j += energy.measured_j
-            self.metered_crops += energy.crops
 
     def since(self, earlier: "Totals") -> "Totals":
         """Return the sums over what came after ``earlier``."""
@@ -119,6 +113,7 @@ class TrainingLog:
     ) -> None:
         self.exp_dir, self.plan, self.device, self._writes = exp_dir, plan, device, writes
         self._energy, self._mark = energy, mark
+        self._metered: tuple[Energy | None, int] = (None, 0)  # the last reading, crops until then
         self._steps_per_segment = None if max_steps is None else max(1, max_steps // SEGMENTS)
         self._events: Any = None  # torch's SummaryWriter
         self._logged = self._marked = Totals()  # the totals at the last line, the last mark
@@ -176,11 +171,22 @@ class TrainingLog:
 
     def begin(self, totals: Totals) -> None:
         """Start to count energy, at the start or after a pause (a validation, a checkpoint)."""
-        self._energy.begin(totals.crops)
+        self._metered = self._energy.read(), totals.crops
 
     def end(self, totals: Totals) -> None:
         """Add the energy since `begin`, before a pause."""
-        totals.add_energy(self._energy.end(totals.crops))
+        self._add_energy(totals)
+        self._metered = None, 0
+
+    def _add_energy(self, totals: Totals) -> None:
+        """Add the energy since the last reading, if it is known and `MIN_SPAN_S` have passed."""
+        (first, crops), last = self._metered, self._energy.read()
+        if first is None or last is None or last.elapsed_s - first.elapsed_s < MIN_SPAN_S:
+            return
+        self._metered = last, totals.crops
+        totals.energy_j += last.energy_j - first.energy_j
+        totals.measured_j += last.measured_j - first.measured_j
+        totals.metered_crops += totals.crops - crops
 
     def begin_epoch(self, totals: Totals) -> None:
         """Start an epoch, or the rest of one."""
@@ -203,7 +209,7 @@ class TrainingLog:
 
     def log_progress(self, step: int, totals: Totals, history: History) -> None:
         """Log what came since the last line; ``step`` steps are done."""
-        totals.add_energy(self._energy.take(totals.crops))
+        self._add_energy(totals)
         part, self._logged = totals.since(self._logged), replace(totals)
         self._logged_at = time.monotonic()
         rate, margin = self.plan.learning_rate(step - 1), self.plan.margin(step - 1)

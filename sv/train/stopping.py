@@ -15,7 +15,6 @@ from sv.energy.units import j_from_kwh, kwh_from_j
 from sv.errors import UsageError
 
 READ_S = 1.0  # the meter samples about once a second; read more often it says the same
-MIN_SPAN_S = 10.0  # for a J-per-crop figure: a sample's time is known to about a second
 FIRST_S = 10.0  # a meter without a figure after this time has no sensor
 STALE_S = 60.0  # a meter without a new figure for this long no longer runs
 # Exit statuses with which a process may request a stop; the first that has a vote counts.
@@ -31,15 +30,6 @@ class Energy:
     elapsed_s: float
 
 
-@dataclass(frozen=True)
-class CropEnergy:
-    """Energy of a number of crops."""
-
-    energy_j: float
-    measured_j: float
-    crops: int
-
-
 class EnergyReader:
     """Reads the meter's live figures, at most once a second.
 
@@ -53,7 +43,6 @@ class EnergyReader:
         self.has_meter = read_live is not None
         self._last: Energy | None = None
         self._read_at: float | None = None
-        self._began: tuple[Energy | None, int] = (None, 0)
 
     def read(self) -> Energy | None:
         """Return the energy so far; None if it is not known."""
@@ -67,29 +56,6 @@ class EnergyReader:
             measured_j = energy_j * (live.get("measured_fraction") or 0.0)
             self._last = Energy(energy_j, measured_j, elapsed_s)
         return self._last
-
-    def begin(self, crops: int) -> None:
-        """Start counting: ``crops`` crops have been trained on so far."""
-        self._began = self.read(), crops
-
-    def take(self, crops: int) -> CropEnergy | None:
-        """Return the energy since `begin` or the last `take` that returned one.
-
-        None if it is not known, or the time is too short for a figure (`MIN_SPAN_S`).
-        """
-        (first, crops_before), last = self._began, self.read()
-        if first is None or last is None or last.elapsed_s - first.elapsed_s < MIN_SPAN_S:
-            return None
-        self._began = last, crops
-        return CropEnergy(
-            last.energy_j - first.energy_j, last.measured_j - first.measured_j, crops - crops_before
-        )
-
-    def end(self, crops: int) -> CropEnergy | None:
-        """Return the last `take`; what follows is not counted until `begin`."""
-        energy = self.take(crops)
-        self._began = None, 0
-        return energy
 
 
 @dataclass(frozen=True)
