@@ -11,6 +11,7 @@ from conftest import ROOT, call
 from sv.jobs.completion import (
     begin_stage,
     end_stage,
+    find_step_files,
     get_stage_proof,
     is_finished,
     is_stage_finished,
@@ -112,6 +113,21 @@ def test_a_stage_is_finished_until_something_changes(stage, change):
     CHANGES[change](stage)
     assert not stage.is_finished()
     assert stage.prove()
+
+
+def test_a_step_that_writes_a_file_for_each_backend_names_them_all():
+    options = ("--backends", "cosine as_norm", "--suffix", "", "--config", "conf/score.toml")
+    arguments = ("exp/M/xvectors_test", "data/trials/list", "exp/M/scores")
+    read, written = find_step_files([str(ROOT / "steps/score_trials.sh"), *options, *arguments])
+    assert {str(path) for path in written.values()} == {
+        f"exp/M/scores/list_{backend}.{ending}"
+        for backend in ("cosine", "as_norm") for ending in ("txt", "json", "boot.json")
+    }  # fmt: skip
+    # Nothing of options that are not given: --cohort, --utt2spk.
+    assert {str(path) for path in read.values()} == {
+        "conf/score.toml", "exp/M/xvectors_test/xvector.scp", "data/trials/list",
+        "data/trials/list.models",
+    }  # fmt: skip
 
 
 def test_what_changes_while_a_stage_runs_is_seen(stage):
