@@ -32,7 +32,7 @@ from sv.energy.journal import RESUMED
 from sv.energy.nodes import SIBLING, StageJournals
 from sv.energy.record import Attempt, Attribution, Carbon, Channel, Mark, Meter, Phase, Pue
 from sv.energy.samples import AttemptLines
-from sv.energy.units import kwh_from_j, parse_utc
+from sv.energy.units import kwh_from_j, parse_utc, sum_known
 
 PHASE = "phase"  # a mark that begins a phase; its ``name`` says which
 NO_TIME = "said after the last sample of a killed meter"
@@ -194,8 +194,8 @@ def _choose_rule(lines: AttemptLines, journals: StageJournals) -> str:
 
 
 def _sum_kwh(joules: Iterable[float | None]) -> float | None:
-    known = [value for value in joules if value is not None]
-    return kwh_from_j(sum(known)) if known else None
+    summed_j = sum_known(joules)
+    return None if summed_j is None else kwh_from_j(summed_j)
 
 
 def _find_measured(machines: Sequence[Machine], *, alone: bool) -> float | None:
@@ -203,7 +203,7 @@ def _find_measured(machines: Sequence[Machine], *, alone: bool) -> float | None:
     if alone:
         return sum_energy(machines[0].channels)[1]
     known_j = sum(machine.energy_j for machine in machines if machine.energy_j is not None)
-    return sum(machine.measured_j for machine in machines) / known_j if known_j else None
+    return sum(machine.account.measured_j for machine in machines) / known_j if known_j else None
 
 
 def _sum_uncertainties(
@@ -398,8 +398,8 @@ def _describe_meter(machine: Machine, index: int, reason: str | None) -> Meter:
         started_utc=head["started_utc"],
         boot_s=run.lines.span_s,
         duration_s=run.lines.span_s[1] - run.lines.span_s[0],
-        counted_s=machine.counted_s[index],
-        energy_kwh=kwh_from_j(machine.shares_j[index]) if known else None,
+        counted_s=machine.account.counted_s[index],
+        energy_kwh=kwh_from_j(machine.account.shares_j[index]) if known else None,
         rule=attribution.rule,
         channels=tuple(
             channel.id

@@ -250,27 +250,44 @@ def _find(run: MeterRun, boundary: str) -> list[str]:
 
 
 @dataclass(frozen=True)
+class Account:
+    """Whose the energy of a machine is.
+
+    Attributes:
+        job: The stage's joules so far; None: not known.
+        measured_j: The part of them that is no estimate, where several meters share the machine.
+        shares_j: Of each meter: its part of the stage's joules.
+        counted_s: Of each meter: its part of the machine's time.
+    """
+
+    job: Curve | None
+    measured_j: float
+    shares_j: list[float]
+    counted_s: list[float]
+
+
+@dataclass(frozen=True)
 class Machine:
     """What a stage used on one machine.
 
     Attributes:
         runs: Its meters.
         channels: Their channels joined, each with its place in the total.
-        job: The stage's joules so far; None: not known.
-        energy_j: The stage's joules; where all of the machine is the stage's, as it was counted.
-        measured_j: The part of ``job`` that is no estimate.
-        shares_j, counted_s: Of each meter: its part of the stage's joules, and of the time.
         attributions: Of each meter.
+        account: Whose the energy is.
+        energy_j: The stage's joules; where all of the machine is the stage's, as it was counted.
     """
 
     runs: list[MeterRun]
     channels: list[Channel]
-    job: Curve | None
-    energy_j: float | None
-    measured_j: float
-    shares_j: list[float]
-    counted_s: list[float]
     attributions: list[Attribution]
+    account: Account
+    energy_j: float | None
+
+    @property
+    def job(self) -> Curve | None:
+        """The stage's joules so far; None: not known."""
+        return self.account.job
 
     @property
     def host(self) -> str:
@@ -320,26 +337,34 @@ def build_machine(runs: Sequence[MeterRun], marks_s: Iterable[float], *, alone: 
     roles = sort_channels(channels, summable)
     node_j = sum_energy(channels)[0]
     is_exclusive = all(found.rule == EXCLUSIVE for found in attributions)
-    unknown = Machine(
-        list(runs), channels, None, None, 0.0, [0.0] * len(runs), [0.0] * len(runs),
-        list(attributions),
-    )  # fmt: skip
-    if not alone:
-        shared = _share_out(unknown, roles, curves, claims, marks_s)
-        if node_j is None or shared.job is None:
-            return replace(shared, job=None)
-        return replace(shared, energy_j=node_j if is_exclusive else shared.job.last)
-    lines = runs[0].lines
-    seconds = lines.span_s[1] - lines.span_s[0]
-    unknown = replace(unknown, counted_s=[seconds])
-    if node_j is None or attributions[0].reason:
-        return unknown
-    so_far = sum_curves(runs[0], channels)
+    if alone:
+        account = _account_alone(runs[0], channels, roles, claims[0], attributions[0])
+    else:
+        account = _account(runs, roles, curves, claims, marks_s)
+    if node_j is None:
+        account = replace(account, job=None)
+    energy_j = node_j
     if not is_exclusive:
-        so_far = _share_alone(runs[0], so_far, roles, claims[0])
-    energy_j = node_j if is_exclusive else so_far[-1]
-    job = Curve(lines.t_s, so_far, seconds)
-    return replace(unknown, job=job, energy_j=energy_j, shares_j=[energy_j])
+        energy_j = None if account.job is None else account.job.last
+    return Machine(list(runs), channels, list(attributions), account, energy_j)
+
+
+def _account_alone(
+    run: MeterRun,
+    channels: Sequence[Channel],
+    roles: Mapping[str, Sequence[str]],
+    claims: Sequence[tuple[float, Claim]],
+    attribution: Attribution,
+) -> Account:
+    """Share a machine between the one meter of an attempt and the other users of the machine."""
+    first_s, last_s = run.lines.span_s
+    seconds = last_s - first_s
+    so_far = sum_curves(run, channels)
+    if attribution.reason or not so_far:
+        return Account(None, 0.0, [0.0], [seconds])
+    if attribution.rule != EXCLUSIVE:
+        so_far = _share_alone(run, so_far, roles, claims)
+    return Account(Curve(run.lines.t_s, so_far, seconds), 0.0, [so_far[-1]], [seconds])
 
 
 def _share_alone(
@@ -430,17 +455,16 @@ def _list_grid(
     return array("d", sorted(times))
 
 
-def _share_out(
-    machine: Machine,
+def _account(
+    runs: Sequence[MeterRun],
     roles: Mapping[str, Sequence[str]],
     curves: Mapping[str, Curve],
     claims: Sequence[Sequence[tuple[float, Claim]]],
     marks_s: Iterable[float],
-) -> Machine:
+) -> Account:
     """Share a machine's energy and time among its meters, interval by interval."""
     import numpy as np  # noqa: PLC0415 - a stage of one meter need not pay for it
 
-    runs = machine.runs
     times = _list_grid(runs, curves, claims, marks_s)
     grid = np.array(times)
     middle, width = (grid[1:] + grid[:-1]) / 2, np.diff(grid)
@@ -488,10 +512,5 @@ def _share_out(
     counted = np.where(works.any(axis=0), works, active)  # one that only waits has what is left
     counted_s = (counted * width / np.maximum(1, counted.sum(axis=0))).sum(axis=1)
     so_far = np.concatenate([[0.0], np.cumsum(parts_j.sum(axis=0))])
-    return replace(
-        machine,
-        job=Curve(times, array("d", so_far), times[-1] - times[0]),
-        measured_j=measured_j,
-        shares_j=parts_j.sum(axis=1).tolist(),
-        counted_s=counted_s.tolist(),
-    )
+    job = Curve(times, array("d", so_far), times[-1] - times[0])
+    return Account(job, measured_j, parts_j.sum(axis=1).tolist(), counted_s.tolist())

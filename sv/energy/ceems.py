@@ -14,7 +14,7 @@ from typing import Any
 
 from sv.energy.carbon import is_usable
 from sv.energy.record import Attempt, read_record
-from sv.energy.units import format_utc, kwh_from_j, parse_utc
+from sv.energy.units import format_utc, kwh_from_j, parse_utc, sum_known
 from sv.energy.web import FetchError, fetch_json
 from sv.errors import SvError, UsageError
 
@@ -118,9 +118,7 @@ def _sum_units(units: list[Fields], now_s: float) -> Fields:
     spans = [_read_span(unit) for unit in units]
     ends = [end_s for _, end_s in spans]
     cpu, gpu = (
-        _sum_known(
-            [_read_number(unit, f"total_{part}_energy_usage_kwh", "total") for unit in units]
-        )
+        sum_known([_read_number(unit, f"total_{part}_energy_usage_kwh", "total") for unit in units])
         for part in ("cpu", "gpu")
     )
     emissions: dict[str, float] = {}
@@ -131,7 +129,7 @@ def _sum_units(units: list[Fields], now_s: float) -> Fields:
                     provider = key.removesuffix("_total")
                     emissions[provider] = emissions.get(provider, 0.0) + value
     return {
-        "energy_kwh": _sum_known([cpu, gpu]),
+        "energy_kwh": sum_known([cpu, gpu]),
         "cpu_kwh": cpu,
         "gpu_kwh": gpu,
         "co2_g": dict(sorted(emissions.items())),
@@ -167,7 +165,7 @@ def _sum_ours(sidecars: Sequence[Path], spans: list[list[str | None]]) -> Fields
             fractions.append((part.energy_kwh, part.measured_fraction))
             for boundary, kwh in part.by_boundary_kwh:
                 by_boundary[boundary] = by_boundary.get(boundary, 0.0) + kwh
-    energy_kwh = _sum_known(energies)
+    energy_kwh = sum_known(energies)
     # What holds both, and a share of a machine, cannot be split into the two.
     is_split = _is_divided(by_boundary) and math.isclose(
         sum(by_boundary.values()), energy_kwh or 0.0, rel_tol=1e-6
@@ -249,11 +247,6 @@ def _read_number(unit: Fields, key: str, name: str) -> float | None:
 
 def _is_figure(value: object) -> bool:
     return is_usable(value) or (value == 0 and not isinstance(value, bool))
-
-
-def _sum_known(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
 
 
 def _divide(ours: float | None, theirs: float | None) -> float | None:

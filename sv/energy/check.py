@@ -11,11 +11,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from sv.energy.journal import SUFFIX, read_journal
+from sv.energy.journal import read_journal
 from sv.energy.nodes import read_journals
 from sv.energy.record import Attempt, Channel, Sidecar, read_record
-from sv.energy.sidecar import find_run, rebuild, sum_known
-from sv.energy.units import UNITS_PER_J, j_from_count, j_from_kwh, s_from_us
+from sv.energy.sidecar import find_run, get_journal_path, rebuild
+from sv.energy.units import UNITS_PER_J, j_from_count, j_from_kwh, s_from_us, sum_known
 from sv.errors import SvError
 
 SAME = 1e-9  # relative: the same sum in another order
@@ -77,7 +77,7 @@ def check_sidecar(path: Path, sidecar: Sidecar) -> list[str]:
 
 
 def _check_journal(path: Path, sidecar: Sidecar) -> list[str]:
-    journal = path.with_name(path.stem + SUFFIX)
+    journal = get_journal_path(path)
     if not journal.is_file():
         return [f"no journal {journal.name} next to it: nothing can be computed again"]
     try:

@@ -83,9 +83,9 @@ from sv.energy.sidecar import (
     get_sidecar_path,
     is_stale,
     rebuild,
-    sum_known,
     write_sidecar,
 )
+from sv.energy.units import sum_known
 from sv.errors import SvError
 
 PROGRAM = "utils/meter.sh"

@@ -22,7 +22,7 @@ from sv.energy.nodes import StageJournals, find_newest_ns, list_folders, read_jo
 from sv.energy.record import SCHEMA, Attempt, Carbon, Phase, Sidecar, write_record
 from sv.energy.samples import AttemptLines, split_attempts
 from sv.energy.sensors.readers import BOUNDARIES
-from sv.energy.units import format_figure, format_utc, parse_utc
+from sv.energy.units import format_figure, format_utc, parse_utc, sum_known
 from sv.errors import SvError
 from sv.files import replacing
 
@@ -84,12 +84,6 @@ def rebuild(
         attempts=attempts,
         torn_lines=torn + sum(each.torn for each in journals.values()),
     )
-
-
-def sum_known(values: Iterable[float | None]) -> float | None:
-    """Add up the figures that are known; None where none is."""
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
 
 
 def _join_fractions(run: Sequence[Attempt]) -> float | None:

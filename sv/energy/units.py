@@ -3,6 +3,7 @@
 Timestamps are UTC as text, the way that journals, sidecars and carbon providers write them.
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 J_PER_KWH = 3_600_000
@@ -67,3 +68,9 @@ def parse_utc(text: str) -> float:
 def format_figure(value: float) -> str:
     """Format with three figures, without an exponent for what a person writes without one."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def sum_known(values: Iterable[float | None]) -> float | None:
+    """Add up the figures that are known; None where none is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None

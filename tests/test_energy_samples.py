@@ -1,10 +1,14 @@
-"""Readings to energy: wraps, resets, missing readings, a suspended machine; rebuilt journals."""
+"""Readings to energy: wraps, resets, missing readings, a suspended machine, several meters."""
+
+import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from metered import BOARD, ESTIMATE, MAX_RANGE_UJ, PACKAGE, end, head, sample
 
 from sv.energy.record import Samples
-from sv.energy.samples import Accumulator, Reading
+from sv.energy.samples import Accumulator, Reading, join_curves, make_curve
 from sv.energy.sidecar import rebuild
 
 
@@ -102,3 +106,23 @@ def test_an_attempt_on_another_host_is_added_by_kind():
     assert sidecar.energy_kwh == pytest.approx(11 / 3.6e6)
     assert sidecar.measured_fraction == pytest.approx(5 / 11)
     assert sidecar.status == "complete" and sidecar.attempts[0].status == "interrupted"
+
+
+SPAN = st.tuples(st.integers(0, 50), st.integers(1, 30)).map(lambda s: (s[0], s[0] + s[1]))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(SPAN, min_size=1, max_size=8), st.integers(0, 99))
+def test_the_union_of_spans_is_that_of_brute_force(spans, seed):
+    chance = random.Random(seed)
+    steps = [chance.uniform(0, 9) for _ in range(81)]
+    so_far = [sum(steps[:t]) for t in range(82)]
+    curves = [make_curve(range(a, b + 1), so_far[a : b + 1]) for a, b in spans]
+    joined = join_curves(curves)
+    covered = [t for t in range(81) if any(a <= t < b for a, b in spans)]
+    assert joined.last == pytest.approx(sum(steps[t] for t in covered))
+    assert joined.covered_s == len(covered)
+    middle = chance.randrange(82)
+    until = pytest.approx(sum(steps[t] for t in covered if t < middle))
+    assert joined.read(middle) == until
+    assert list(joined.t_s) == sorted(set(joined.t_s))
