@@ -57,7 +57,8 @@ def build_attempt(number: int, lines: AttemptLines, journals: StageJournals | No
         journals: Of its other meters; None: there are none.
     """
     head, end = lines.head, lines.end
-    machines, alone = build_machines(lines, journals), journals is None
+    machines = build_machines(lines, journals)
+    alone = machines[0].alone
     channels = [
         channel if alone else replace(channel, host=machine.host)
         for machine in machines
@@ -69,9 +70,9 @@ def build_attempt(number: int, lines: AttemptLines, journals: StageJournals | No
     status = end["status"] if end else "interrupted"
     reason = _explain_alone(machines[0]) if alone else None
     meters = _list_meters(machines, journals or StageJournals(), status, reason)
-    uncertainty_kwh, uncertainty_reason = _sum_uncertainties(machines, alone=alone)
-    carbon = _build_carbon(machines, head["pue"]["value"], alone=alone)
-    marks = _build_marks(machines, lines, alone=alone)
+    uncertainty_kwh, uncertainty_reason = _sum_uncertainties(machines)
+    carbon = _build_carbon(machines, head["pue"]["value"])
+    marks = _build_marks(machines, lines)
     awake_s = lines.awake_s[-1] - lines.awake_s[0] if lines.awake_s else 0.0
     return Attempt(
         attempt=number,
@@ -91,7 +92,7 @@ def build_attempt(number: int, lines: AttemptLines, journals: StageJournals | No
         energy_node_kwh=_sum_kwh(sum_energy(machine.channels)[0] for machine in machines),
         uncertainty_kwh=uncertainty_kwh,
         uncertainty_reason=uncertainty_reason,
-        measured_fraction=_find_measured(machines, alone=alone),
+        measured_fraction=_find_measured(machines),
         boundary=list_boundaries(channels),
         attribution=join_attributions([machine.attribution for machine in machines]),
         reason=reason if alone else _explain(machines, meters),
@@ -150,16 +151,16 @@ def build_curve(
     return machine.channels, curve_j, machine.attribution, machine.runs[0].so_far
 
 
-def list_points(machines: Sequence[Machine], *, alone: bool) -> list[tuple[float, float]]:
+def list_points(machines: Sequence[Machine]) -> list[tuple[float, float]]:
     """List Unix time and joules so far of all machines, where those of one of them are known."""
-    if alone:
-        return _list_points(machines[0], alone=True)
+    if machines[0].alone:
+        return _list_points(machines[0])
     known = [(m.job, find_zero(m.runs)) for m in machines if m.job is not None]
     times = sorted({at_s + zero_s for job, zero_s in known for at_s in job.t_s})
     return [(at_s, sum(job.read(at_s - zero_s) for job, zero_s in known)) for at_s in times]
 
 
-def _list_points(machine: Machine, *, alone: bool) -> list[tuple[float, float]]:
+def _list_points(machine: Machine) -> list[tuple[float, float]]:
     """List Unix time and the stage's joules so far of one machine.
 
     The times are those of the start by the wall clock, and from then on by one that is never set.
@@ -172,7 +173,7 @@ def _list_points(machine: Machine, *, alone: bool) -> list[tuple[float, float]]:
     last = len(machine.job.t_s) - 1
     for i, (at_s, joules) in enumerate(zip(machine.job.t_s, machine.job.value, strict=True)):
         unix_s = unix_begin_s + at_s - begin_s
-        if not alone or not points or i == last or unix_s - points[-1][0] >= POINT_S:
+        if not machine.alone or not points or i == last or unix_s - points[-1][0] >= POINT_S:
             points.append((unix_s, joules))
     return points
 
@@ -198,28 +199,26 @@ def _sum_kwh(joules: Iterable[float | None]) -> float | None:
     return None if summed_j is None else kwh_from_j(summed_j)
 
 
-def _find_measured(machines: Sequence[Machine], *, alone: bool) -> float | None:
+def _find_measured(machines: Sequence[Machine]) -> float | None:
     """Return the measured part of the energy: of one meter's total, of several the stage's."""
-    if alone:
+    if machines[0].alone:
         return sum_energy(machines[0].channels)[1]
     known_j = sum(machine.energy_j for machine in machines if machine.energy_j is not None)
     return sum(machine.account.measured_j for machine in machines) / known_j if known_j else None
 
 
-def _sum_uncertainties(
-    machines: Sequence[Machine], *, alone: bool
-) -> tuple[float | None, str | None]:
+def _sum_uncertainties(machines: Sequence[Machine]) -> tuple[float | None, str | None]:
     """Add up the uncertainties of the machines, each by the stage's part of it."""
     summed_j, reasons = 0.0, []
     for machine in machines:
         uncertainty_j, reason = sum_uncertainty(machine.channels)
         node_j = sum_energy(machine.channels)[0]
-        if uncertainty_j is None or (machine.energy_j is None and not alone):
+        if uncertainty_j is None or (machine.energy_j is None and not machine.alone):
             reason = reason or "its energy is not known"
-            reasons.append(reason if alone else f"{machine.host}: {reason}")
+            reasons.append(reason if machine.alone else f"{machine.host}: {reason}")
         elif node_j and machine.energy_j is not None:
             summed_j += uncertainty_j * (machine.energy_j / node_j)
-        elif alone:
+        elif machine.alone:
             summed_j = uncertainty_j
     return (None, "; ".join(reasons)) if reasons else (kwh_from_j(summed_j), None)
 
@@ -236,19 +235,19 @@ def _find_clock_step(lines: AttemptLines) -> float | None:
 # Carbon
 
 
-def _build_carbon(machines: Sequence[Machine], pue: float, *, alone: bool) -> Carbon:
+def _build_carbon(machines: Sequence[Machine], pue: float) -> Carbon:
     """Apply to each machine's energy its own factors, and add up the grams."""
     found = []
     for machine in machines:
         factors = [factor for run in machine.runs for factor in list_factors(run.lines)]
         if len(machine.runs) > 1:
             factors = _drop_repeated(factors)
-        carbon = apply_factors(_list_points(machine, alone=alone), factors, pue)
-        if not alone:
+        carbon = apply_factors(_list_points(machine), factors, pue)
+        if not machine.alone:
             intervals = tuple(replace(part, host=machine.host) for part in carbon.intervals)
             carbon = replace(carbon, intervals=intervals)
         found.append(carbon)
-    return found[0] if alone else join_carbon(found, of="machines")
+    return found[0] if machines[0].alone else join_carbon(found, of="machines")
 
 
 def list_factors(lines: AttemptLines) -> list[CarbonFactor]:
@@ -272,7 +271,7 @@ def _drop_repeated(factors: list[CarbonFactor]) -> list[CarbonFactor]:
 # Marks and phases
 
 
-def _build_marks(machines: Sequence[Machine], own: AttemptLines, *, alone: bool) -> list[Mark]:
+def _build_marks(machines: Sequence[Machine], own: AttemptLines) -> list[Mark]:
     """Build the marks of all meters, with the energy of all machines; of several in order of time.
 
     Times are of the clock of the stage's own machine, which is the first.
@@ -288,7 +287,7 @@ def _build_marks(machines: Sequence[Machine], own: AttemptLines, *, alone: bool)
                 mark = Mark(line["said"]["mark"], None, None, NO_TIME, payload, run.label)
                 if line["t_s"] is not None and run.lines.t_s:
                     first_s, last_s = run.lines.span_s
-                    at_s = line["t_s"] if alone else min(max(line["t_s"], first_s), last_s)
+                    at_s = line["t_s"] if machine.alone else min(max(line["t_s"], first_s), last_s)
                     at_s -= shift_s
                     mark = replace(
                         mark,
@@ -297,7 +296,7 @@ def _build_marks(machines: Sequence[Machine], own: AttemptLines, *, alone: bool)
                         energy_reason=None if known else NOT_KNOWN,
                     )
                 marks.append(mark)
-    if alone:
+    if machines[0].alone:
         return marks
     return sorted(marks, key=lambda mark: float("inf") if mark.t_s is None else mark.t_s)
 

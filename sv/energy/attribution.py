@@ -276,6 +276,7 @@ class Machine:
         attributions: Of each meter.
         account: Whose the energy is.
         energy_j: The stage's joules; where all of the machine is the stage's, as it was counted.
+        alone: Whether its one meter is the only one of the attempt.
     """
 
     runs: list[MeterRun]
@@ -283,6 +284,7 @@ class Machine:
     attributions: list[Attribution]
     account: Account
     energy_j: float | None
+    alone: bool
 
     @property
     def job(self) -> Curve | None:
@@ -346,7 +348,7 @@ def build_machine(runs: Sequence[MeterRun], marks_s: Iterable[float], *, alone: 
     energy_j = node_j
     if not is_exclusive:
         energy_j = None if account.job is None else account.job.last
-    return Machine(list(runs), channels, list(attributions), account, energy_j)
+    return Machine(list(runs), channels, list(attributions), account, energy_j, alone)
 
 
 def _account_alone(

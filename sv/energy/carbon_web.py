@@ -18,9 +18,8 @@ from typing import Any
 
 from sv.energy.carbon import CarbonFactor, apply_factors, ask_providers, check_providers, is_usable
 from sv.energy.config import NETWORK, EnergyConfig, build_energy_config, list_providers
-from sv.energy.journal import SUFFIX
 from sv.energy.record import Carbon, Sidecar
-from sv.energy.sidecar import read_energy_series
+from sv.energy.sidecar import get_journal_path, read_energy_series
 from sv.energy.units import format_utc, j_from_kwh, parse_utc
 from sv.energy.web import FetchError, fetch_json
 from sv.errors import SvError, UsageError
@@ -305,7 +304,7 @@ def _span_run(sidecar: Sidecar) -> Points:
 
 
 def _read_points(path: Path, sidecar: Sidecar) -> Points:
-    journal = path.with_name(path.stem + SUFFIX)
+    journal = get_journal_path(path)
     if not journal.is_file():
         raise SvError(f"no such file {journal}: a factor that varies needs the journal")
     points = read_energy_series(journal)

@@ -310,9 +310,7 @@ def read_energy_series(journal: Path) -> list[tuple[float, float]]:
     series: list[tuple[float, float]] = []
     for number in sidecar.run_attempts:
         before_j = series[-1][1] if series else 0.0
-        others = journals.get(number)
-        machines = build_machines(groups[number - 1], others)
-        points = list_points(machines, alone=others is None)
+        points = list_points(build_machines(groups[number - 1], journals.get(number)))
         series += [(unix_s, before_j + joules) for unix_s, joules in points]
     return series
 
