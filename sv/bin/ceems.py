@@ -1,4 +1,4 @@
-"""Import a Slurm job's energy from a CEEMS API server, beside our own of the same job.
+"""Import a Slurm job's energy from a CEEMS API server, next to our own of the same job.
 
 Usage: python3 -m sv.bin.ceems --url URL --cluster ID --job ID --user NAME [SIDECAR...] OUT.json
 """
