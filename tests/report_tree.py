@@ -8,6 +8,7 @@ import json
 from statistics import NormalDist
 
 import numpy as np
+from conftest import ROOT
 
 from sv.report.output import build_tables, write_tables
 from sv.report.results import collect_results
@@ -200,7 +201,7 @@ def read_csv(path):
 
 
 def read_markdown(path):
-    """Give the rows of a Markdown table as {title: text}; headings of sections are left out."""
+    """Return the rows of a Markdown table as {title: text}; headings of sections are left out."""
     lines = [line for line in path.read_text().splitlines() if line.startswith("|")]
     grid = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     sections = [line for line in grid[2:] if line[0].startswith("**") and not any(line[1:])]
@@ -208,7 +209,13 @@ def read_markdown(path):
 
 
 def write_all_tables(data, exp, *, models=None, sets=None):
-    """Write the tables as stage 8 does, without figures and page; give their folder."""
+    """Write the tables as stage 8 does, without figures and page; return their folder."""
     tables = build_tables(collect_results(data, exp, models), sets)
     write_tables(tables, exp / "results")
     return exp / "results"
+
+
+def leave_out_figures(root):
+    """Return an environment in which no figure can be drawn: the tables are made first."""
+    write(root / "stub" / "matplotlib.py", "raise ModuleNotFoundError('not needed here')\n")
+    return {"PYTHONPATH": f"{root / 'stub'}:{ROOT}"}

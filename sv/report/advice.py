@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sv.report.noise import find_measured, find_ties
+from sv.report.noise import LEAST_SPEAKERS, find_measured, find_ties
 from sv.report.results import TRAIN_STAGE, Results, Stage, System, compute_average, find_stage
 from sv.report.tables.cells import format_significant
 from sv.report.tables.evidence import energy_marks, explain_energies, explain_incomplete
@@ -23,7 +23,6 @@ from sv.score.bootstrap import PERCENTILES, Measured, subtract
 
 _OFTEN = 0.05  # of the replicates: a system off the front is named from here
 LEAST_SYSTEMS = 3
-LEAST_SPEAKERS = 25  # with fewer, intervals held the truth too rarely (sv.score.bootstrap)
 _K = 2  # of uncertainty_kwh, as the sidecars give it
 _SEED = 0
 _LEAST_SHARE = 0.01  # of an energy: what a draw of a wide uncertainty is never below

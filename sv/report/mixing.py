@@ -88,7 +88,7 @@ def mixing_notes(differences: list[Difference]) -> tuple[Note, ...]:
 
 
 def _list_trainings(systems: tuple[System, ...]) -> Iterator[tuple[str, str, str]]:
-    """Give (key, value, system) of every setting of training."""
+    """Yield (key, value, system) of every setting of training."""
     configs = {}
     for system in systems:
         path = system.directory / "config.toml"
@@ -131,7 +131,7 @@ def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _format(value: object) -> str:
-    """Give a value as text: 5 and 5.0 are the same setting."""
+    """Return a value as text: 5 and 5.0 are the same setting."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, list):
@@ -140,7 +140,7 @@ def _format(value: object) -> str:
 
 
 def _list_scorings(systems: tuple[System, ...]) -> Iterator[tuple[str, str, str]]:
-    """Give (key, value, system) of every setting of scoring, of all precisions alike."""
+    """Yield (key, value, system) of every setting of scoring, of all precisions alike."""
     scores = [(s.name, score) for s in systems for score in s.scores if not score.untrained]
     parameters: dict[tuple[str, str], dict[str, None]] = {}
     for _, score in scores:

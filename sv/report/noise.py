@@ -24,6 +24,7 @@ from sv.score.bootstrap import Measured, subtract
 from sv.score.record import ScoredList
 
 MEASURES = ("eer_percent", "min_dcf")
+LEAST_SPEAKERS = 25  # with fewer, intervals held the truth too rarely (sv.score.bootstrap)
 K = TypeVar("K")
 _RULES: dict[str, tuple[Callable[[Stage], str], ...]] = {
     "energy_kwh": (describe_boundaries, describe_kinds),
@@ -64,11 +65,6 @@ def _measured(score: ScoredList | None, measure: str) -> Measured | None:
             return None
         value = cost
     return Measured(value, (boot.draws,), boot.speakers, np.array(values, dtype=float))
-
-
-def find_best(measured: Mapping[str, Measured]) -> str | None:
-    """Return the system with the lowest measure, None without any."""
-    return min(measured, key=lambda name: measured[name].value, default=None)
 
 
 def find_ties(measured: Mapping[K, Measured], best: K) -> set[K]:

@@ -1,19 +1,16 @@
 """Table 4: how sure EER and minDCF are, and which systems the best one really beats."""
 
-from sv.report.noise import (
-    MEASURES,
-    find_best,
-    find_measured,
-)
-from sv.report.results import P_TARGET, Results, System, find_score, list_views, name_view
-from sv.report.tables.cells import UNKNOWN, Cell, Column, Note, Row, Table, text_cell, unknown_cell
-from sv.report.tables.evidence import absent_file, backend_column
+from dataclasses import replace
+
+from sv.report.noise import LEAST_SPEAKERS, MEASURES, find_measured
+from sv.report.results import Results, System, compute_average, find_score, list_views, name_view
+from sv.report.tables.cells import BLANK, Cell, Column, Note, Row, Table, text_cell, unknown_cell
+from sv.report.tables.evidence import absent_file, backend_column, fact_cell
 from sv.score.bootstrap import Measured, subtract
 
 _TITLES = {"eer_percent": "EER (%)", "min_dcf": "minDCF"}
 _DECIMALS = {"eer_percent": 2, "min_dcf": 3}
 _AVERAGE = "Average"
-_FEW_SPEAKERS = 25  # with fewer, intervals held the truth too rarely (sv.score.bootstrap)
 
 
 def build_confidence_table(results: Results) -> Table:
@@ -53,70 +50,69 @@ def build_confidence_table(results: Results) -> Table:
 def _find_best(
     views: list[System], lists: tuple[str, ...], key: str
 ) -> tuple[str, Measured] | None:
-    found = {view.name: find_measured(view, lists, key) for view in views}
-    measured = {name: item for name, item in found.items() if item is not None}
-    name = find_best(measured)
-    return None if name is None else (name, measured[name])
+    """Return the system with the lowest measure; None where no system has replicates."""
+    found = [(view.name, find_measured(view, lists, key)) for view in views]
+    measured = [(name, item) for name, item in found if item is not None]
+    return min(measured, key=lambda pair: pair[1].value, default=None)
 
 
 def _build_cells(
-    system: System,
+    view: System,
     title: str,
     lists: tuple[str, ...],
     best: dict[str, tuple[str, Measured] | None],
 ) -> dict[str, Cell]:
     cells = {
-        "system": text_cell(system.name),
-        "backend": text_cell(system.backend),
+        "system": text_cell(view.name),
+        "backend": text_cell(view.backend),
         "trial_list": text_cell(title),
+        **dict.fromkeys(("speakers", "replicates", "seed"), fact_cell(None)),
     }
-    cells |= dict.fromkeys(("speakers", "replicates", "seed"), Cell(UNKNOWN, None))
+    average = compute_average(view, lists)
     for key in MEASURES:
-        measured = find_measured(system, lists, key)
+        measured = find_measured(view, lists, key)
         if measured is None:
-            reason = _why_unknown(system, lists)
-            scores = [find_score(system, name) for name in lists]
-            known = [
-                score.eer_percent if key == "eer_percent" else score.min_dcf.get(P_TARGET)
-                for score in scores if score
-            ]  # fmt: skip
-            values = [value for value in known if value is not None]
-            cells |= _cells(key, sum(values) / len(values) if values else None, None, reason)
-            cells |= _cells(f"{key}_above_best", None, None, reason, key=key)
+            reason = _explain_unknown(view, lists)
+            cells |= _list_cells(key, getattr(average, key), None, reason)
+            cells |= _list_cells(f"{key}_above_best", None, None, reason, key=key)
             cells[f"{key}_p"] = unknown_cell(reason)
             continue
         few = f"the {measured.speakers} speakers are too few: replicates lack a kind of trials"
-        cells |= _cells(key, measured.value, measured.interval, few)
-        cells["speakers"] = Cell(f"{measured.speakers}", measured.speakers)
-        cells["replicates"] = Cell(f"{len(measured.replicates)}", len(measured.replicates))
-        cells["seed"] = Cell(f"{measured.draws[0][1]}", measured.draws[0][1])
-        cells |= _difference_cells(system.name, key, measured, best[key], few)
+        cells |= _list_cells(key, measured.value, measured.interval, few)
+        cells["speakers"] = fact_cell(measured.speakers)
+        cells["replicates"] = fact_cell(len(measured.replicates))
+        cells["seed"] = fact_cell(measured.draws[0][1])
+        cells |= _compare(view.name, key, measured, best[key], few)
     return cells
 
 
-def _difference_cells(
+def _compare(
     name: str, key: str, measured: Measured, best: tuple[str, Measured] | None, few: str
 ) -> dict[str, Cell]:
+    """Return the cells of the difference from the best system of the same backend."""
     above = f"{key}_above_best"
     assert best is not None  # this system at least
     if best[0] == name:
-        cells = {f"{above}_{end}": Cell(UNKNOWN, None) for end in ("low", "high")}
-        cells |= {name: Cell("", "") for name in (f"{above}_interval", f"{key}_p")}
+        cells = {f"{above}_{end}": fact_cell(None) for end in ("low", "high")}
+        cells |= {f"{above}_interval": BLANK, f"{key}_p": BLANK}
         return {**cells, above: Cell("best", 0.0)}
     difference = subtract(measured, best[1])
     if difference is None:
         reason = f"not the same trials, seed or number of replicates as {best[0]}"
-        return {**_cells(above, None, None, reason, key=key), f"{key}_p": unknown_cell(reason)}
-    cells = _cells(above, difference.value, difference.interval, few, key=key)
+        return {**_list_cells(above, None, None, reason, key=key), f"{key}_p": unknown_cell(reason)}
+    cells = _list_cells(above, difference.value, difference.interval, few, key=key)
     if difference.interval is None:
         return {**cells, f"{key}_p": unknown_cell(few)}
     p_value = difference.p_value
-    mark = ("within_noise",) if difference.within_noise else ()
-    cells[above] = Cell(cells[above].text, difference.value, mark)
-    return {**cells, f"{key}_p": Cell(f"{p_value:.3f}", p_value)}
+    marks = ("within_noise",) if difference.within_noise else ()
+    return {
+        **cells,
+        above: replace(cells[above], marks=marks),
+        f"{key}_p": Cell(f"{p_value:.3f}", p_value),
+    }
 
 
-def _cells(
+def _list_cells(
     name: str,
     value: float | None,
     interval: tuple[float, float] | None,
@@ -124,20 +120,19 @@ def _cells(
     *,
     key: str = "",
 ) -> dict[str, Cell]:
-    """Return a value, its interval as text, and its bounds for the CSV file."""
+    """Return the cells of a value, its interval as text, and its bounds for the CSV file."""
     digits = _DECIMALS[key or name]
     cells = {name: unknown_cell(reason) if value is None else Cell(f"{value:.{digits}f}", value)}
     if interval is None:
-        bounds = {f"{name}_{end}": Cell(UNKNOWN, None) for end in ("low", "high")}
-        return {**cells, **bounds, f"{name}_interval": unknown_cell(reason)}
-    for end, bound in zip(("low", "high"), interval, strict=True):
-        cells[f"{name}_{end}"] = Cell(f"{bound:.{digits}f}", bound)
-    texts = [cells[f"{name}_{end}"].text for end in ("low", "high")]
-    cells[f"{name}_interval"] = text_cell(" to ".join(texts))
-    return cells
+        cells |= {f"{name}_{end}": fact_cell(None) for end in ("low", "high")}
+        return {**cells, f"{name}_interval": unknown_cell(reason)}
+    texts = [f"{bound:.{digits}f}" for bound in interval]
+    for end, text, bound in zip(("low", "high"), texts, interval, strict=True):
+        cells[f"{name}_{end}"] = Cell(text, bound)
+    return {**cells, f"{name}_interval": text_cell(" to ".join(texts))}
 
 
-def _why_unknown(system: System, lists: tuple[str, ...]) -> str:
+def _explain_unknown(system: System, lists: tuple[str, ...]) -> str:
     for name in lists:
         score = find_score(system, name)
         if score and score.bootstrap is None:
@@ -173,7 +168,7 @@ def _notes(results: Results) -> list[Note]:
             "choosing the best of several systems."
         ),
         Note("the interval of the difference from the best contains 0", "within_noise"),
-        *([few] if speakers[0] < _FEW_SPEAKERS else []),
+        *([few] if speakers[0] < LEAST_SPEAKERS else []),
         Note("Nothing here says how much another training of the same network would differ."),
     ]
 

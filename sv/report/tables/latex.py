@@ -214,7 +214,7 @@ def _align(cells: Sequence[Cell]) -> list[str]:
 
 
 def _fraction(cell: Cell) -> str:
-    """Give what stands from the point on; nothing for words."""
+    """Return what stands from the point on; nothing for words."""
     if isinstance(cell.value, str) or cell.value is None:
         return ""
     return "." + cell.text.partition(".")[2] if "." in cell.text else ""
