@@ -21,7 +21,6 @@ from sv.data.manifests import (
     write_manifest,
 )
 from sv.data.parallel import log_progress, map_chunks
-from sv.errors import SvError
 from sv.files import write_text
 from sv.kaldi.data_dir import read_table, write_data_dir
 
@@ -69,24 +68,21 @@ def _augment(
 ) -> None:
     """Write the cut manifests of all kinds in one pass over the training set."""
     manifests = data / "manifests"
-    lines = read_lines(manifests / f"{train}_cuts.jsonl.gz")
+    clean = manifests / f"{train}_cuts.jsonl.gz"
     paths = (manifests / f"{train}_{kind}_cuts.jsonl.gz" for kind in sources)
     with open_manifests(*paths) as files:
-        chunks = map_chunks(_pack_copies, lines, (sources, config), nj=nj)
+        chunks = map_chunks(_pack_copies, read_lines(clean), (clean, sources, config), nj=nj)
         for _, packed in log_progress(chunks, train, count=lambda chunk: chunk[0]):
             for file, part in zip(files, packed, strict=True):
                 file.write(part)
 
 
 def _pack_copies(
-    lines: list[str], shared: tuple[dict[str, list[Recording]], AugmentConfig]
+    lines: list[str], shared: tuple[Path, dict[str, list[Recording]], AugmentConfig]
 ) -> tuple[int, list[bytes]]:
     """Return the number of some cuts and, for each kind, the manifest lines of their copies."""
-    sources, config = shared
-    try:
-        cuts = [parse_item(line) for line in lines]
-    except ValueError as error:
-        raise SvError(f"the training set's cuts are no manifest: {error}") from error
+    clean, sources, config = shared
+    cuts = [parse_item(line, clean) for line in lines]
     packed = [
         pack_items(augment_cut(cut, kind, recordings, config) for cut in cuts)
         for kind, recordings in sources.items()

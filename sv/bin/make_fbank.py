@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,12 @@ import torch
 
 from sv.bin.cli import Parser, positive_int, run
 from sv.config import read_config
-from sv.data.audio import SAMPLE_RATE_HZ
 from sv.data.cuts import load_samples, use_libsndfile
-from sv.data.fbank import FbankConfig, compute_fbank, write_front_end
+from sv.data.fbank import FRONT_END, FbankConfig, compute_fbank
 from sv.data.manifests import read_manifest
 from sv.data.parallel import log_progress
 from sv.errors import SvError
+from sv.files import write_json
 from sv.kaldi.archive import write_archive
 from sv.kaldi.data_dir import MAX_LISTED, write_table
 
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def compute() -> Iterator[tuple[str, np.ndarray]]:
         for cut in read_manifest(args.cuts, job=args.job, nj=args.nj):
             try:
-                features = compute_fbank(load_samples(cut), config, SAMPLE_RATE_HZ)
+                features = compute_fbank(load_samples(cut), config)
                 if len(features) == 0:
                     raise SvError(f"{cut.id}: shorter than one window")
             except SvError as error:
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     items = log_progress(compute(), f"job {args.job}")
     write_archive(args.ark, args.scp, items, method=config.compression)
     write_table(args.utt2num_frames, frames)
-    write_front_end(args.ark, config)
+    write_json(args.ark.parent / FRONT_END, asdict(config))  # every job writes the same
     logging.info("%d utterances, %d failed", len(frames), len(failures))
     for message in failures[:MAX_LISTED]:
         logging.warning("no features for %s", message)

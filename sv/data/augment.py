@@ -8,7 +8,7 @@ The kinds and their levels follow Snyder et al., "X-vectors", ICASSP 2018, secti
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lhotse import MonoCut, Recording
 from lhotse.cut import MixedCut, MixTrack
@@ -63,14 +63,7 @@ def augment_cut(
         # reverb_rir keeps length and level: reverberation is all that changes.
         room = sources[rng.randrange(len(sources))]
         recording = cut.recording.reverb_rir(room, affix_id=False, rir_channels=[0])
-        return MonoCut(
-            id=cut_id,
-            start=cut.start,
-            duration=cut.duration,
-            channel=cut.channel,
-            supervisions=cut.supervisions,
-            recording=recording,
-        )
+        return replace(cut, id=cut_id, recording=recording)
     mix: MixConfig = getattr(config, kind)
     tracks = [MixTrack(cut)]
     for number in range(rng.randint(*mix.sources)):

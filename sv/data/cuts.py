@@ -36,15 +36,6 @@ class Utterance:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Described:
-    """Result of a chunk of utterances: packed manifests, table rows, and why files are left out."""
-
-    packed: tuple[bytes, ...]
-    rows: list[tuple[str, str, str]]  # utterance, file, seconds
-    bad: list[str]
-
-
 def write_data_set(
     data: Path, name: str, utterances: Iterable[Utterance], *, nj: int = 1
 ) -> list[str]:
@@ -73,11 +64,12 @@ def write_data_set(
     paths = (data / "manifests" / f"{name}_{kind}.jsonl.gz" for kind in MANIFESTS)
     with open_manifests(*paths) as files:
         chunks = map_chunks(_describe_chunk, wanted, data / "audio" / name, nj=nj)
-        for part in log_progress(chunks, name, total=len(wanted), count=_count_files):
-            for file, packed in zip(files, part.packed, strict=True):
-                file.write(packed)
-            rows += part.rows
-            bad += part.bad
+        parts = log_progress(chunks, name, total=len(wanted), count=lambda p: len(p[1]) + len(p[2]))
+        for packed, described, unusable in parts:
+            for file, lines in zip(files, packed, strict=True):
+                file.write(lines)
+            rows += described
+            bad += unusable
         refuse_losses(name, bad, len(wanted))
     write_data_dir(
         data / name,
@@ -107,7 +99,10 @@ def _sort_utterances(name: str, utterances: Iterable[Utterance]) -> list[Utteran
     return ordered
 
 
-def _describe_chunk(utterances: Sequence[Utterance], folder: Path) -> _Described:
+def _describe_chunk(
+    utterances: Sequence[Utterance], folder: Path
+) -> tuple[tuple[bytes, ...], list[tuple[str, str, str]], list[str]]:
+    """Return packed manifests, rows (utterance, file, seconds), and why files are left out."""
     cuts: list[MonoCut] = []
     bad: list[str] = []
     for utterance in utterances:
@@ -124,11 +119,7 @@ def _describe_chunk(utterances: Sequence[Utterance], folder: Path) -> _Described
         pack_items(cuts),
     )
     rows = [(cut.id, cut.recording.sources[0].source, f"{cut.duration:.3f}") for cut in cuts]
-    return _Described(packed, rows, bad)
-
-
-def _count_files(part: _Described) -> int:
-    return len(part.rows) + len(part.bad)
+    return packed, rows, bad
 
 
 def refuse_losses(name: str, bad: list[str], total: int) -> None:

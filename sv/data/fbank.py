@@ -14,7 +14,7 @@ into egs.json and stage 5 into the model, so that a model knows its input.
 import functools
 import itertools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from torch import Tensor
 from sv.config import at_least
 from sv.data.audio import SAMPLE_RATE_HZ
 from sv.errors import SvError
-from sv.files import read_json, write_json
+from sv.files import read_json
 
 # Kaldi computes on 16-bit integers; its energy floor of 1.0 has a meaning only there.
 INT16_SCALE = 32768.0
@@ -68,47 +68,26 @@ class FbankConfig:
         return self.num_mel_bins + int(self.use_energy)
 
 
-@dataclass(frozen=True)
-class _Filters:
-    """What all utterances share.
-
-    ``bands`` holds, for each group of filters: which filters, which values of the interleaved
-    squares of real and imaginary parts, and the weights (values, filters).
-    """
-
-    window: Tensor
-    padded: int  # samples of the Fourier transform
-    bands: tuple[tuple[slice, slice, Tensor], ...]
-
-
-def count_frames(num_samples: int, config: FbankConfig, sample_rate_hz: int) -> int:
-    """Return the number of frames: only whole windows count (Kaldi's snip-edges)."""
-    window = round(config.frame_length_ms * sample_rate_hz / 1000)
-    shift = round(config.frame_shift_ms * sample_rate_hz / 1000)
-    return max(0, 1 + (num_samples - window) // shift)
-
-
-def compute_fbank(samples: np.ndarray, config: FbankConfig, sample_rate_hz: int) -> np.ndarray:
+def compute_fbank(samples: np.ndarray, config: FbankConfig) -> np.ndarray:
     """Compute the features of one utterance.
 
     Args:
-        samples: (samples,) float32 in [-1, 1].
+        samples: (samples,) float32 in [-1, 1], at `SAMPLE_RATE_HZ`.
         config: The front end.
-        sample_rate_hz: Of the samples.
 
     Returns:
-        (frames, config.dim) float32, log-energy first, then mel bins from low to high; no frames
-        for less than one window of samples.
+        (frames, config.dim) float32, log-energy first, then mel bins from low to high. Only whole
+        windows count (Kaldi's snip-edges): no frames for less than one window of samples.
     """
-    frames = count_frames(len(samples), config, sample_rate_hz)
+    window, padded, bands = _build_filters(config)
+    size, shift = len(window), round(config.frame_shift_ms * SAMPLE_RATE_HZ / 1000)
+    frames = max(0, 1 + (len(samples) - size) // shift)
     out = np.empty((frames, config.dim), dtype=np.float32)
     if frames == 0:
         return out
-    filters = _build_filters(config, sample_rate_hz)
-    size, shift = len(filters.window), round(config.frame_shift_ms * sample_rate_hz / 1000)
     windows = (torch.from_numpy(samples) * INT16_SCALE).unfold(0, size, shift)  # (T, window)
     centred = torch.empty(min(frames, CHUNK_FRAMES), size)
-    shaped = torch.zeros(len(centred), filters.padded)
+    shaped = torch.zeros(len(centred), padded)
     features = torch.from_numpy(out)
     mel = features[:, int(config.use_energy) :]
     for start in range(0, frames, CHUNK_FRAMES):
@@ -118,9 +97,9 @@ def compute_fbank(samples: np.ndarray, config: FbankConfig, sample_rate_hz: int)
         # The window is 0 at its first sample, so that what came before it does not matter.
         torch.mul(c[:, :-1], PREEMPHASIS, out=x[:, 1:size])
         torch.sub(c[:, 1:], x[:, 1:size], out=x[:, 1:size])
-        x[:, 1:size] *= filters.window[1:]
+        x[:, 1:size] *= window[1:]
         power = torch.view_as_real(torch.fft.rfft(x)).flatten(1).square_()  # (T, 2 * bins)
-        for which, values, weights in filters.bands:
+        for which, values, weights in bands:
             mel[start : start + len(chunk), which] = power[:, values] @ weights
         if config.use_energy:
             features[start : start + len(chunk), 0] = c.square_().sum(dim=1)
@@ -134,13 +113,18 @@ def compute_fbank(samples: np.ndarray, config: FbankConfig, sample_rate_hz: int)
 
 
 @functools.lru_cache(maxsize=4)
-def _build_filters(config: FbankConfig, sample_rate_hz: int) -> _Filters:
-    size = round(config.frame_length_ms * sample_rate_hz / 1000)
+def _build_filters(config: FbankConfig) -> tuple[Tensor, int, list[tuple[slice, slice, Tensor]]]:
+    """Return what all utterances share: window, size of the Fourier transform, bands.
+
+    A band is a group of filters: which ones, which values of the interleaved squares of real and
+    imaginary parts they weight, and the weights (values, filters).
+    """
+    size = round(config.frame_length_ms * SAMPLE_RATE_HZ / 1000)
     padded = 1 << (size - 1).bit_length()
     weights, _ = torchaudio.compliance.kaldi.get_mel_banks(
         config.num_mel_bins,
         padded,
-        float(sample_rate_hz),
+        float(SAMPLE_RATE_HZ),
         config.low_freq_hz,
         config.high_freq_hz,
         vtln_low=100.0,
@@ -156,12 +140,7 @@ def _build_filters(config: FbankConfig, sample_rate_hz: int) -> _Filters:
         both = weights[low:high, bins].T.repeat_interleave(2, dim=0).contiguous()
         bands.append((slice(low, high), values, both))
     window = torch.hann_window(size, periodic=False).pow(POVEY_EXPONENT)
-    return _Filters(window, padded, tuple(bands))
-
-
-def write_front_end(ark: Path, config: FbankConfig) -> None:
-    """Write the config to `FRONT_END` in the folder of an archive; all jobs write the same."""
-    write_json(ark.parent / FRONT_END, asdict(config))
+    return window, padded, bands
 
 
 def read_front_end(tables: Mapping[str, Mapping[str, str]]) -> dict[str, Any] | None:
@@ -181,10 +160,10 @@ def read_front_end(tables: Mapping[str, Mapping[str, str]]) -> dict[str, Any] | 
     for name, table in tables.items():
         path = Path(next(iter(table.values())).rpartition(":")[0]).parent / FRONT_END
         found[name] = read_json(path) if path.is_file() else None
-    first, *others = found
-    for other in others:
-        if found[other] != found[first]:
+    (first, front_end), *others = found.items()
+    for name, other in others:
+        if other != front_end:
             raise SvError(
-                f"features of '{first}' and '{other}' differ in {FRONT_END}; do stage 3 again"
+                f"features of '{first}' and '{name}' differ in {FRONT_END}; do stage 3 again"
             )
-    return found[first]
+    return front_end

@@ -17,7 +17,6 @@ from typing import IO, Any
 from lhotse import Recording, SupervisionSegment
 from lhotse.augmentation import AudioTransform
 from lhotse.cut import Cut
-from lhotse.cut.mixed import MixTrack
 from lhotse.serialization import deserialize_item
 
 from sv.data.parallel import split_chunks
@@ -25,8 +24,6 @@ from sv.errors import SvError
 from sv.files import replacing
 
 Manifested = Recording | SupervisionSegment | Cut
-# Level 3: manifests are written and read once or twice, not kept for years.
-GZIP_LEVEL = 3
 
 
 def pack_items(items: Iterable[Manifested]) -> bytes:
@@ -34,24 +31,19 @@ def pack_items(items: Iterable[Manifested]) -> bytes:
     lines = "".join(
         json.dumps(item, default=_describe, ensure_ascii=False) + "\n" for item in items
     )
-    return gzip.compress(lines.encode(), GZIP_LEVEL, mtime=0)
+    # Level 3, as in sv.files: manifests are written and read once or twice, not kept for years.
+    return gzip.compress(lines.encode(), 3, mtime=0)
 
 
 def _describe(item: Any) -> dict[str, Any]:
     """Return what ``item.to_dict()`` does, one level deep: that copies deeply, several times."""
-    if isinstance(item, MixTrack):
-        return item.to_dict() if item.tag or item.mute or item.is_snr_reference else _track(item)
     if isinstance(item, AudioTransform):
         return item.to_dict()
-    fields = {key: value for key, value in vars(item).items() if value is not None}
+    # None: not given; False: the switches of a mix's track, which it leaves out too.
+    fields = {k: v for k, v in vars(item).items() if v is not None and v is not False}
     if isinstance(item, Cut):
         fields["type"] = type(item).__name__
     return fields
-
-
-def _track(track: MixTrack) -> dict[str, Any]:
-    snr = {} if track.snr is None else {"snr": track.snr}
-    return {"cut": track.cut, "type": track.type, "offset": track.offset, **snr}
 
 
 @contextlib.contextmanager
@@ -70,14 +62,11 @@ def open_manifests(*paths: Path) -> Iterator[list[IO[bytes]]]:
         ]
 
 
-def write_manifest(path: Path, items: Iterable[Manifested]) -> int:
-    """Write a ``.jsonl.gz`` manifest in the given order; return the number of its items."""
-    count = 0
+def write_manifest(path: Path, items: Iterable[Manifested]) -> None:
+    """Write a ``.jsonl.gz`` manifest in the given order."""
     with open_manifests(path) as [file]:
         for chunk in split_chunks(items):
             file.write(pack_items(chunk))
-            count += len(chunk)
-    return count
 
 
 def read_lines(path: Path, *, job: int = 1, nj: int = 1) -> Iterator[str]:
@@ -92,23 +81,23 @@ def read_lines(path: Path, *, job: int = 1, nj: int = 1) -> Iterator[str]:
 
 
 def read_manifest(path: Path, *, job: int = 1, nj: int = 1) -> Iterator:
-    """Read the items of a manifest, or the share of one job among ``nj``.
+    """Read the items of a ``.jsonl.gz`` manifest, or the share of one job among ``nj``.
 
-    Args:
-        path: A ``.jsonl.gz`` manifest.
-        job: 1-based number of the share: every nj-th item from there.
-        nj: Number of shares.
+    A share is every nj-th item from number ``job`` on; the first has number 1.
 
     Raises:
         SvError: No such file, or not a manifest.
     """
-    for line in read_lines(path, job=job, nj=nj):
-        try:
-            yield parse_item(line)
-        except ValueError as error:
-            raise SvError(f"{path}: not a manifest: {error}") from error
+    return (parse_item(line, path) for line in read_lines(path, job=job, nj=nj))
 
 
-def parse_item(line: str) -> Any:
-    """Build the recording, supervision or cut that a line describes; ValueError if it is none."""
-    return deserialize_item(json.loads(line))
+def parse_item(line: str, path: Path) -> Any:
+    """Build the recording, supervision or cut that a line of ``path`` describes.
+
+    Raises:
+        SvError: It describes none.
+    """
+    try:
+        return deserialize_item(json.loads(line))
+    except ValueError as error:
+        raise SvError(f"{path}: not a manifest: {error}") from error

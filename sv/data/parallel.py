@@ -10,6 +10,7 @@ import multiprocessing
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.pool import AsyncResult
 from typing import Any, TypeVar
 
 CHUNK = 1000  # items: a tenth of a second of work, some seconds where audio is decoded
@@ -42,15 +43,12 @@ def map_chunks(
     # Not fork: this process may run threads (pyarrow, OpenMP), whose locks a fork would copy.
     with multiprocessing.get_context("spawn").Pool(nj, _keep_shared, (shared,)) as pool:
         # A few chunks ahead of the consumer; Pool.imap would read the whole list into its queue.
-        ahead = deque(
-            pool.apply_async(_apply, (function, chunk))
-            for chunk in itertools.islice(chunks, 2 * nj)
-        )
-        while ahead:
-            yield ahead.popleft().get()
-            ahead.extend(
-                pool.apply_async(_apply, (function, chunk)) for chunk in itertools.islice(chunks, 1)
-            )
+        ahead: deque[AsyncResult] = deque()
+        for chunk in chunks:
+            ahead.append(pool.apply_async(_apply, (function, chunk)))
+            if len(ahead) == 2 * nj:
+                yield ahead.popleft().get()
+        yield from (result.get() for result in ahead)
 
 
 _shared: Any = None  # of a worker process
@@ -81,11 +79,8 @@ def log_progress(
 ) -> Iterator[Result]:
     """Pass results on, and log every `PROGRESS_S` seconds how many utterances they cover.
 
-    Args:
-        results: In the order in which they are made.
-        name: What the utterances are of; begins the message.
-        total: Number of utterances, where it is known.
-        count: Number of utterances that a result covers; one each by default.
+    ``count`` returns the utterances of a result; ``total`` is of all, where it is known, and
+    ``name`` begins the message.
     """
     done, last = 0, time.monotonic()
     of_total = "" if total is None else f" of {total}"

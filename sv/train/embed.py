@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sv.data.audio import SAMPLE_RATE_HZ, read_samples
+from sv.data.audio import read_samples
 from sv.data.fbank import FbankConfig, compute_fbank
 from sv.errors import SvError
 from sv.kaldi.archive import read_matrix
@@ -154,7 +154,7 @@ def embed_files(
     """
     net.eval()
     for path in paths:
-        frames = compute_fbank(read_samples(path), features, SAMPLE_RATE_HZ)
+        frames = compute_fbank(read_samples(path), features)
         if len(frames) == 0:
             raise SvError(f"{path}: shorter than one window ({features.frame_length_ms:g} ms)")
         x = torch.from_numpy(frames)[None].to(device)  # (1, T, features)
