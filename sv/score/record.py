@@ -19,31 +19,33 @@ Count = Annotated[int, Minimum(0)]
 Interval = tuple[float, float]
 
 
+class Rates:
+    """Lists of error rates, 0 to 1, that belong together point by point."""
+
+    def __post_init__(self) -> None:
+        """Check the rates, and that there are as many in each list."""
+        for name, rates in vars(self).items():
+            if wrong := [rate for rate in rates if not 0 <= rate <= 1]:
+                raise ValueError(f"{name} holds {wrong[0]!r}, expected rates from 0 to 1")
+        if len({len(rates) for rates in vars(self).values()}) > 1:
+            raise ValueError(f"{', '.join(vars(self))} must have the same number of points")
+
+
 @dataclass(frozen=True)
-class Det:
-    """A DET curve: error rates, 0 to 1, from accept all to reject all; at most 500 points."""
+class Det(Rates):
+    """A DET curve, from accept all to reject all; at most 500 points."""
 
     p_fa: tuple[float, ...]
     p_miss: tuple[float, ...]
 
-    def __post_init__(self) -> None:
-        """Check that there are pairs of rates."""
-        _check_rates(self)
-        if not self.p_fa:
-            raise ValueError("p_fa and p_miss have no points")
-
 
 @dataclass(frozen=True)
-class DetInterval:
+class DetInterval(Rates):
     """The interval of the miss rate at each rate of false alarms; empty where it is not known."""
 
     p_fa: tuple[float, ...] = ()
     p_miss_low: tuple[float, ...] = ()
     p_miss_high: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Check that there are triples of rates."""
-        _check_rates(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,13 +271,3 @@ def describe_interval(metrics: Metrics) -> str:
         return f"no interval: {resampling.reason}"
     known = "unknown" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
     return f"95 % interval of the EER {known}, {resampling.speakers} speakers"
-
-
-def _check_rates(record: Det | DetInterval) -> None:
-    lists = asdict(record)
-    for name, rates in lists.items():
-        for rate in rates:
-            if not 0 <= rate <= 1:
-                raise ValueError(f"{name} holds {rate!r}, expected rates from 0 to 1")
-    if len({len(rates) for rates in lists.values()}) > 1:
-        raise ValueError(f"{', '.join(lists)} must have the same number of points")
