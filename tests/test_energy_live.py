@@ -39,12 +39,13 @@ def test_the_live_file_follows_the_stage(tmp_path):
     runner = Runner(tmp_path, CONFIG)
     assert read_live(runner.live) is None and read_live(None) is None and read_live("") is None
     with FakeRapl(tmp_path, 100.0):
-        process = runner.start("sleep", "2")
+        process = runner.start("sh", "-c", f"until [ -e {tmp_path}/seen ]; do sleep 0.1; done")
         wait_for(lambda: (read_live(runner.live) or {}).get("energy_kwh"))
         first = read_live(runner.live)
         time.sleep(0.5)
         second = read_live(runner.live)
         watched = runner.tool("--watch", tmp_path)
+        (tmp_path / "seen").touch()
         assert process.wait(timeout=60) == 0
     assert (first["stage"], first["name"], first["attempt"]) == (5, "train", 1)
     assert second["energy_kwh"] > first["energy_kwh"] and second["elapsed_s"] > first["elapsed_s"]
