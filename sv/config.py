@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Minimum:
-    """Lowest value of a number, as in ``Annotated[float, Minimum(0)]``; NaN is always refused."""
+    """Lowest value of a number, as in ``Annotated[float, Minimum(0)]``; NaN, infinity: refused."""
 
     value: float
 
@@ -93,18 +93,6 @@ def build_record(values: Any, cls: type[T], *, where: str) -> T:
         return build_config(values, cls, where=where)
     except UsageError as error:
         raise SvError(str(error)) from error
-
-
-def at_least(config: Any, lowest: float, *names: str) -> None:
-    """Check fields in a dataclass's ``__post_init__``: finite and at least ``lowest``.
-
-    Raises:
-        ValueError: One is not; NaN never is.
-    """
-    for name in names:
-        value = getattr(config, name)
-        if not lowest <= value < math.inf:
-            raise ValueError(f"{name} must be at least {lowest}, not {value}")
 
 
 def _convert(value: Any, hint: Any, what: str, where: str) -> Any:  # noqa: PLR0911, PLR0912 - one case a kind of type

@@ -16,14 +16,14 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 import torchaudio.compliance.kaldi
 from torch import Tensor
 
-from sv.config import at_least
+from sv.config import Minimum
 from sv.data.audio import SAMPLE_RATE_HZ
 from sv.errors import SvError
 from sv.files import read_json
@@ -44,23 +44,19 @@ FRONT_END = "features.json"
 class FbankConfig:
     """conf/features.toml: the front end, and how its output is stored."""
 
-    num_mel_bins: int = 80
+    num_mel_bins: Annotated[int, Minimum(4)] = 80  # torchaudio's least
     use_energy: bool = True
     low_freq_hz: float = 20.0
     high_freq_hz: float = 7600.0
-    frame_length_ms: float = 25.0
-    frame_shift_ms: float = 10.0
+    frame_length_ms: Annotated[float, Minimum(1)] = 25.0
+    frame_shift_ms: Annotated[float, Minimum(1)] = 10.0
     mean_norm: bool = True
-    compression: str = "two-byte"
+    compression: Literal["two-byte", "none"] = "two-byte"
 
     def __post_init__(self) -> None:
-        """Check the ranges and the storage format."""
-        at_least(self, 4, "num_mel_bins")  # torchaudio's least
-        at_least(self, 1, "frame_length_ms", "frame_shift_ms")
+        """Check the range of frequencies."""
         if not 0 <= self.low_freq_hz < self.high_freq_hz <= SAMPLE_RATE_HZ / 2:
             raise ValueError("0 <= low_freq_hz < high_freq_hz <= 8000 is needed")
-        if self.compression not in ("two-byte", "none"):
-            raise ValueError(f"compression must be two-byte or none, not '{self.compression}'")
 
     @property
     def dim(self) -> int:

@@ -10,10 +10,11 @@ import queue
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
-from sv.config import at_least
+from sv.config import Minimum
 from sv.data.crops import CropReader
 
 READ_AHEAD = 4  # batches
@@ -28,14 +29,13 @@ class SpecAugmentConfig:
     """
 
     probability: float
-    time_masks: int
-    time_width: int
-    frequency_masks: int
-    frequency_width: int
+    time_masks: Annotated[int, Minimum(0)]
+    time_width: Annotated[int, Minimum(0)]
+    frequency_masks: Annotated[int, Minimum(0)]
+    frequency_width: Annotated[int, Minimum(0)]
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        at_least(self, 0, "time_masks", "time_width", "frequency_masks", "frequency_width")
+        """Check the range of the probability."""
         if not 0 <= self.probability <= 1:
             raise ValueError(f"probability must be 0 to 1, not {self.probability}")
 

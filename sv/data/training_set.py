@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
-from sv.config import at_least
+from sv.config import Minimum
 from sv.data.crops import CropIndex, build_crop_index, save_crop_index
 from sv.data.fbank import read_front_end
 from sv.errors import SvError
@@ -27,18 +28,14 @@ class TrainingSetConfig:
     Held-out utterances are of training speakers; every pair of them is a validation trial.
     """
 
-    min_frames: int
+    min_frames: Annotated[int, Minimum(1)]
     min_utterances: int
-    valid_speakers: int
-    valid_utterances: int
-    seed: int
+    valid_speakers: Annotated[int, Minimum(2)]
+    valid_utterances: Annotated[int, Minimum(2)]
+    seed: Annotated[int, Minimum(0)]
 
     def __post_init__(self) -> None:
-        """Check that trials can be made and that speakers keep some utterances to train on."""
-        at_least(self, 1, "min_frames")
-        at_least(self, 0, "seed")
-        if self.valid_speakers < 2 or self.valid_utterances < 2:
-            raise ValueError("valid_speakers and valid_utterances must be at least 2")
+        """Check that speakers keep some utterances to train on."""
         if self.min_utterances <= self.valid_utterances:
             raise ValueError("min_utterances must be greater than valid_utterances")
 

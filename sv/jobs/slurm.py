@@ -37,8 +37,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-from sv.config import at_least, read_config
+from sv.config import Minimum, read_config
 from sv.energy import nodes
 from sv.errors import SvError, UsageError
 from sv.files import write_json
@@ -120,18 +121,16 @@ class SlurmConfig(JobKind):
     """
 
     gpu: str = "--gres=gpu:{n}"
-    poll_s: float = 15.0
-    grace_s: float = 90.0
-    warning_s: int = 180
-    max_restarts: int = 20
+    poll_s: Annotated[float, Minimum(0.1)] = 15.0
+    grace_s: Annotated[float, Minimum(0.1)] = 90.0
+    warning_s: Annotated[int, Minimum(0)] = 180
+    max_restarts: Annotated[int, Minimum(0)] = 20
     cpu_jobs: JobKind = field(default_factory=JobKind)
     gpu_jobs: JobKind = field(default_factory=JobKind)
 
     def __post_init__(self) -> None:
         """Check the values."""
         super().__post_init__()
-        at_least(self, 0.1, "poll_s", "grace_s")
-        at_least(self, 0, "warning_s", "max_restarts")
         if "{n}" not in self.gpu:
             raise ValueError(f"gpu must hold {{n}}, the number of GPUs, unlike '{self.gpu}'")
 

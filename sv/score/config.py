@@ -1,8 +1,9 @@
 """conf/score.toml: what stages 6 and 7 extract and score."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from sv.config import at_least
+from sv.config import Minimum
 
 BACKENDS = ("cosine", "cosine_mean", "as_norm")  # see sv.score.backends
 NEED_COHORT = ("cosine_mean", "as_norm")
@@ -24,21 +25,22 @@ class ScoreConfig:
     backends: tuple[str, ...] = ("cosine",)
     # Enough for a mean (its error falls as 1 / sqrt(n)); all 1.1 million utterances of the
     # study's training set would cost more energy than all of its test sets.
-    cohort_utterances_per_speaker: int = 20
-    top_n: int = 300  # WeSpeaker examples/voxceleb/v2/run.sh, stage 6, 2025-07
-    bootstrap_replicates: int = 1000  # the ends of a 95 % interval are the 25th from each side
-    bootstrap_seed: int = 0
+    cohort_utterances_per_speaker: Annotated[int, Minimum(1)] = 20
+    top_n: Annotated[int, Minimum(2)] = (
+        300  # WeSpeaker examples/voxceleb/v2/run.sh, stage 6, 2025-07
+    )
+    bootstrap_replicates: Annotated[int, Minimum(0)] = (
+        1000  # the ends of a 95 % interval are the 25th from each side
+    )
+    bootstrap_seed: Annotated[int, Minimum(0)] = 0
 
     def __post_init__(self) -> None:
-        """Check names and numbers."""
+        """Check the names."""
         unknown = [name for name in self.backends if name not in BACKENDS]
         if unknown:
             raise ValueError(f"no backend '{unknown[0]}' (known: {', '.join(BACKENDS)})")
         if not self.backends or len(set(self.backends)) < len(self.backends):
             raise ValueError("backends must name at least one, each once")
-        at_least(self, 1, "cohort_utterances_per_speaker")
-        at_least(self, 2, "top_n")
-        at_least(self, 0, "bootstrap_replicates", "bootstrap_seed")
 
     @property
     def needs_cohort(self) -> bool:

@@ -11,11 +11,11 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tomli_w
 
-from sv.config import at_least, read_config
+from sv.config import Minimum, read_config
 from sv.data.loader import SpecAugmentConfig
 from sv.data.training_set import TrainingSetConfig
 from sv.nnet.margin import MARGINS
@@ -43,21 +43,20 @@ def _one_of(config: Any, name: str, known: Iterable[str]) -> None:
 class OptimizerConfig:
     """Stochastic gradient descent and its schedule; epochs may be fractions."""
 
-    batch_size: int
-    micro_batch_size: int  # crops in memory at once; a batch is accumulated from these
-    momentum: float
-    weight_decay: float  # on the embedding network, not on the head
-    initial_lr: float
-    peak_lr: float
-    warmup_epochs: float
+    batch_size: Annotated[int, Minimum(1)]
+    # Crops in memory at once; a batch is accumulated from these.
+    micro_batch_size: Annotated[int, Minimum(1)]
+    momentum: Annotated[float, Minimum(0)]
+    weight_decay: Annotated[float, Minimum(0)]  # on the embedding network, not on the head
+    initial_lr: Annotated[float, Minimum(0)]
+    peak_lr: Annotated[float, Minimum(0)]
+    warmup_epochs: Annotated[float, Minimum(0)]
     decay_epochs: tuple[float, ...]
-    decay_factor: float
+    decay_factor: Annotated[float, Minimum(1)]
 
     def __post_init__(self) -> None:
         """Check the ranges, and that micro-batches fill a batch."""
-        at_least(self, 1, "micro_batch_size", "decay_factor")
-        at_least(self, 0, "momentum", "weight_decay", "initial_lr", "peak_lr", "warmup_epochs")
-        if self.batch_size < 1 or self.batch_size % self.micro_batch_size:
+        if self.batch_size % self.micro_batch_size:
             raise ValueError("batch_size must be a multiple of micro_batch_size")
         if list(self.decay_epochs) != sorted(self.decay_epochs):
             raise ValueError("decay_epochs must rise")
@@ -68,11 +67,11 @@ class MarginConfig:
     """The head and its margin: 0 to ``start_epoch``, then linear to ``margin`` at ``end_epoch``."""
 
     scale: float
-    margin: float  # radians; with head "am": subtracted from the cosine
-    start_epoch: float
+    margin: Annotated[float, Minimum(0)]  # radians; with head "am": subtracted from the cosine
+    start_epoch: Annotated[float, Minimum(0)]
     end_epoch: float
     head: str = "aam"  # "aam", "am" or "sub_centre_aam": see sv/nnet/margin.py
-    sub_centres: int = 3  # weight vectors per speaker, with "sub_centre_aam" alone
+    sub_centres: Annotated[int, Minimum(1)] = 3  # a speaker's vectors; of "sub_centre_aam" alone
 
     @property
     def centres(self) -> int:
@@ -82,8 +81,6 @@ class MarginConfig:
     def __post_init__(self) -> None:
         """Check the head and the ranges."""
         _one_of(self, "head", MARGINS)
-        at_least(self, 0, "margin", "start_epoch")
-        at_least(self, 1, "sub_centres")
         if not 0 < self.scale < math.inf or self.margin >= math.pi / 2:
             raise ValueError("scale must be above 0 and margin below pi / 2")
         if self.end_epoch < self.start_epoch:
@@ -110,17 +107,15 @@ class FineTuningConfig:
     quality-aware score calibration in DNN based speaker verification", ICASSP 2021.
     """
 
-    num_epochs: int = 0
-    crop_frames: int = 600
-    micro_batch_size: int = 0  # longer crops need more memory; 0: as in [optimizer]
-    margin: float = 0.5
-    initial_lr: float = 1e-4
-    final_lr: float = 2.5e-5
+    num_epochs: Annotated[int, Minimum(0)] = 0
+    crop_frames: Annotated[int, Minimum(1)] = 600
+    micro_batch_size: Annotated[int, Minimum(0)] = 0  # they need more memory; 0: as [optimizer]
+    margin: Annotated[float, Minimum(0)] = 0.5
+    initial_lr: Annotated[float, Minimum(0)] = 1e-4
+    final_lr: Annotated[float, Minimum(0)] = 2.5e-5
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        at_least(self, 0, "num_epochs", "micro_batch_size", "margin", "initial_lr", "final_lr")
-        at_least(self, 1, "crop_frames")
         if self.margin >= math.pi / 2 or 0 in (self.initial_lr, self.final_lr):
             raise ValueError("margin must be below pi / 2, initial_lr and final_lr above 0")
 
@@ -129,33 +124,30 @@ class FineTuningConfig:
 class TrainConfig:
     """The whole file. ``set`` is read by stage 4, the rest by stage 5."""
 
-    seed: int
-    num_epochs: int
-    crop_frames: int
-    embedding_dim: int
-    checkpoint_minutes: float
-    keep_checkpoints: int
+    seed: Annotated[int, Minimum(0)]
+    num_epochs: Annotated[int, Minimum(1)]
+    crop_frames: Annotated[int, Minimum(1)]
+    embedding_dim: Annotated[int, Minimum(1)]
+    checkpoint_minutes: Annotated[float, Minimum(0)]
+    keep_checkpoints: Annotated[int, Minimum(1)]
     set: TrainingSetConfig
     optimizer: OptimizerConfig
     margin: MarginConfig
     specaugment: SpecAugmentConfig
     network: NetworkConfig = NetworkConfig()
     final_weights: str = "last"  # in final.pt: "last", "best" (lowest validation EER), "average"
-    average_epochs: int = 5  # for "average": the number of last epochs
+    average_epochs: Annotated[int, Minimum(1)] = 5  # for "average": the number of last epochs
     precision: str = "fp32"  # of the arithmetic: "fp32", "tf32", "bf16" or "fp16"
     activation_checkpointing: bool = False  # recompute a block's maps instead of keeping them
     fine_tuning: FineTuningConfig = FineTuningConfig()
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        at_least(self, 1, "num_epochs", "crop_frames", "embedding_dim", "keep_checkpoints")
-        at_least(self, 0, "seed", "checkpoint_minutes")
         _one_of(self, "final_weights", FINAL_WEIGHTS)
         _one_of(self, "precision", PRECISIONS)
         micro_batch = self.fine_tuning.micro_batch_size
         if micro_batch and self.optimizer.batch_size % micro_batch:
             raise ValueError("batch_size must be a multiple of fine_tuning.micro_batch_size")
-        at_least(self, 1, "average_epochs")
         # Within one phase: weights before fine-tuning are not averaged with those after it.
         epochs = self.fine_tuning.num_epochs or self.num_epochs
         if self.final_weights == "average" and self.average_epochs > min(
