@@ -69,7 +69,7 @@ def edit(path, **changes):
 
 
 def one(lines, *words):
-    """Give the one line that has all the words."""
+    """Return the one line that has all the words."""
     found = [line for line in lines if all(word in line for word in words)]
     assert len(found) == 1, (words, lines)
     return found[0]

@@ -56,7 +56,7 @@ def test_published_inference():
     assert (row.measures.eer_percent.value, row.measures.min_dcf.value) == (3.462, 0.327)
 
 
-def test_size_and_gmac_beside_the_published_figures_are_those_of_our_networks():
+def test_size_and_gmac_next_to_the_published_figures_are_those_of_our_networks():
     from sv.nnet.architectures import compute_cost  # noqa: PLC0415 - torch, for this test alone
 
     for row in read_study(STUDY).trainings:
@@ -266,7 +266,7 @@ def test_a_missing_figure_has_a_reason_and_no_difference(few):
     assert ranks["EER (cnceleb)"]["systems"].value == 4
 
 
-def test_inference_beside_table_2(tables):
+def test_inference_next_to_table_2(tables):
     rows = {row.label: row for row in tables["against2"].rows}
     assert len(rows) == 12
     row = rows["resnet50_d commonbench fp32"]

@@ -199,7 +199,7 @@ def read_changes(data, exp):
     return {row["system"]: row for row in rows if row["precision"] == "fp16"}
 
 
-def test_a_lower_precision_beside_fp32(halved):
+def test_a_lower_precision_against_fp32(halved):
     rows = read_changes(*halved)
     ratios = {name: float(row["energy_ratio"]) for name, row in rows.items()}
     assert ratios == pytest.approx({"resnet18_d": 0.7, "resnet34_d": 0.99, "resnet50_d": 0.6})
@@ -287,7 +287,7 @@ def test_confidence_table(tables):
 def test_scores_without_their_statistics_have_no_interval(tmp_path):
     data, exp = build_tree(tmp_path)
     scores = exp / "resnet50_d" / "scores"
-    # Scored again since: the replicates beside them are of what is no longer there.
+    # Scored again since: the replicates next to them are of what is no longer there.
     metrics = json.loads((scores / "vox1_o_cosine.json").read_text())
     write(scores / "vox1_o_cosine.json", {**metrics, "eer_percent": 0.7})
     (scores / "vox1_e_cosine.boot.json").unlink()
@@ -344,7 +344,7 @@ def test_formats_agree(tables, name):
 
 
 def plain_latex(cell):
-    """Give a LaTeX cell as Markdown has it."""
+    """Return a LaTeX cell as Markdown has it."""
     cell = re.sub(r"\\phantom\{(\$\^\\\w+\$|[.0])+\}", "", cell).strip()
     cell = re.sub(r"\\rlap\{(.*?)\}", r"\1", cell)
     cell = re.sub(r"\\textbf\{(.*?)\}", r"**\1**", cell)
@@ -370,7 +370,7 @@ AVERAGE, ENERGY, CO2 = "Average EER (%)", "Energy (kWh)", "CO2 (kg)"
 
 
 def find_bold(directory, name="table1"):
-    """Give the labels of the rows whose figure is bold, by column."""
+    """Return the labels of the rows whose figure is bold, by column."""
     table = json.loads((directory / f"{name}.json").read_text())
     bold = {
         column["key"]: [

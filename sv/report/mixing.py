@@ -4,8 +4,8 @@ Compared between systems are
 - every key of the resolved training config, exp/<model>/config.toml (precision too), but for
   `HOW_KEYS` and keys that others switch off (`_drop_idle`); micro_batch_size counts, because batch
   normalisation takes its statistics from a micro-batch;
-- the front end in final.pt, and of model.json what the training set decides: speakers, features a
-  frame, crops trained;
+- the front end (`find_front_end`), and of model.json what the training set decides: speakers,
+  features a frame, crops trained;
 - of each trial list and backend the resolved settings of the backend, the numbers of trials, and
   the digest of the list where stage 7 left one (.boot.json).
 

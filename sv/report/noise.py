@@ -83,14 +83,6 @@ def _tied(item: Measured, best: Measured) -> bool:
 # The best of a column.
 
 
-def list_places(backends: Sequence[str]) -> list[list[int]]:
-    """List the rows of each backend: measures are compared among those of one."""
-    return [
-        [place for place, found in enumerate(backends) if found == backend]
-        for backend in dict.fromkeys(backends)
-    ]
-
-
 def mark_lowest(rows: Sequence[Row], key: str, places: Iterable[int]) -> None:
     """Make the lowest figure of a column bold, and all that are printed alike.
 
@@ -113,24 +105,29 @@ def mark_lowest(rows: Sequence[Row], key: str, places: Iterable[int]) -> None:
             rows[place].cells[key] = replace(cell, best=True)
 
 
-def mark_measures(rows: Sequence[Row], key: str, measured: Mapping[int, Measured | None]) -> None:
+def mark_measures(rows: Sequence[Row], key: str, measured: Sequence[Measured | None]) -> None:
     """Make the best EER or minDCF of a column bold, and mark what is within noise of it.
+
+    Figures are compared among the rows of one backend.
 
     Args:
         rows: Their cells are replaced.
         key: The column.
-        measured: By their place in ``rows`` the figures to compare, None without replicates.
+        measured: The figure of each row, None without replicates.
     """
-    mark_lowest(rows, key, measured)
-    values = {place: rows[place].cells[key].value for place in measured}
-    known = {place: value for place, value in values.items() if isinstance(value, int | float)}
-    if not known:
-        return
-    replicated = {place: item for place, item in measured.items() if item is not None}
-    for place in find_ties(replicated, min(known, key=lambda place: known[place])):
-        cell = rows[place].cells[key]
-        if not cell.best and cell.value is not None:
-            rows[place].cells[key] = replace(cell, marks=(*cell.marks, "within_noise"))
+    backends: dict[object, list[int]] = {}
+    for place, row in enumerate(rows):
+        backends.setdefault(row.cells["backend"].value, []).append(place)
+    for places in backends.values():
+        mark_lowest(rows, key, places)
+        values = {place: rows[place].cells[key].value for place in places}
+        known = {place: value for place, value in values.items() if isinstance(value, int | float)}
+        replicated = {place: item for place in places if (item := measured[place]) is not None}
+        best = min(known, key=lambda place: known[place], default=-1)
+        for place in find_ties(replicated, best):
+            cell = rows[place].cells[key]
+            if not cell.best and cell.value is not None:
+                rows[place].cells[key] = replace(cell, marks=(*cell.marks, "within_noise"))
 
 
 def mark_energies(rows: Sequence[Row], stages: Sequence[Stage | None]) -> list[Note]:

@@ -124,7 +124,7 @@ def _build_averages(
         Note(f"The study's energy: {study.about.energy}."),
         *([Note(f"Not here, in the study: {', '.join(missing)}.")] if missing else []),
     ]
-    caption = "Our training beside the study's: averages over the same lists, energy and CO2"
+    caption = "Our training next to the study's: averages over the same lists, energy and CO2"
     return Table("against1", caption, columns, tuple(rows), tuple(notes))
 
 
@@ -161,7 +161,7 @@ def _build_lists(
                 theirs = _published_cell(getattr(row.lists[name], key), "Table 1")
                 cells |= _compare(key, ours[key], theirs, decimals)
             rows.append(Row(f"{system.name} {name}", cells, name))
-    caption = "Our measures beside the study's, for each trial list"
+    caption = "Our measures next to the study's, for each trial list"
     return Table("against1_lists", caption, columns, tuple(rows), tuple(_common_notes(study)))
 
 
@@ -211,7 +211,7 @@ def _build_inference(results: Results, study: Study) -> Table | None:
         Note(f"The study's energy: {study.about.energy}, on {study.about.gpu}."),
         *([Note(f"Not done here: {', '.join(left_out)}.")] if left_out else []),
     ]
-    caption = "Our extraction of embeddings beside the study's"
+    caption = "Our extraction of embeddings next to the study's"
     return Table("against2", caption, columns, tuple(rows), tuple(notes))
 
 

@@ -16,7 +16,6 @@ from sv.report.noise import (
     MEASURES,
     describe_best,
     find_measured,
-    list_places,
     mark_energies,
     mark_measures,
     note_ties,
@@ -149,13 +148,9 @@ def build_inference_table(results: Results, sets: tuple[str, ...] | None = None)
     for data_set, section in sections.items():
         lists = _list_trials(results, data_set)
         members = [_build_row(item, lists) for item in section]
-        for places in list_places([item.view.backend for item in section]):
-            for key in MEASURES:
-                measured = {
-                    p: find_measured(section[p].view, lists, key, section[p].precision)
-                    for p in places
-                }
-                mark_measures(members, key, measured)
+        for key in MEASURES:
+            measured = [find_measured(i.view, lists, key, i.precision) for i in section]
+            mark_measures(members, key, measured)
         stages = [item.stage for item in section]
         not_compared |= {note.text: note for note in mark_energies(members, stages)}
         if len(lists) > 1:

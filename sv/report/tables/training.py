@@ -9,7 +9,6 @@ from sv.report.noise import (
     MEASURES,
     describe_best,
     find_measured,
-    list_places,
     mark_energies,
     mark_measures,
     note_ties,
@@ -80,11 +79,10 @@ def build_training_table(results: Results) -> Table:
     trained = [_find_training(results, view) for view in views]
     rows = [_build_row(results, view) for view in views]
     lists = {f"_{name}": (name,) for name in results.scored} | {"": results.scored}
-    for places in list_places([view.backend for view in views]):
-        for suffix, names in lists.items():
-            for key in MEASURES:
-                found = {place: find_measured(views[place], names, key) for place in places}
-                mark_measures(rows, f"{key}{suffix}", found)
+    for suffix, names in lists.items():
+        for key in MEASURES:
+            measured = [find_measured(view, names, key) for view in views]
+            mark_measures(rows, f"{key}{suffix}", measured)
     not_compared = mark_energies(rows, trained)
     labelled = [(row.label, s) for row, s in zip(rows, trained, strict=True) if s is not None]
     notes = [
