@@ -208,14 +208,15 @@ def test_options_after_the_command_are_its_own(run_cli, tmp_path):
     assert "JOB=1:nj" in run_cli("utils/run.py", "--help").stdout
 
 
-@pytest.mark.parametrize(("max_jobs", "parallel"), [("2", True), ("1", False)])
-def test_jobs_run_at_the_same_time_up_to_the_maximum(run_cli, tmp_path, max_jobs, parallel):
-    started = time.monotonic()
-    run_cli(
+@pytest.mark.parametrize(("max_jobs", "looks", "status"), [(2, 100, 0), (1, 5, 3)])
+def test_jobs_run_at_the_same_time_up_to_the_maximum(run_cli, tmp_path, max_jobs, looks, status):
+    began = tmp_path / "began"  # by the second job, for which the first one waits
+    wait = f"for i in $(seq {looks}); do [ -e {began} ] && exit 0; sleep 0.1; done; exit 3"
+    done = run_cli(
         "utils/run.py", "--max-jobs-run", max_jobs, "JOB=1:2", tmp_path / "x.JOB.log",
-        "sleep", "1",
+        "sh", "-c", f"case JOB in 1) {wait} ;; 2) touch {began} ;; esac", check=False,
     )  # fmt: skip
-    assert (time.monotonic() - started < 1.9) == parallel
+    assert (done.returncode, began.exists()) == (status, True)
 
 
 @pytest.mark.parametrize(("gpus", "shares"), [(1, {"GPU-a", "1", "5"}), (2, {"GPU-a,1"})])
