@@ -1,6 +1,5 @@
 """What the tests of the page share: its trees, how it is made, and how it is read as text."""
 
-import json
 import re
 import subprocess
 import sys
@@ -20,7 +19,7 @@ class Page(HTMLParser):
     def __init__(self, path):
         super().__init__()
         self.open, self.wrong, self.ids, self.links, self.tags = [], [], [], [], []
-        self.texts, self.inside = {}, []  # text of every element with an id; the ids around here
+        self.texts, self.titles = {}, []  # text of every element with an id, and of every title
         self.text = path.read_text(encoding="utf-8")
         self.feed(self.text)
         self.close()
@@ -32,6 +31,8 @@ class Page(HTMLParser):
         if "id" in found:
             self.ids.append(found["id"])
         self.links += [found[key] for key in ("href", "src", "srcset", "data") if key in found]
+        if tag == "title":
+            self.titles.append("")
         if tag not in VOID:
             self.open.append((tag, found.get("id")))
 
@@ -42,6 +43,8 @@ class Page(HTMLParser):
             self.open.pop()
 
     def handle_data(self, data):
+        if self.open and self.open[-1][0] == "title":
+            self.titles[-1] += data
         for _, key in self.open:
             if key:
                 self.texts[key] = self.texts.get(key, "") + data
@@ -50,29 +53,28 @@ class Page(HTMLParser):
         """Give the text of the element with this id, its white space made single spaces."""
         return " ".join(self.texts[key].split())
 
-    @property
-    def figures(self):
-        return json.loads(self.texts["figure-data"])
 
-
-def make_page(data, exp, **extra):
-    """Write the page of a tree as the program does, but no printed figures: they take longest."""
+def make_page(data, exp, *stems, **extra):
+    """Write the page of a tree as the program does, with the figures ``stems`` only."""
     code = """
 import sys
 from pathlib import Path
 from sv.report.advice import build_advice
+from sv.report.figures.files import list_figures, write_figure
 from sv.report.tables.against import build_comparison
 from sv.report.results import collect_results
 from sv.report.page.page import write_page
 from sv.report.output import build_tables, write_tables
-data, exp = map(Path, sys.argv[1:])
+data, exp = map(Path, sys.argv[1:3])
 results = collect_results(data, exp)
 tables = build_tables(results) + build_comparison(results, Path("egs/voxceleb/study"))
 write_tables(tables, exp / "results")
-write_page(results, tables, build_advice(results), [], exp / "results")
+draws, _ = list_figures(results)
+figures = [write_figure(draws[stem], exp / "results" / stem) for stem in sys.argv[3:]]
+write_page(results, tables, build_advice(results), figures, exp / "results")
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, data, exp],
+        [sys.executable, "-c", code, data, exp, *stems],
         cwd=ROOT, env=environment(**extra), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -90,10 +92,10 @@ def read_rows(path, name):
             sort = re.search(r'data-sort="([^"]*)"', attributes)
             link = re.search(r'href="([^"]*)"', inner)
             title = re.search(r'title="([^"]*)"', attributes)
-            words = re.sub(r"<abbr.*?</abbr>|<span.*?</span>", "", inner)
+            words = re.sub(r"<abbr.*?</abbr>|<[^>]*>", "", inner)
             cells.append({
-                "text": re.sub(r"<[^>]*>", "", words).strip(), "html": inner,
-                "sort": sort and sort[1], "link": link and link[1], "title": title and title[1],
+                "text": words.strip(), "sort": sort[1] if sort else words.strip(), "html": inner,
+                "link": link and link[1], "title": title and title[1],
             })  # fmt: skip
         if len(cells) > 1:
             rows.append(cells)

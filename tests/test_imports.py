@@ -37,7 +37,7 @@ RULES = {
 }  # fmt: skip
 ONLY_IN = {
     "pyRAPL": "sv/energy/sensors/rapl.py", "pynvml": "sv/energy/sensors/nvml.py",
-    "jinja2": "sv/report/page/*.py", "plotly": "sv/report/page/*.py",
+    "jinja2": "sv/report/page/*.py",
 }  # fmt: skip
 CORPORA = ("voxceleb1", "musan", "rirs_noises", "cnceleb", "commonbench", "an4", "mini_")
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -27,44 +28,54 @@ from metered import (
 from report_tree import MEASURED, NO_DRAM, write, write_scores, write_sidecar
 from study_exp import CROPS, EPOCHS, SYSTEMS, build_study
 
+from sv.energy.record import read_record
 from sv.energy.sidecar import write_sidecar as rebuild
 from sv.energy.units import J_PER_KWH
-from sv.report.figures.curves import collect_learning, collect_work, find_cheapest
-from sv.report.figures.labels import shorten_names
-from sv.report.figures.parts import SHARED, Part, collect_bars
-from sv.report.figures.points import choose_front, collect_points
+from sv.report.figures.energy import choose_front, collect_points, collect_work, find_cheapest
+from sv.report.figures.frame import shorten_names
+from sv.report.figures.learning import collect_learning
 from sv.report.figures.power import (
     BINS,
     MAX_SAMPLES,
     TOTAL,
-    list_node_traces,
-    read_node_trace,
+    list_meter_journals,
+    read_meter_trace,
+    read_thinned,
     read_trace,
 )
-from sv.report.figures.thinning import read_thinned
-from sv.report.results import collect_results
+from sv.report.figures.stages import SHARED, Part, collect_bars
+from sv.report.results import Stage, collect_results
 
 MODELS = ("resnet101_d", "resnet34_d", "resnet18_d", "resnet50_w0.25")
 LISTS = ("vox1_o", "commonbench")
-NODES = 8  # other meters of a stage
+METERS = 8  # other meters of a stage
+KINDS = {"pdf": b"%PDF", "png": b"\x89PNG", "svg": b"<svg"}  # of files, and how they begin
 
 
 def report(data, exp, *options):
     """Run the program; give what it says of figures, and the files of figures by name."""
     done = subprocess.run(
         [sys.executable, "-m", "sv.bin.make_results", *options, data, exp],
-        cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120, check=True,
+        cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=400, check=True,
     )  # fmt: skip
-    paths = [path for path in (exp / "results").iterdir() if path.suffix in (".pdf", ".png")]
+    paths = [path for path in (exp / "results").iterdir() if path.suffix[1:] in KINDS]
     said = re.findall(r"^sv\.bin\.make_results: (.*)$", done.stderr, re.MULTILINE)
     return said, {path.name: path.read_bytes() for path in paths}
 
 
+def read_stage(path):
+    return Stage(path, read_record(path))
+
+
 def stems(files):
-    assert {Path(name).suffix for name in files} <= {".pdf", ".png"}
-    found = {Path(name).stem if name[-4] == "." else name for name in files}
-    assert files.keys() == {f"{stem}.{kind}" for stem in found for kind in ("pdf", "png")}
+    found = {Path(name).stem for name in files}
+    assert files.keys() == {f"{stem}.{kind}" for stem in found for kind in KINDS}
     return found
+
+
+def read_titles(svg):
+    """Read the hover texts of an SVG."""
+    return [title.text for title in ElementTree.fromstring(svg).findall(".//{*}title")]
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +98,8 @@ def test_every_figure_is_written_and_a_rerun_is_the_same(study):
     assert stems(files) == expected
     for name, content in files.items():
         assert len(content) > 5000, name
-        assert content.startswith(b"\x89PNG" if name.endswith("png") else b"%PDF")
-        assert b"CreationDate" not in content
+        assert content.startswith(KINDS[name[-3:]])
+        assert b"Date" not in content and b"<dc:date" not in content
     (line,) = (line for line in said if line.startswith("power"))
     assert line.startswith("power: no trace of stages without a journal (05_train of resnet101_d,")
     assert "det_vox1_o: no figure, no system has a DET curve" in said
@@ -98,6 +109,22 @@ def test_every_figure_is_written_and_a_rerun_is_the_same(study):
         path.write_bytes(b"old")
     assert report(data, exp)[1] == files
     assert not any(path.exists() for path in old)
+
+
+def test_the_pointer_shows_the_figures_of_a_mark(study):
+    *_, files = study
+    titles = {stem: read_titles(files[f"{stem}.svg"]) for stem in stems(files)}
+    assert [text.split("\n")[0] for text in titles["energy_accuracy_vox1_o"]] == list(MODELS)
+    (text,) = (text for text in titles["energy_accuracy_vox1_o"] if text.startswith("resnet34_d"))
+    assert re.fullmatch(r"resnet34_d\nEER 0.99 % \(95 %: .* to .*\)\n46.20 kWh, measured", text)
+    assert titles["energy_gmac"][1].endswith("46.20 kWh, measured")
+    epochs = titles["learning_energy"]
+    assert len(epochs) == len(MODELS) * EPOCHS
+    assert epochs[-1] == f"{MODELS[-1]}, epoch {EPOCHS}\nEER 1.50 %, 34.35 kWh, measured"
+    pieces = titles["energy_stages"]
+    assert "resnet34_d\n5 train: 46.20 kWh\ntrain: 46.20 kWh, measured" in pieces
+    assert "resnet34_d\nGPU: 34.65 kWh, measured" in pieces
+    assert titles["scores_vox1_o"] == []
 
 
 def test_the_front_and_the_knee_are_of_the_points(study):
@@ -204,7 +231,7 @@ def metered(tmp_path_factory):
             assert runner.run("sleep", "0.5")[0] == 0
         (runner.folder / "06_extract_gone.journal.jsonl").unlink()
     readings = [sample(float(t_s), rapl__package__0=80_000_000 * t_s) for t_s in range(4)]
-    for job in range(1, NODES + 1):
+    for job in range(1, METERS + 1):
         path = runner.folder / "06_extract_vox1.nodes" / "1" / f"extract.{job}.journal.jsonl"
         write_journal(path, head(PACKAGE, host=f"node{job}"), *readings, end(3.0))
     return data, exp, exp / name / "energy"
@@ -245,22 +272,22 @@ def test_power_traces_of_the_real_meter(metered):
         "power: no trace of stages without a journal (06_extract_gone of resnet18_d)",
         "power_resnet18_d_extract: 2 more meters of 06_extract_vox1 are not shown",
     ]
-    first, *_ = nodes = list_node_traces(energy / "06_extract_vox1.json", [1])
-    assert (len(nodes), read_node_trace(first).host) == (NODES, "node1")
-    assert read_node_trace(first).lines[-1].mean_w == pytest.approx(80)
+    first, *_ = journals = list_meter_journals(read_stage(energy / "06_extract_vox1.json"), [1])
+    assert (len(journals), read_meter_trace(first).host) == (METERS, "node1")
+    assert read_meter_trace(first).lines[-1].mean_w == pytest.approx(80)
     sidecar = json.loads((energy / "05_train.json").read_text())
-    trace = read_trace(energy / "05_train.json")
+    trace = read_trace(read_stage(energy / "05_train.json"))
     assert (trace.attempts, trace.tried, trace.thinned_s) == ((1, 2), 2, None)
     assert trace.duration_s == pytest.approx(sidecar["duration_s"])
     total = trace.lines[-1]
     assert total.boundary == TOTAL
     assert np.nansum(total.joules) == pytest.approx(sidecar["energy_kwh"] * J_PER_KWH, rel=1e-6)
     assert 30 < np.nanmedian(total.mean_w) < 80  # 50 W of the package and an estimate of memory
-    kinds = [moment.kind for moment in trace.moments]
+    kinds = [event.kind for event in trace.events]
     assert kinds == ["phase", "epoch", "attempt", "epoch", "epoch"]
-    attempt = trace.moments[2]
+    attempt = trace.events[2]
     assert attempt.at_s == pytest.approx(sidecar["attempts"][0]["duration_s"])
-    assert 0.4 < trace.moments[1].at_s < attempt.at_s < trace.moments[3].at_s < trace.duration_s
+    assert 0.4 < trace.events[1].at_s < attempt.at_s < trace.events[3].at_s < trace.duration_s
 
 
 def write_long(path, seconds):
@@ -287,7 +314,7 @@ def test_a_long_trace_is_thinned_and_keeps_energy_spikes_and_gaps(tmp_path):
     # The machine answers in one sample of five: a kept one has the answer of two before it.
     answers = [line for line in kept if line["raw"].get("ipmi.node") is not None]
     assert len(answers) == pytest.approx(3 / 5 * len(kept), rel=0.01)
-    trace = read_trace(tmp_path / "05_train.json")
+    trace = read_trace(read_stage(tmp_path / "05_train.json"))
     assert trace.thinned_s == 3.0
     package, total = trace.lines
     assert package.boundary == "cpu_package"

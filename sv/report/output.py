@@ -32,6 +32,7 @@ from sv.report.tables.training import build_training_table
 
 if TYPE_CHECKING:
     from sv.report.advice import Advice
+    from sv.report.figures.files import Drawn
 
 ALL_SETS = "all"
 FORMATS = {"md": format_markdown, "tex": format_latex, "csv": format_csv, "json": format_json}
@@ -124,7 +125,7 @@ def write_output(
         refuse_mixed(differences)
     output = Output()
     made: dict[str, Advice] = {}
-    figures: list[Path] = []
+    figures: list[Drawn] = []
     sets = _choose_sets(results, study, inference_sets)
     tables = _note_mixing(build_tables(results, sets), differences)
     output.joined = write_model_results(results)
@@ -147,9 +148,9 @@ def write_output(
     def draw() -> None:
         from sv.report.figures.files import write_figures  # noqa: PLC0415
 
-        paths, left_out = write_figures(results, directory)
-        figures.extend(paths)
-        output.paths += paths
+        drawn, left_out = write_figures(results, directory)
+        figures.extend(drawn)
+        output.paths += [path for figure in drawn for path in figure.paths]
         output.left_out += left_out
 
     def lay_out() -> None:

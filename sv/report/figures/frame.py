@@ -1,21 +1,43 @@
-"""What several figures share: axes in decades, legends above the axes, remarks below them."""
+"""What the figures share: colours and marks, axes in decades, legends, remarks, labels of points.
+
+Matplotlib is loaded by the functions that draw: tables, advice and page are made without it too.
+"""
 
 import math
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from sv.report.tables.evidence import list_some
+from sv.report.results import Stage
+from sv.report.tables.cells import MARKS, UNKNOWN, format_significant
+from sv.report.tables.evidence import energy_marks, explain_incomplete, list_some
 from sv.score.record import ScoredList
 
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
 COLUMN_INCHES = 3.5  # a column of a two-column page; nothing is drawn to be made smaller
+WHOLE = 1e-6  # of a share of energy: less is rounding
+# Told apart by the colour-blind and in grey print. Okabe and Ito, "Color Universal Design", 2008;
+# without yellow, which is too light for a line.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+LINE_STYLES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+MARKER_POINTS = 5.0
+# Family of the study's Table 1: marker and colour, both different.
+_FAMILY_STYLE = {
+    "depth": ("o", "#0072B2"),
+    "stage": ("s", "#D55E00"),
+    "width": ("^", "#009E73"),
+    "other": ("D", "#CC79A7"),
+}
+_FAMILY_LABEL = {
+    "depth": "Depth", "stage": "Stage distribution", "width": "Width", "other": "Other",
+}  # fmt: skip
 BAR = {"color": "0.62", "linewidth": 0.6, "zorder": 1.5}  # of an interval
 _LEGEND_ROW_INCHES = 0.155
 _LETTER_INCHES = 0.054  # of a legend below
@@ -25,10 +47,114 @@ _REMARK_CHARACTERS = 72  # of a line as wide as the axes
 _TICKS = ((0.8, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)), (1.2, (1.0, 2.0, 5.0)), (2.5, (1.0, 3.0)),
           (np.inf, (1.0,)))  # fmt: skip
 _MAX_PLAIN = 1e4
+Place = tuple[float, float]
+
+
+@dataclass
+class Drawing:
+    """What there is to say about a figure besides its picture.
+
+    Attributes:
+        left_out: A line for each thing that it does not show.
+        hover: Texts that the pointer shows in an SVG, by the gid of an artist: one for all of it,
+            or one for each of its markers.
+    """
+
+    left_out: list[str]
+    hover: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def add_hover(self, artist: "Artist", *texts: str) -> None:
+        """Show a text at an artist, or one at each of its markers."""
+        gid = f"hover-{len(self.hover)}"
+        artist.set_gid(gid)
+        self.hover[gid] = texts
+
+
+# Words of hover texts.
+
+
+def format_kwh(value: float | None) -> str:
+    """Format an energy with its unit; a negative one keeps its sign."""
+    if value is None:
+        return UNKNOWN
+    return f"{'-' if value < 0 else ''}{format_significant(abs(value))} kWh"
+
+
+def describe_share(share: float | None, *, complete: bool = True) -> str:
+    """Return what the measured share of an energy means in words."""
+    if share is None:
+        words = "not known whether measured"
+    elif share < WHOLE:
+        words = "estimated"
+    elif share > 1 - WHOLE:
+        words = "measured"
+    else:
+        words = f"partly estimated ({format_significant(100 * (1 - share), 2)} %)"
+    return words if complete else f"{words}, incomplete"
+
+
+def describe_quality(stage: Stage) -> str:
+    """Return in words whether an energy was measured, estimated or incomplete."""
+    if stage.energy_kwh is None:
+        return "not known"
+    complete = "incomplete" not in energy_marks(stage)
+    return describe_share(stage.sidecar.measured_fraction, complete=complete)
+
+
+def describe_energy(stage: Stage) -> str:
+    """Return the energy of a stage with uncertainty and quality: an estimate is called one."""
+    text = format_kwh(stage.energy_kwh)
+    uncertainty_kwh = stage.sidecar.uncertainty_kwh
+    if stage.energy_kwh is not None and uncertainty_kwh is not None:
+        text += f" ± {format_significant(uncertainty_kwh)} (k = 2)"
+    return f"{text}, {describe_quality(stage)}"
+
+
+def describe_eer(eer_percent: float, interval: tuple[float, float] | None) -> str:
+    """Return an EER with its 95 % interval, where there is one."""
+    text = f"EER {eer_percent:.2f} %"
+    return text if interval is None else f"{text} (95 %: {interval[0]:.2f} to {interval[1]:.2f})"
+
+
+def get_mark(stage: Stage) -> str:
+    """Return the mark behind the name of a system whose training is incomplete."""
+    return MARKS["incomplete"] if explain_incomplete(stage) else ""
+
+
+# Lines, markers and axes.
+
+
+def get_line_style(index: int) -> dict[str, Any]:
+    """Return colour, dashes and marker of a line; neighbours differ in all, 28 lines in one."""
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "linestyle": LINE_STYLES[index % len(LINE_STYLES)],
+        "marker": _MARKERS[index % len(_MARKERS)],
+    }
+
+
+def get_marker(family: str, stage: Stage) -> dict[str, Any]:
+    """Return a system's marker.
+
+    Filled: measured; half: partly; hollow: estimated, or not known to be measured.
+    """
+    shape, colour = _FAMILY_STYLE[family]
+    share = stage.sidecar.measured_fraction or 0.0
+    fill = "full" if share > 1 - WHOLE else "none" if share < WHOLE else "left"
+    return {
+        "marker": shape,
+        "markersize": MARKER_POINTS,
+        "color": colour,
+        "fillstyle": fill,
+        "markerfacecoloralt": "white",
+        "markeredgewidth": 1.1,
+        "zorder": 4,
+        "linestyle": "none",
+    }
 
 
 def widen_log(values: Sequence[float], room: float, least_decades: float) -> tuple[float, float]:
-    """Give limits of a logarithmic axis around values above 0.
+    """Return limits of a logarithmic axis around values above 0.
 
     Args:
         values: What is drawn.
@@ -41,16 +167,15 @@ def widen_log(values: Sequence[float], room: float, least_decades: float) -> tup
     return float(10 ** (middle - half)), float(10 ** (middle + half))
 
 
-def set_log_axis(axes: Axes, which: str, low: float, high: float) -> None:
+def set_log_axis(axes: "Axes", which: str, low: float, high: float) -> None:
     """Make an axis (``x`` or ``y``) logarithmic, with plain numbers where they are short."""
-    getattr(axes, f"set_{which}scale")("log")
-    getattr(axes, f"set_{which}lim")(low, high)
-    axis: Axis = getattr(axes, f"{which}axis")
-    decades = np.log10(high / low)
-    subs = next(subs for most, subs in _TICKS if decades < most)
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # noqa: PLC0415
+
+    subs = next(subs for most, subs in _TICKS if np.log10(high / low) < most)
+    axes.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})
+    axis = getattr(axes, f"{which}axis")
     axis.set_major_locator(LogLocator(subs=subs))
     axis.set_minor_locator(NullLocator())
-    axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(FuncFormatter(lambda value, _: _format_tick(value)))
 
 
@@ -62,21 +187,56 @@ def _format_tick(value: float) -> str:
     return f"${factor}10^{{{int(power)}}}$"
 
 
-def draw_bar(
-    axes: Axes, low: tuple[float, float], high: tuple[float, float]
-) -> list[tuple[float, float]]:
-    """Draw an interval between two places in data units; give it as a line."""
+def draw_bar(axes: "Axes", low: Place, high: Place) -> list[Place]:
+    """Draw an interval between two places in data units; return it as a line."""
     axes.plot(*zip(low, high, strict=True), **BAR)
     return [low, high]
 
 
-def build_handle(label: str, **style: Any) -> Line2D:
+# Legends and remarks.
+
+
+def build_handle(label: str, **style: Any) -> "Artist":
     """Build an entry of a legend; without a ``linestyle`` it is a marker alone."""
+    from matplotlib.lines import Line2D  # noqa: PLC0415
+
     return Line2D([], [], **{"linestyle": "", "markersize": 5, "label": label, **style})
 
 
-def add_legend_rows(figure: Figure, axes: Axes, rows: Sequence[Sequence[Any]]) -> None:
+def build_patch(label: str, **style: Any) -> "Artist":
+    """Build an entry of a legend that is an area."""
+    from matplotlib.patches import Patch  # noqa: PLC0415
+
+    return Patch(label=label, **style)
+
+
+def list_families(families: Sequence[str]) -> list["Artist"]:
+    """Return the legend's entries of the families that occur."""
+    return [
+        build_handle(label, marker=_FAMILY_STYLE[family][0], color=_FAMILY_STYLE[family][1])
+        for family, label in _FAMILY_LABEL.items()
+        if family in families
+    ]
+
+
+def list_fillings(stages: Sequence[Stage]) -> list["Artist"]:
+    """Return the legend's entries of the fillings that occur, and of the mark `incomplete`."""
+    shares = [stage.sidecar.measured_fraction or 0.0 for stage in stages]
+    kinds = (
+        ("full", "measured", any(share > 1 - WHOLE for share in shares)),
+        ("left", "partly estimated", any(WHOLE <= share <= 1 - WHOLE for share in shares)),
+        ("none", "estimated", any(share < WHOLE for share in shares)),
+    )
+    style = {"marker": "o", "color": "0.35", "markerfacecoloralt": "white"}
+    found = [build_handle(label, fillstyle=fill, **style) for fill, label, shown in kinds if shown]
+    if any(get_mark(stage) for stage in stages):
+        found.append(build_handle("incomplete", marker="$§$", color="0.15", markeredgewidth=0))
+    return found
+
+
+def add_legend_rows(axes: "Axes", rows: Sequence[Sequence["Artist"]]) -> None:
     """Write legends above the axes, one a row, the first on top; empty rows take no place."""
+    figure = axes.figure
     height = axes.get_position().height * figure.get_figheight()
     filled = [row for row in rows if row]
     for number, handles in enumerate(reversed(filled)):
@@ -89,10 +249,9 @@ def add_legend_rows(figure: Figure, axes: Axes, rows: Sequence[Sequence[Any]]) -
 
 
 def add_legend_below(
-    figure: Figure,
-    axes: Axes,
-    handles: Sequence[Any],
-    title: str,
+    axes: "Axes",
+    handles: Sequence["Artist"],
+    title: str = "",
     *,
     below_inches: float = 0.38,
     left_inches: float | None = None,
@@ -100,17 +259,16 @@ def add_legend_below(
     """Write a legend below the axes, in as many columns as fit.
 
     Args:
-        figure: What is drawn on.
         axes: The legend begins below it and ends at its right edge.
         handles: Its entries.
-        title: Above it; "" for none.
+        title: Above it.
         below_inches: From the axes down to the legend, past tick and axis labels.
         left_inches: Where it begins instead, from the left edge of the figure.
 
     Returns:
         How high it is, in inches.
     """
-    box = axes.get_position()
+    figure, box = axes.figure, axes.get_position()
     left = box.x0 if left_inches is None else left_inches / figure.get_figwidth()
     width_inches = (box.x1 - left) * figure.get_figwidth()
     longest = max(len(handle.get_label()) for handle in handles)
@@ -126,16 +284,12 @@ def add_legend_below(
     return _LEGEND_ROW_INCHES * (math.ceil(len(handles) / columns) + bool(title))
 
 
-def add_remarks(figure: Figure, axes: Axes, remarks: Sequence[str], *, below_inches: float) -> None:
-    """Write remarks below the axes, each from the start of a line.
+def add_remarks(axes: "Axes", remarks: Sequence[str], *, below_inches: float) -> None:
+    """Write remarks below the axes and as wide as they are, each from the start of a line.
 
-    Args:
-        figure: What is drawn on.
-        axes: As wide as the remarks.
-        remarks: What a reader must know of the figure.
-        below_inches: From the axes down to the first line, past tick and axis labels.
+    ``below_inches`` is from the axes down to the first line, past tick and axis labels.
     """
-    box = axes.get_position()
+    figure, box = axes.figure, axes.get_position()
     width_inches = box.width * figure.get_figwidth()
     characters = int(_REMARK_CHARACTERS * width_inches / (0.86 * COLUMN_INCHES))
     lines = [line for remark in remarks for line in textwrap.wrap(remark, characters)]
@@ -147,9 +301,128 @@ def add_remarks(figure: Figure, axes: Axes, remarks: Sequence[str], *, below_inc
         )  # fmt: skip
 
 
-def say_lacking(scores: Sequence[tuple[str, ScoredList]], kind: str) -> list[str]:
-    """Say which systems have metrics of a trial list and no file of ``kind`` beside them."""
+def explain_lacking(scores: Sequence[tuple[str, ScoredList]], kind: str) -> list[str]:
+    """List the systems that have metrics of a trial list and no file of ``kind`` with them."""
     if not scores:
         return []
     stem = scores[0][1].path.stem  # of the same list: the same in every system
     return [f"no {stem}.{kind}.json of {list_some([name for name, _ in scores])}"]
+
+
+# Labels of points, put where they overlap least.
+
+# A label may lie in any of 16 directions, at the marker or, with a line to it, further away.
+_DISTANCES_POINTS = np.array([5, 8, 12, 18, 26, 36, 48], dtype=float)
+_ANGLES = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+_DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1).round(9)
+_LINE_FROM_POINTS = 7.0  # nearer labels are understood without a line
+_LINE_COST = 2.0  # of a square point of a drawn line under a label
+_LINE_STEP_POINTS = 3.0
+_ROUNDS = 4  # nothing moves any more in the fourth, with the study's 15 systems
+_MIN_PREFIX = 4  # letters
+
+
+def shorten_names(names: list[str]) -> tuple[list[str], str]:
+    """Cut the letters that all names begin with, and return them too; "" where there are none."""
+    first = min(names, key=len, default="")
+    length = 0
+    while length < len(first) and first[length].isalpha():
+        if any(name[length] != first[length] for name in names):
+            break
+        length += 1
+    if len(set(names)) < 2 or length < _MIN_PREFIX or any(len(name) == length for name in names):
+        return list(names), ""
+    return [name[length:] for name in names], first[:length]
+
+
+def place_labels(
+    axes: "Axes", points: list[Place], labels: list[str], lines: list[list[Place]]
+) -> None:
+    """Write a label at every point; the axes must have their final place and limits.
+
+    Each label in turn takes its best place among those that the others leave, for some rounds:
+    off other labels, markers and lines, nearer to its own marker than to others, inside the axes.
+
+    Args:
+        axes: Where the points are drawn, of a figure on an Agg canvas, which measures the text.
+        points: In data units.
+        labels: One for each point.
+        lines: Lines that are drawn, each as its corners in data units.
+    """
+    if not points:
+        return
+    renderer = axes.figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    pixels = axes.figure.dpi / 72
+    frame = axes.get_window_extent(renderer)
+    bounds = np.array([[[frame.x0, frame.y0], [frame.x1, frame.y1]]])
+    centres = np.array([axes.transData.transform(point) for point in points])  # (points, 2)
+    radius = (MARKER_POINTS / 2 + 1) * pixels
+    markers = np.stack([centres - radius, centres + radius], axis=1)  # (points, 2 corners, 2)
+    drawn = _cover_lines(axes, lines, pixels)
+    texts = [
+        axes.annotate(
+            label, point, fontsize=6.5, color="0.15", textcoords="offset points", xytext=(0, 0),
+            ha="center", va="center", zorder=5,
+        )
+        for label, point in zip(labels, points, strict=True)
+    ]  # fmt: skip
+    extents = [text.get_window_extent(renderer) for text in texts]
+    sizes = np.array([[extent.width, extent.height] for extent in extents]) + 1.5 * pixels
+    placed: dict[int, np.ndarray] = {}  # label: its corners
+    offsets = np.zeros_like(centres)
+    distances = np.repeat(_DISTANCES_POINTS, len(_DIRECTIONS))
+    for _ in range(_ROUNDS):
+        for i, (centre, size) in enumerate(zip(centres, sizes, strict=True)):
+            candidates = _list_offsets(size, pixels)  # (places, 2)
+            middles = centre + candidates
+            boxes = np.stack([middles - size / 2, middles + size / 2], axis=1)  # (places, 2, 2)
+            others = np.array([*markers, *(box for j, box in placed.items() if j != i)])
+            costs = distances + _overlap(boxes, others) / pixels**2
+            costs += _LINE_COST * _overlap(boxes, drawn) / pixels**2
+            costs += 10 * (size.prod() - _overlap(boxes, bounds)) / pixels**2
+            apart = _gaps(boxes, centres) / pixels  # (places, points)
+            own = apart[:, [i]] + 3
+            costs += 12 * np.maximum(own - np.delete(apart, i, axis=1), 0).sum(axis=1)
+            best = int(np.argmin(costs.round(6)))  # the first of equals
+            offsets[i], placed[i] = candidates[best], boxes[best]
+    for text, point, offset, size in zip(texts, points, offsets, sizes, strict=True):
+        text.set_position(tuple(offset / pixels))
+        edge = offset - np.clip(offset, -size / 2, size / 2)  # nearest point of the label
+        if np.hypot(*edge) > _LINE_FROM_POINTS * pixels:
+            axes.annotate(
+                "", point, xytext=tuple(edge / pixels), textcoords="offset points", zorder=3,
+                arrowprops={"arrowstyle": "-", "color": "0.3", "linewidth": 0.5, "shrinkA": 0},
+            )  # fmt: skip
+
+
+def _cover_lines(axes: "Axes", lines: list[list[Place]], pixels: float) -> np.ndarray:
+    """Cover drawn lines by small boxes: (boxes, 2 corners, 2) in pixels."""
+    boxes = [np.zeros((0, 2, 2))]
+    for line in lines:
+        corners = axes.transData.transform(np.array(line, dtype=float))
+        for a, b in zip(corners, corners[1:], strict=False):
+            steps = max(1, int(np.hypot(*(b - a)) / (_LINE_STEP_POINTS * pixels)))
+            ends = a + (b - a) * np.linspace(0, 1, steps + 1)[:, None]
+            low, high = np.minimum(ends[:-1], ends[1:]), np.maximum(ends[:-1], ends[1:])
+            boxes.append(np.stack([low - 0.5 * pixels, high + 0.5 * pixels], axis=1))
+    return np.concatenate(boxes)
+
+
+def _list_offsets(size: np.ndarray, pixels: float) -> np.ndarray:
+    """List places of a label's middle from its marker, nearest first: (places, 2) in pixels."""
+    steps = _DISTANCES_POINTS[:, None, None] * _DIRECTIONS * pixels
+    # The label's edge, not its middle, is at the distance.
+    return (steps + np.sign(_DIRECTIONS.round(6)) * size / 2).reshape(-1, 2)
+
+
+def _gaps(boxes: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Return the distance of every centre from every box, 0 inside: (boxes, centres)."""
+    below, above = boxes[:, None, 0] - centres, centres - boxes[:, None, 1]
+    return np.hypot(*np.moveaxis(np.maximum(np.maximum(below, above), 0), -1, 0))
+
+
+def _overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the area that each box shares with the others together: (boxes,)."""
+    low = np.maximum(boxes[:, None, 0], others[:, 0])
+    high = np.minimum(boxes[:, None, 1], others[:, 1])
+    return np.maximum(high - low, 0).prod(axis=-1).sum(axis=1)

@@ -1,49 +1,130 @@
 """The page of a run, <exp>/results/index.html: one file that needs no network and no server.
 
-Everything is in it: tables, figures, the provenance of each kWh, and plotly's script (4.8 MB). The
-same results give the same bytes: no clock, no random ids.
+Everything is in it: the tables, the provenance of each kWh, and the SVG of four figures in colours
+that follow light and dark. The same results give the same bytes: no timestamp, no random ids.
 """
 
 import importlib.resources
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
-from plotly.offline import get_plotlyjs
 
-from sv.files import write_text
+from sv.files import read_text, write_text
 from sv.report.advice import Advice
-from sv.report.figures.points import Point, collect_points
-from sv.report.page.facts import describe_quality, format_kwh
-from sv.report.page.figures import build_plots
-from sv.report.page.plot import describe_eer
-from sv.report.page.provenance import (
-    ATTEMPT_TITLES,
-    CHANNEL_TITLES,
-    NODE_TITLES,
-    WORDS,
-    Provenance,
-    collect_provenance,
-    link_to,
-)
-from sv.report.page.tables import build_sheet
+from sv.report.figures.energy import Point, collect_points
+from sv.report.figures.frame import describe_eer, describe_quality, format_kwh
+from sv.report.page.provenance import TITLES, WORDS, Provenance, collect_provenance, link_to
 from sv.report.results import RESULTS_STAGE, Results
-from sv.report.tables.cells import Table
+from sv.report.tables.cells import MARKS, Cell, Column, Row, Table, missing_lines
+
+if TYPE_CHECKING:
+    from sv.report.figures.files import Drawn
 
 _MAX_LISTED = 3
-_SCRIPTS = ("tables.js", "figures.js", "provenance.js")
+_NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
+_TABLE_FORMATS = ("csv", "json", "md", "tex")
+_ACCURACY = "energy_accuracy"
+# Stem of the files, title and caption of a figure that is shown.
+_FIGURES = (
+    (
+        _ACCURACY,
+        "Accuracy against training energy",
+        "Dashed: the Pareto front, the systems that no other beats in both figures. Filled markers "
+        "are measured energy, half-filled ones partly estimated, hollow ones estimated.",
+    ),
+    (
+        "energy_gmac",
+        "Training energy against computation",
+        "A system above the line paid for something else than arithmetic, such as waiting for "
+        "data.",
+    ),
+    (
+        "learning_energy",
+        "What each epoch bought",
+        "Validation EER at the end of each epoch, on the training's own trials: lower than "
+        "another's at the same energy is better so far.",
+    ),
+    (
+        "energy_stages",
+        "Where the energy went",
+        "Energy of the runs that made the results. The shared stages, before the training, serve "
+        "all systems. White with hatches: estimated.",
+    ),
+)
+_SIZE = re.compile(r' (width|height)="[\d.]+pt"')
+_FILL = re.compile(r'fill="(#\w{6})"')  # an attribute has no variables, a style has
+_GREY = re.compile(r"#([0-9a-f]{2})\1\1\b")
 
 
 @dataclass(frozen=True)
-class Owner:
-    """The sidecars of one system, or the shared ones."""
+class View:
+    """One choice of a figure: its name in the selector, the picture, what it does not show."""
+
+    label: str
+    svg: str
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with its views, the first of which is shown."""
+
+    key: str
+    title: str
+    caption: str
+    views: tuple[View, ...]
+
+
+@dataclass(frozen=True)
+class Field:
+    """A cell for the page.
+
+    Attributes:
+        sort: A number or a text to sort by; empty: sorted last; None: ``text``.
+        marks: Signs with their words.
+        link: The id of the sidecar's provenance.
+    """
+
+    text: str
+    sort: str | None
+    numeric: bool
+    best: bool
+    marks: tuple[tuple[str, str], ...]
+    link: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table for the page.
+
+    Attributes:
+        headings: Title, name with its group, and whether it is of numbers, for each column.
+        sections: Titles with their rows: whether it is a sum, never sorted among others; fields.
+    """
 
     name: str
-    sidecars: tuple[Provenance, ...]
+    short: str
+    caption: str
+    groups: tuple[tuple[str, int], ...]
+    headings: tuple[tuple[str, str, bool], ...]
+    sections: tuple[tuple[str, list[tuple[bool, list[Field]]]], ...]
+    notes: tuple[tuple[str, str], ...]
+    missing: tuple[str, ...]
+    files: tuple[tuple[str, str], ...]
 
 
 def write_page(
-    results: Results, tables: list[Table], advice: Advice, figures: list[Path], directory: Path
+    results: Results,
+    tables: Sequence[Table],
+    advice: Advice,
+    figures: "Sequence[Drawn]",
+    directory: Path,
 ) -> Path:
     """Write ``directory``/index.html.
 
@@ -51,33 +132,36 @@ def write_page(
         results: What stage 8 found.
         tables: All tables in order of display.
         advice: What the data say about choosing a system.
-        figures: The printed figures; those in PDF and PNG are linked to, not embedded.
+        figures: Those that were drawn. Four are shown, all are linked to.
         directory: Where the page and the other files of stage 8 lie.
 
     Returns:
         The path of the page.
 
     Raises:
-        SvError: A sidecar is not as agreed, or the page cannot be written.
+        SvError: A figure cannot be read, or the page cannot be written.
     """
     provenance = collect_provenance(results, directory)
-    plots = build_plots(results)
+    items = list(provenance.values())
+    pictures = _list_pictures(results, figures)
+    svg = [view.svg for picture in pictures for view in picture.views]
     text = (
-        _environment()
+        _build_environment()
         .get_template("page.html")
         .render(
             answer=_answer(results, advice),
-            facts=_facts(results, list(provenance.values())),
+            facts=_list_facts(results, items),
             advice=advice,
-            plots=plots,
-            figure_data={plot.key: [view.figure for view in plot.views] for plot in plots},
-            printed=_printed(figures, directory),
-            sheets=[build_sheet(table, provenance, directory) for table in tables],
-            owners=_owners(list(provenance.values())),
-            titles={"channels": CHANNEL_TITLES, "attempts": ATTEMPT_TITLES, "nodes": NODE_TITLES},
+            pictures=pictures,
+            greys=sorted({grey for text in svg for grey in re.findall(r"--grey-(\w\w)", text)}),
+            files=[
+                (drawn.stem, [(p.suffix[1:].upper(), link_to(p, directory)) for p in drawn.paths])
+                for drawn in sorted(figures, key=lambda drawn: drawn.stem)
+            ],
+            sheets=[_build_sheet(table, provenance, directory) for table in tables],
+            owners=[(owner, list(of)) for owner, of in groupby(items, lambda item: item.owner)],
+            titles=TITLES,
             words=WORDS,
-            style=_read("page.css"),
-            scripts=[get_plotlyjs(), *map(_read, _SCRIPTS)],
         )
     )
     path = directory / "index.html"
@@ -85,10 +169,12 @@ def write_page(
     return path
 
 
-def _environment() -> Environment:
-    """Give the templates; every text of the results is escaped, an unknown name is an error."""
+def _build_environment() -> Environment:
+    """Return the templates; every text of the results is escaped, an unknown name is an error."""
     return Environment(
-        loader=FunctionLoader(_read),
+        loader=FunctionLoader(
+            lambda name: (importlib.resources.files("sv.report.page") / name).read_text("utf-8")
+        ),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -97,12 +183,84 @@ def _environment() -> Environment:
     )
 
 
-def _read(name: str) -> str:
-    return (importlib.resources.files("sv.report.page") / name).read_text("utf-8")
+def _list_pictures(results: Results, figures: "Sequence[Drawn]") -> list[Picture]:
+    """Read the figures that are shown, accuracy with a view for each list."""
+    drawn = {figure.stem: figure for figure in figures}
+    pictures = []
+    for stem, title, caption in _FIGURES:
+        choices = {stem: "Average" if len(results.scored) > 1 else "".join(results.scored)}
+        if stem == _ACCURACY:
+            choices |= {f"{stem}_{name}": name for name in results.scored}
+        views = [
+            View(label, _read_svg(drawn[choice]), drawn[choice].left_out)
+            for choice, label in choices.items()
+            if choice in drawn
+        ]
+        if views:
+            pictures.append(Picture(stem, title, caption, tuple(views)))
+    return pictures
+
+
+def _read_svg(drawn: "Drawn") -> str:
+    """Read the SVG of a figure, as wide as there is room, its greys between ink and paper."""
+    path = next(path for path in drawn.paths if path.suffix == ".svg")
+    text = _FILL.sub(r'style="fill: \1"', _SIZE.sub("", read_text(path), count=2))
+    return _GREY.sub(r"var(--grey-\1)", text)
+
+
+def _build_sheet(table: Table, provenance: dict[Path, Provenance], directory: Path) -> Sheet:
+    """Prepare a table for the template; ``provenance`` is by the path of the sidecar."""
+    columns = [column for column in table.columns if not column.csv_only]
+    groups = [(group, len(list(of))) for group, of in groupby(columns, lambda c: c.group)]
+    sections = [
+        (title, [(row.is_total, _build_fields(row, columns, provenance)) for row in rows])
+        for title, rows in groupby(table.rows, lambda row: row.section)
+    ]
+    files = [(suffix, directory / f"{table.name}.{suffix}") for suffix in _TABLE_FORMATS]
+    return Sheet(
+        name=table.name,
+        short=re.sub(r"(?<=[a-z])(?=[0-9])", " ", table.name.replace("_", " ")).capitalize(),
+        caption=table.caption,
+        groups=tuple(groups) if any(group for group, _ in groups) else (),
+        headings=tuple(
+            (c.title or "value", f"{c.group} {c.title}".strip() or c.key, c.numeric)
+            for c in columns
+        ),
+        sections=tuple(sections),
+        notes=tuple((MARKS[note.mark] if note.mark else "", note.text) for note in table.notes),
+        missing=tuple(missing_lines(table)),
+        files=tuple((kind, link_to(path, directory)) for kind, path in files if path.is_file()),
+    )
+
+
+def _build_fields(
+    row: Row, columns: list[Column], provenance: dict[Path, Provenance]
+) -> list[Field]:
+    return [
+        Field(
+            text=cell.text,
+            sort=_find_sort_key(cell, column),
+            numeric=column.numeric,
+            best=cell.best,
+            marks=tuple((MARKS[mark], mark.replace("_", " ")) for mark in cell.marks),
+            link=provenance[cell.sidecar].key if cell.sidecar else "",
+            reason=cell.reason if cell.value is None else "",
+        )
+        for column in columns
+        for cell in (row.cells[column.key],)
+    ]
+
+
+def _find_sort_key(cell: Cell, column: Column) -> str | None:
+    """Return a number where there is one: an interval is sorted by its lower end."""
+    key = "" if cell.value is None else str(cell.value)
+    if isinstance(cell.value, str) and column.numeric and (match := _NUMBER.match(key)):
+        key = match.group()
+    return None if key == cell.text else key
 
 
 def _answer(results: Results, advice: Advice) -> tuple[str, ...]:
-    """Say what the best accuracy cost, and the knee: on average, else on the first list."""
+    """Return what the best accuracy cost, and the knee: on average, else on the first list."""
     for lists in (results.scored, *((name,) for name in results.scored)):
         points, left_out = collect_points(results, lists)
         if points:
@@ -113,35 +271,36 @@ def _answer(results: Results, advice: Advice) -> tuple[str, ...]:
             both = " with both figures" if left_out else ""
             rank = f"the lowest {average}EER of {len(points)} systems{both}"
             what = rank if len(points) > 1 else f"an {average}EER"
-            sentences = [f"{best.label} has {what} {where}: {_cost(best)}."]
+            sentences = [f"{best.label} has {what} {where}: {_describe_cost(best)}."]
             sentences += [
-                f"The knee of the front is {point.label}: {_cost(point)}." for point in knee
+                f"The knee of the front is {point.label}: {_describe_cost(point)}."
+                for point in knee
             ]
             return tuple(sentences)
     return ("No system has both an EER and a training energy yet.",)
 
 
-def _cost(point: Point) -> str:
+def _describe_cost(point: Point) -> str:
     eer = describe_eer(point.eer_percent, point.eer_interval).removeprefix("EER ")
     energy = f"{format_kwh(point.energy_kwh)} of training, {describe_quality(point.stage)}"
     # A number stays on the line of its unit.
     return f"{eer} for {energy}".replace(" %", "\u00a0%").replace(" kWh", "\u00a0kWh")
 
 
-def _facts(results: Results, provenance: list[Provenance]) -> str:
-    """Say what was run when, from which code and on which machines; from the sidecars alone."""
-    owned = [stage for _, stage in results.stages]
-    times = sorted(s.sidecar.started_utc[:10] for s in owned if s.number != RESULTS_STAGE)
+def _list_facts(results: Results, provenance: list[Provenance]) -> str:
+    """Return what was run when, from which code and on which machines; from the sidecars alone."""
+    stages = [stage for _, stage in results.stages]
+    times = sorted(s.sidecar.started_utc[:10] for s in stages if s.number != RESULTS_STAGE)
     devices = {found.device for system in results.systems for found in system.extractions}
     facts = [
         f"{_count(len(results.systems), 'system')} and "
         f"{_count(len(results.scored), 'scored trial list')}",
         (times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}") if times else "",
-        _some("code", [_shorten(code) for item in provenance for code in item.commits]),
-        _some("on", [host for item in provenance for host in item.hosts]),
-        _some("with", [board for item in provenance for board in item.boards]),
-        _some("embeddings on", sorted(filter(None, devices))),
-        f"{_count(len(owned), 'sidecar')} of energy",
+        _list_some("code", [_shorten(code) for item in provenance for code in item.commits]),
+        _list_some("on", [host for item in provenance for host in item.hosts]),
+        _list_some("with", [board for item in provenance for board in item.boards]),
+        _list_some("embeddings on", sorted(filter(None, devices))),
+        f"{_count(len(stages), 'sidecar')} of energy",
     ]
     return "; ".join(fact for fact in facts if fact) + "."
 
@@ -150,7 +309,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _some(word: str, items: list[str]) -> str:
+def _list_some(word: str, items: list[str]) -> str:
     unique = list(dict.fromkeys(items))
     if not unique:
         return ""
@@ -163,17 +322,3 @@ def _shorten(code: str) -> str:
     """Cut a commit to the digits that tell it from others; what follows it stays."""
     commit, space, more = code.partition(" ")
     return commit[:10] + space + more
-
-
-def _printed(figures: list[Path], directory: Path) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Group the files of the printed figures by stem: links to its formats."""
-    stems: dict[str, list[tuple[str, str]]] = {}
-    for path in sorted(figures):
-        kind = path.suffix.removeprefix(".").upper()
-        stems.setdefault(path.stem, []).append((kind, link_to(path, directory)))
-    return list(stems.items())
-
-
-def _owners(provenance: list[Provenance]) -> list[Owner]:
-    names = dict.fromkeys(item.owner for item in provenance)
-    return [Owner(n, tuple(item for item in provenance if item.owner == n)) for n in names]

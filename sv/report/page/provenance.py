@@ -1,5 +1,6 @@
-"""What the page says of one sidecar: how each kWh came about, in words and short tables."""
+"""What the page says about one sidecar: how each kWh came about, in words and short tables."""
 
+import dataclasses
 import os
 import re
 import shlex
@@ -7,28 +8,31 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sv.energy.record import Attempt, Channel, Meter
+from sv.energy.record import Attempt, Attribution, Carbon, Channel, Crosscheck, Meter
 from sv.energy.units import kwh_from_j
-from sv.report.page.facts import describe_quality, format_kwh, list_facts
+from sv.report.figures.frame import describe_quality, format_kwh
 from sv.report.results import Results, Stage
 from sv.report.tables.cells import UNKNOWN, format_duration, format_significant
+from sv.report.tables.evidence import describe_boundaries, describe_pue
 
-CHANNEL_TITLES = (
-    "Channel", "Boundary", "Kind", "Method", "kWh", "± (k = 2)", "Samples", "Longest gap (s)",
-    "In total",
-)  # fmt: skip
-ATTEMPT_TITLES = ("No", "Started", "Status", "Resumed", "Duration", "kWh", "Host")
-# Columns of words; the others are numbers.
+# Columns of the small tables; those in WORDS are text, the others numbers.
+TITLES = {
+    "Channels": (
+        "Channel", "Boundary", "Kind", "Method", "kWh", "± (k = 2)", "Samples", "Longest gap (s)",
+        "In total",
+    ),
+    "Attempts": ("No", "Started", "Status", "Resumed", "Duration", "kWh", "Host"),
+    "Machines": ("Meter", "Host", "Status", "kWh", "Counted"),
+}  # fmt: skip
 WORDS = (
     "Channel", "Boundary", "Kind", "Method", "In total", "Started", "Status", "Resumed", "Host",
     "Meter",
 )  # fmt: skip
-NODE_TITLES = ("Meter", "Host", "Status", "kWh", "Counted")
 
 
 @dataclass(frozen=True)
 class Line:
-    """A row of a small table; ``notes`` are said below it, ``muted`` ones are in no sum."""
+    """A row of a small table; ``notes`` stand below it, ``muted`` ones are in no sum."""
 
     texts: tuple[str, ...]
     notes: tuple[str, ...] = ()
@@ -40,8 +44,11 @@ class Line:
 class Provenance:
     """One sidecar for the page.
 
-    ``key`` is its id there, ``link`` and ``journal`` are paths from the page's folder.
-    ``quality`` says measured or estimated; ``facts`` are terms with what is known of them.
+    Attributes:
+        key: Its id there.
+        link, journal: Paths from the page's folder; ``journal`` is empty where there is none.
+        facts: Terms with what is known of them.
+        tables: Lines by the title of their table, a key of `TITLES`.
     """
 
     key: str
@@ -52,9 +59,7 @@ class Provenance:
     quality: str
     energy: str
     facts: tuple[tuple[str, str], ...]
-    channels: tuple[Line, ...]
-    attempts: tuple[Line, ...]
-    nodes: tuple[Line, ...]
+    tables: dict[str, list[Line]]
     hosts: tuple[str, ...]
     boards: tuple[str, ...]
     commits: tuple[str, ...]
@@ -78,7 +83,7 @@ def collect_provenance(results: Results, directory: Path) -> dict[Path, Provenan
 
 
 def link_to(path: Path, directory: Path) -> str:
-    """Give the relative link from a folder to a file."""
+    """Return the relative link from a folder to a file."""
     return Path(os.path.relpath(path, directory)).as_posix()
 
 
@@ -96,25 +101,100 @@ def _describe(stage: Stage, owner: str, key: str, directory: Path) -> Provenance
         journal=link_to(journal, directory) if journal.is_file() else "",
         quality=describe_quality(stage),
         energy=format_kwh(stage.energy_kwh),
-        facts=list_facts(stage),
-        channels=tuple(_channel_line(channel) for channel in sidecar.channels),
-        attempts=tuple(_attempt_line(attempt) for attempt in sidecar.attempts),
-        nodes=tuple(_meter_line(meter) for meter in meters),
+        facts=tuple(_list_facts(stage)),
+        tables={
+            "Channels": [_describe_channel(channel) for channel in sidecar.channels],
+            "Attempts": [_describe_attempt(attempt) for attempt in sidecar.attempts],
+            "Machines": [_describe_meter(meter) for meter in meters],
+        },
         hosts=tuple(dict.fromkeys([sidecar.host, *(item.host for item in found if item.host)])),
         boards=tuple(dict.fromkeys(_list_boards(sidecar.attempts))),
         commits=tuple(dict.fromkeys(filter(None, map(_get_code, sidecar.attempts)))),
     )
 
 
-def _channel_line(channel: Channel) -> Line:
+def _list_facts(stage: Stage) -> Iterable[tuple[str, str]]:
+    """List what a sidecar says of the run that made the result; what is unknown is left out."""
+    sidecar = stage.sidecar
+    whole_kwh = sidecar.energy_node_kwh
+    phases = [f"{phase.name} {format_kwh(phase.energy_kwh)}" for phase in sidecar.phases]
+    gaps = [channel.samples.max_gap_s for channel in sidecar.channels]
+    longest_s = max((gap for gap in gaps if gap is not None), default=None)
+    facts = [
+        ("Energy", _describe_figure(stage)),
+        ("All attempts", format_kwh(sidecar.energy_all_kwh)),
+        ("Status", sidecar.status),
+        ("Reason", sidecar.reason),
+        ("Started", sidecar.started_utc),
+        ("Duration", format_duration(sidecar.duration_s)),
+        ("Covers", describe_boundaries(stage)),
+        ("Attribution", _describe_attribution(sidecar.attribution)),
+        ("Whole machine", whole_kwh != sidecar.energy_kwh and whole_kwh and format_kwh(whole_kwh)),
+        ("Longest gap", longest_s and f"{format_significant(longest_s)} s between two samples"),
+        ("CO2", sidecar.co2_g is not None and f"{format_significant(sidecar.co2_g / 1000)} kg"),
+        ("Carbon factor", _describe_carbon(sidecar.carbon)),
+        ("Recorded factor", stage.recorded_carbon and _describe_carbon(stage.recorded_carbon)),
+        ("PUE", describe_pue(stage)),
+        ("Crosschecks", "; ".join(_describe_check(check) for check in sidecar.crosschecks)),
+        ("Phases", "; ".join(phases)),
+    ]
+    return ((term, text) for term, text in facts if text)
+
+
+def _describe_figure(stage: Stage) -> str:
+    text = describe_quality(stage)
+    if stage.energy_kwh is None:
+        return text
+    text = f"{format_kwh(stage.energy_kwh)}, {text}"
+    if stage.sidecar.uncertainty_kwh is not None:
+        text += f"; ± {format_kwh(stage.sidecar.uncertainty_kwh)} (k = 2)"
+    elif stage.sidecar.uncertainty_reason:
+        text += f"; uncertainty not known: {stage.sidecar.uncertainty_reason}"
+    return text
+
+
+def _describe_attribution(attribution: Attribution) -> str:
+    inputs = dataclasses.asdict(attribution.inputs)
+    words = [f"{key} {value:g}" for key, value in inputs.items() if value is not None]
+    words += filter(None, [attribution.reason])
+    return f"{attribution.rule} ({', '.join(words)})" if words else attribution.rule
+
+
+def _describe_carbon(carbon: Carbon) -> str:
+    count = len(carbon.intervals)
+    facts = [
+        carbon.g_per_kwh is not None and f"{format_significant(carbon.g_per_kwh)} g/kWh",
+        carbon.provider,
+        carbon.zone,
+        carbon.year and str(carbon.year),
+        carbon.vintage and f"vintage {carbon.vintage}",
+        carbon.scope and f"{carbon.scope} scope",
+        carbon.basis,
+        carbon.source,
+        count and f"{count} {'interval' if count == 1 else 'intervals'}",
+        carbon.estimated and "estimated by its provider",
+        *(f"in place of {other}" for other in carbon.fallback_from),
+        carbon.reason,
+    ]
+    return ", ".join(fact for fact in facts if fact)
+
+
+def _describe_check(check: Crosscheck) -> str:
+    text = f"{check.a} / {check.b} "
+    text += "not known" if check.ratio is None else format_significant(check.ratio)
+    # Sensors that disagree can make the rest negative.
+    return text if check.rest_kwh is None else f"{text}, rest {format_kwh(check.rest_kwh)}"
+
+
+def _describe_channel(channel: Channel) -> Line:
     samples, error = channel.samples, channel.u_energy_j
     texts = (
         f"{channel.host or ''} {channel.id}".strip(),
         channel.boundary.replace("_", " "),
         channel.kind,
         (channel.method or UNKNOWN).replace("_", " "),
-        _kwh(channel.energy_j),
-        _kwh(error.total if error else None),
+        _format_energy(channel.energy_j),
+        _format_energy(error.total if error else None),
         f"{samples.n}" + (f", {samples.failed} failed" if samples.failed else ""),
         UNKNOWN if samples.max_gap_s is None else format_significant(samples.max_gap_s),
         "yes" if channel.in_total else "no",
@@ -124,7 +204,7 @@ def _channel_line(channel: Channel) -> Line:
     return Line(texts, tuple(note for note in notes if note), muted=not channel.in_total)
 
 
-def _attempt_line(attempt: Attempt) -> Line:
+def _describe_attempt(attempt: Attempt) -> Line:
     texts = (
         f"{attempt.attempt}",
         attempt.started_utc,
@@ -139,7 +219,7 @@ def _attempt_line(attempt: Attempt) -> Line:
     return Line(texts, tuple(note for note in notes if note), shlex.join(attempt.argv))
 
 
-def _meter_line(meter: Meter) -> Line:
+def _describe_meter(meter: Meter) -> Line:
     texts = (
         meter.label or "the stage's own",
         meter.host or UNKNOWN,
@@ -158,10 +238,10 @@ def _get_code(attempt: Attempt) -> str:
 def _list_boards(attempts: Iterable[Attempt]) -> Iterable[str]:
     """List the names of the GPU boards that the attempts saw."""
     for attempt in attempts:
-        for said in attempt.metadata:
-            boards = (said.get("nvml") or {}).get("boards") or {}
+        for metadata in attempt.metadata:
+            boards = (metadata.get("nvml") or {}).get("boards") or {}
             yield from (board["name"] for board in boards.values() if board.get("name"))
 
 
-def _kwh(energy_j: float | None) -> str:
+def _format_energy(energy_j: float | None) -> str:
     return UNKNOWN if energy_j is None else format_significant(kwh_from_j(energy_j))

@@ -1,0 +1,157 @@
+"""Validation EER against the energy that a training has used: a line for each system."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sv.report.figures.frame import (
+    COLUMN_INCHES,
+    Drawing,
+    add_legend_below,
+    describe_share,
+    get_line_style,
+    set_log_axis,
+    widen_log,
+)
+from sv.report.results import TRAIN_STAGE, Results, Stage, find_stage
+from sv.report.tables.cells import format_significant
+from sv.report.tables.evidence import list_some
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_MARKS_A_LINE = 6
+_LOG_FROM = 4.0  # times between the lowest and the highest EER
+_LEAST_DECADES = 0.5
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """Validation EER at the end of epochs, against the energy of the run up to then.
+
+    ``share`` is the measured part of the energy, 0 to 1; None: not known.
+    """
+
+    system: str
+    epochs: tuple[int, ...]
+    energy_kwh: tuple[float, ...]
+    eer_percent: tuple[float, ...]
+    share: float | None
+
+
+def collect_learning(results: Results) -> tuple[list[LearningCurve], list[str]]:
+    """Return the learning curve of every system, and a line for what is left out of it."""
+    curves, left_out = [], []
+    for system in results.systems:
+        stage = find_stage(system, TRAIN_STAGE, "train")
+        if stage is None:
+            left_out.append(f"{system.name} is not shown: no training energy")
+            continue
+        points, lacking = _read_epochs(stage)
+        for reason, numbers in lacking.items():
+            epochs = [str(number) for number in numbers]
+            left_out.append(f"{system.name} without epoch {list_some(epochs)}: {reason}")
+        if points:
+            # An epoch that a later attempt did again is there as it was in the end.
+            rows = [(epoch, *points[epoch]) for epoch in sorted(points)]
+            share = stage.sidecar.measured_fraction
+            curves.append(LearningCurve(system.name, *zip(*rows, strict=True), share))
+        elif not lacking:
+            left_out.append(f"{system.name} is not shown: no epochs in {stage.path.name}")
+    return curves, left_out
+
+
+def _read_epochs(stage: Stage) -> tuple[dict[int, tuple[float, float]], dict[str, list[int]]]:
+    """Read the epochs of a training from the marks in its sidecar.
+
+    Returns:
+        Epoch -> kWh of the run up to its end (resumed attempts included) and validation EER in
+        percent; and reason -> the epochs that lack one of them.
+    """
+    points: dict[int, tuple[float, float]] = {}
+    lacking: dict[str, list[int]] = {}
+    before_kwh: float | None = 0.0
+    for attempt in stage.sidecar.run:
+        for mark in attempt.marks:
+            if mark.mark != "epoch":
+                continue
+            epoch = int(mark.payload.get("epoch", 0))
+            eer_percent = mark.payload.get("valid_eer_percent")
+            if before_kwh is None:
+                reason = "the energy of an attempt before it is not known"
+            elif mark.energy_kwh is None:
+                reason = mark.energy_reason or "its energy is not known"
+            elif eer_percent is None:
+                reason = "no validation EER"
+            else:
+                points[epoch] = (before_kwh + mark.energy_kwh, float(eer_percent))
+                continue
+            lacking.setdefault(reason, []).append(epoch)
+        known = before_kwh is not None and attempt.energy_kwh is not None
+        before_kwh = before_kwh + attempt.energy_kwh if known else None
+    missing = {reason: [n for n in epochs if n not in points] for reason, epochs in lacking.items()}
+    return points, {reason: epochs for reason, epochs in missing.items() if epochs}
+
+
+def draw_learning_energy(figure: "Figure", results: Results) -> Drawing:
+    """Draw the learning curve of every system into an empty figure; no axes without any curve."""
+    curves, left_out = collect_learning(results)
+    if not curves:
+        return Drawing(
+            [*left_out, "no figure, no system has epochs with energy and validation EER"]
+        )
+    drawing = Drawing(left_out)
+    figure.set_size_inches(COLUMN_INCHES, 3.0)
+    axes = figure.add_axes((0.125, 0.13, 0.86, 0.85))
+    _set_limits(axes, curves)
+    handles = []
+    for index, curve in enumerate(curves):
+        every = max(1, round(len(curve.epochs) / _MARKS_A_LINE))
+        # Not all at the same epochs: markers of like curves would hide each other.
+        start = len(curve.epochs) - 1 - (index % every)
+        shown = sorted({len(curve.epochs) - 1, *range(start, -1, -every)})
+        style = {**get_line_style(index), "markersize": 3.5, "markeredgewidth": 0.9}
+        if not curve.share:
+            style["markerfacecolor"] = "white"
+        handles += axes.plot(
+            curve.energy_kwh, curve.eer_percent, markevery=shown, label=curve.system,
+            linewidth=1.1, zorder=3, **style,
+        )  # fmt: skip
+        # The pointer finds every epoch, not only those with a marker.
+        (found,) = axes.plot(
+            curve.energy_kwh, curve.eer_percent, "o", markersize=4, alpha=0, zorder=4
+        )
+        drawing.add_hover(found, *_describe_epochs(curve))
+    axes.set_xlabel("Energy of the training so far (kWh)")
+    axes.set_ylabel("Validation EER (%)")
+    title = "System (hollow: energy estimated)"
+    if not any(curve.share for curve in curves):
+        title = "System (energy estimated)"
+    elif all(curve.share for curve in curves):
+        title = "System"
+    add_legend_below(axes, handles, title, left_inches=0.02)
+    return drawing
+
+
+def _describe_epochs(curve: LearningCurve) -> list[str]:
+    quality = describe_share(curve.share)
+    return [
+        f"{curve.system}, epoch {epoch}\n"
+        f"EER {eer_percent:.2f} %, {format_significant(kwh)} kWh, {quality}"
+        for epoch, kwh, eer_percent in zip(
+            curve.epochs, curve.energy_kwh, curve.eer_percent, strict=True
+        )
+    ]
+
+
+def _set_limits(axes: "Axes", curves: list[LearningCurve]) -> None:
+    energies = [kwh for curve in curves for kwh in curve.energy_kwh if kwh > 0]
+    set_log_axis(axes, "x", *widen_log(energies or [1.0], 0.03, _LEAST_DECADES))
+    eers = np.array([eer for curve in curves for eer in curve.eer_percent])
+    if eers.min() > 0 and eers.max() / eers.min() > _LOG_FROM:
+        set_log_axis(axes, "y", *widen_log(eers.tolist(), 0.04, _LEAST_DECADES))
+    else:
+        room = max(0.08 * np.ptp(eers), 0.02 * eers.max(), 0.05)
+        axes.set_ylim(max(0.0, eers.min() - room), eers.max() + room)

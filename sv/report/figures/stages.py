@@ -1,0 +1,331 @@
+"""Where energy went: bars divided by stage of the recipe and by part of the machine.
+
+Both in percent of the bar, with its kWh next to it: systems differ by more than a stacked bar in
+kWh can show. Parts never add up to more than the energy of their stage. What the sidecar does not
+divide stays one part of its own.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sv.energy.record import Channel, Crosscheck
+from sv.energy.units import kwh_from_j
+from sv.report.figures.frame import (
+    COLUMN_INCHES,
+    WHOLE,
+    Drawing,
+    add_legend_below,
+    build_patch,
+    describe_energy,
+    format_kwh,
+)
+from sv.report.results import RESULTS_STAGE, Results, Stage
+from sv.report.tables.cells import format_significant
+from sv.report.tables.evidence import list_some
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SHARED = "shared stages"
+# Part of the machine: how it is called. Undivided: its parts were not read.
+COMPONENTS = {
+    "cpu_package": "CPU",
+    "dram": "DRAM",
+    "gpu_board": "GPU",
+    "gpu_module": "GPU module, its CPU included",
+    "rest": "rest of the node",
+    "undivided": "not divided",
+}
+_MODEL_STAGES = {5: "train", 6: "extract", 7: "score"}
+_UNDIVIDED = "the sidecar does not say which part of the machine used all of it"
+_FORECAST = "forecast"  # stage 5 of another kind: some steps, thrown away
+# Colour and hatch of a stage of the recipe, by its number, and of a part of the machine. Hatches
+# are of lines: one of dots has thousands of curves.
+_STAGE_STYLE = {
+    0: ("#000000", ""),
+    1: ("#CC79A7", "xxxx"),
+    2: ("#F0E442", "++++"),
+    3: ("#56B4E9", "||||"),
+    4: ("#E69F00", "----"),
+    5: ("#0072B2", ""),
+    6: ("#E69F00", "////"),
+    7: ("#009E73", "\\\\\\\\"),
+}
+_COMPONENT_STYLE = {
+    "cpu_package": ("#56B4E9", "////"),
+    "dram": ("#F0E442", "\\\\\\\\"),
+    "gpu_board": ("#D55E00", ""),
+    "gpu_module": ("#CC79A7", "xxxx"),
+    "rest": ("#BBBBBB", "----"),
+    "undivided": ("#FFFFFF", ""),
+}
+_ESTIMATED_HATCH = {  # on white
+    "cpu_package": "\\\\\\",
+    "dram": "|||",
+    "gpu_board": "+++",
+    "gpu_module": "---",
+    "undivided": "xxx",
+}
+_ROW_INCHES = 0.165
+_LEGEND_INCHES = 1.2  # below the bars; what is not used is cut off
+_LETTER_INCHES = 0.056  # of a name of 7 points
+_BETWEEN_INCHES = 0.16
+_LEAST_INCHES = 0.7  # of a panel, however long the names are
+_EDGE = {"edgecolor": "0.15", "linewidth": 0.5}
+_LEAST_PERCENT = 0.7  # narrower pieces would be all edge
+_MAX_LISTED = 8  # sidecars of a hover text
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a bar; ``component`` is a key of `COMPONENTS`."""
+
+    component: str
+    estimated: bool
+    energy_kwh: float
+
+    @property
+    def order(self) -> tuple[int, bool]:
+        """Its place: as in `COMPONENTS`, estimates behind what was measured."""
+        return list(COMPONENTS).index(self.component), self.estimated
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a bar as it is drawn; pieces of one kind have the same ``order``."""
+
+    order: tuple[int, bool]
+    name: str
+    energy_kwh: float
+    colour: str
+    hatch: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Bar:
+    """The energy of the shared stages or of one system, divided in two ways.
+
+    ``stages`` are (number of the stage, its name, kWh), ``parts`` one of each kind; ``sidecars``
+    are those that they are from.
+    """
+
+    label: str
+    stages: tuple[tuple[int, str, float], ...]
+    parts: tuple[Part, ...]
+    sidecars: tuple[Stage, ...]
+
+    @property
+    def energy_kwh(self) -> float:
+        """The whole bar."""
+        return sum(kwh for _, _, kwh in self.stages)
+
+
+def collect_bars(results: Results) -> tuple[list[Bar], list[str]]:
+    """Return a bar for the shared stages and for each system, and lines for what is left out."""
+    owners = {SHARED: [s for s in results.shared if s.number < RESULTS_STAGE]}
+    owners |= {system.name: list(system.stages) for system in results.systems}
+    bars, left_out = [], []
+    undivided: dict[str, list[str]] = {}
+    for label, tried in owners.items():
+        stages = [stage for stage in tried if stage.name != _FORECAST]
+        if len(stages) < len(tried):
+            left_out.append(f"{label} without its forecast, which made no result")
+        known = [stage for stage in stages if stage.energy_kwh is not None]
+        unknown = [stage.path.stem for stage in stages if stage.energy_kwh is None]
+        if unknown:
+            left_out.append(f"{label} without {list_some(unknown)}: the energy is not known")
+        if not any(stage.energy_kwh for stage in known):
+            if label != SHARED and not unknown:
+                left_out.append(f"{label} is not shown: no energy sidecar")
+            continue
+        parts: list[Part] = []
+        for stage in known:
+            found, reason = _split_energy(stage)
+            parts += found
+            if reason:
+                undivided.setdefault(reason, []).append(f"{stage.path.stem} of {label}")
+        summed = _sum_stages(known, shared=label == SHARED)
+        bars.append(Bar(label, summed, _join_parts(parts), tuple(known)))
+    for reason, names in undivided.items():
+        left_out.append(f"{len(names)} stages are not divided, first {names[0]}: {reason}")
+    return bars, left_out
+
+
+def _sum_stages(stages: list[Stage], *, shared: bool) -> tuple[tuple[int, str, float], ...]:
+    """Add up the stages of one number: a system has a stage 6 and 7 for each list."""
+    summed: dict[int, tuple[str, float]] = {}
+    for stage in stages:
+        name, kwh = summed.get(stage.number, ("", 0.0))
+        name = name or (stage.name if shared else _MODEL_STAGES.get(stage.number, stage.name))
+        summed[stage.number] = (name, kwh + (stage.energy_kwh or 0.0))
+    return tuple((number, *summed[number]) for number in sorted(summed))
+
+
+def _join_parts(parts: Iterable[Part]) -> tuple[Part, ...]:
+    summed: dict[tuple[str, bool], float] = {}
+    for part in parts:
+        key = (part.component, part.estimated)
+        summed[key] = summed.get(key, 0.0) + part.energy_kwh
+    found = [Part(*key, energy_kwh) for key, energy_kwh in summed.items() if energy_kwh]
+    return tuple(sorted(found, key=lambda part: part.order))
+
+
+def _split_energy(stage: Stage) -> tuple[list[Part], str]:
+    """Divide a stage's energy by part of the machine.
+
+    Channels of the total are parts. Where the whole machine is in the total, its parts are those
+    that the sidecar compares with it (`sv.energy.channels`), and its rest.
+
+    Returns:
+        Parts that add up to ``energy_kwh``; why they are not all divided, where that is so.
+    """
+    sidecar = stage.sidecar
+    total_kwh = stage.energy_kwh or 0.0
+    whole = [Part("undivided", False, total_kwh)]
+    if sidecar.attribution.rule != "exclusive":
+        return whole, f"the rule {sidecar.attribution.rule} shares the machine as a whole"
+    parts = []
+    known = [channel for channel in sidecar.channels if channel.energy_j is not None]
+    for channel in (channel for channel in known if channel.in_total):
+        if channel.boundary == "node":
+            parts += _split_node(channel, known, sidecar.crosschecks)
+        else:
+            component = channel.boundary if channel.boundary in COMPONENTS else "undivided"
+            parts.append(Part(component, channel.kind == "estimated", _kwh(channel)))
+    rest_kwh = total_kwh - sum(part.energy_kwh for part in parts)
+    if rest_kwh < -WHOLE * total_kwh:
+        return whole, "its channels add up to more than its energy"
+    if rest_kwh > WHOLE * total_kwh:
+        parts.append(Part("undivided", False, rest_kwh))
+    undivided = any(part.component == "undivided" and part.energy_kwh > 0 for part in parts)
+    return list(_join_parts(parts)), _UNDIVIDED if undivided else ""
+
+
+def _split_node(
+    node: Channel, channels: Sequence[Channel], crosschecks: Sequence[Crosscheck]
+) -> list[Part]:
+    """Divide a machine's energy into the parts that were measured inside it, and the rest."""
+    inside: set[str] = set()
+    for check in crosschecks:
+        if check.b == node.id and check.rest_kwh is not None:
+            inside |= set(check.a.split(" + "))
+    parts = [
+        Part(channel.boundary, False, _kwh(channel))
+        for channel in channels
+        if channel.id in inside
+        and channel.host == node.host
+        and not channel.in_total
+        and channel.boundary in COMPONENTS
+    ]
+    rest_kwh = _kwh(node) - sum(part.energy_kwh for part in parts)
+    if not parts or rest_kwh < 0:
+        return [Part("undivided", False, _kwh(node))]
+    return [*parts, Part("rest", False, rest_kwh)]
+
+
+def _kwh(channel: Channel) -> float:
+    return kwh_from_j(channel.energy_j or 0.0)
+
+
+def draw_energy_stages(figure: "Figure", results: Results) -> Drawing:
+    """Draw a bar for the shared stages and one for each system; no axes without any energy."""
+    bars, left_out = collect_bars(results)
+    if not bars:
+        return Drawing([*left_out, "no figure, no stage has a known energy"])
+    drawing = Drawing(left_out)
+    rows_inches = _ROW_INCHES * len(bars) + 0.05
+    height = rows_inches + 0.25 + _LEGEND_INCHES
+    figure.set_size_inches(COLUMN_INCHES, height)
+    left = 0.1 + _LETTER_INCHES * max(len(bar.label) for bar in bars)
+    numbers = [format_significant(bar.energy_kwh) for bar in bars]
+    right = 0.1 + _LETTER_INCHES * max(len(number) for number in numbers)  # for these
+    width = max(_LEAST_INCHES, (COLUMN_INCHES - left - right - _BETWEEN_INCHES) / 2)
+    legends = []
+    below = 0.24  # inches from the bars to the next legend
+    for number, (title, rows) in enumerate(
+        (
+            ("By stage (%)", [_list_stages(bar) for bar in bars]),
+            ("By part (%)", [_list_parts(bar) for bar in bars]),
+        )
+    ):
+        start = left + number * (width + _BETWEEN_INCHES)
+        axes = figure.add_axes((start / COLUMN_INCHES, _LEGEND_INCHES / height,
+                                width / COLUMN_INCHES, rows_inches / height))  # fmt: skip
+        _prepare(axes, bars, title)
+        for row, (bar, pieces) in enumerate(zip(bars, rows, strict=True)):
+            _draw_bar(axes, row, bar, pieces, drawing)
+        entries = {piece.order: piece for pieces in rows for piece in pieces}
+        handles = [
+            build_patch(piece.name, facecolor=piece.colour, hatch=piece.hatch, **_EDGE)
+            for _, piece in sorted(entries.items())
+        ]
+        legends.append(handles)
+    by_part = figure.axes[-1]
+    by_part.set_yticklabels([])
+    for handles in legends:
+        below += 0.06 + add_legend_below(by_part, handles, below_inches=below, left_inches=0.02)
+    style = {"xytext": (72 * right, 0), "textcoords": "offset points", "ha": "right"}
+    for row, number in enumerate(numbers):
+        by_part.annotate(
+            number, (1, row), xycoords=("axes fraction", "data"), va="center", fontsize=7, **style
+        )
+    style["xytext"] = (72 * right, 4)
+    by_part.annotate("kWh", (1, 1), xycoords="axes fraction", fontsize=8, **style)
+    return drawing
+
+
+def _prepare(axes: "Axes", bars: list[Bar], title: str) -> None:
+    axes.set_title(title, loc="left", fontsize=8)
+    axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
+    axes.tick_params(axis="y", length=0, labelsize=7)
+    axes.tick_params(axis="x", labelsize=7)
+    axes.set_ylim(len(bars) - 0.45, -0.55)
+    axes.set_xlim(0, 100)
+    axes.set_xticks((0, 50, 100))
+    axes.grid(visible=False, axis="y")
+
+
+def _draw_bar(axes: "Axes", row: int, bar: Bar, pieces: Sequence[Piece], drawing: Drawing) -> None:
+    start = 0.0
+    for piece in pieces:
+        width = 100 / bar.energy_kwh * piece.energy_kwh
+        style = {"edgecolor": piece.colour, "linewidth": 0.3}
+        if width > _LEAST_PERCENT:
+            style = {**_EDGE, "hatch": piece.hatch}
+        (drawn,) = axes.barh(row, width, left=start, height=0.74, facecolor=piece.colour, **style)
+        drawing.add_hover(drawn, f"{bar.label}\n{piece.text}")
+        start += width
+
+
+def _list_stages(bar: Bar) -> list[Piece]:
+    """Return the pieces of a bar by stage; their texts list the sidecars, the first of many."""
+    pieces = []
+    for number, name, kwh in bar.stages:
+        stages = [stage for stage in bar.sidecars if stage.number == number]
+        lines = [f"{stage.name}: {describe_energy(stage)}" for stage in stages[:_MAX_LISTED]]
+        more = len(stages) - _MAX_LISTED
+        lines += [f"and {more} more"] if more > 0 else []
+        text = "\n".join([f"{number} {name}: {format_kwh(kwh)}", *lines])
+        pieces.append(Piece((number, False), name, kwh, *_STAGE_STYLE[number], text))
+    return pieces
+
+
+def _list_parts(bar: Bar) -> list[Piece]:
+    """Return the pieces of a bar by part; what is not divided is as good as its stages."""
+    shares = [stage.sidecar.measured_fraction for stage in bar.sidecars]
+    measured = all(share is not None and share > 1 - WHOLE for share in shares)
+    pieces = []
+    for part in bar.parts:
+        name = COMPONENTS[part.component]
+        quality = "estimated" if part.estimated else "measured"
+        if part.component == "undivided" and not measured:
+            quality = "estimated, at least in part"
+        text = f"{name}: {format_kwh(part.energy_kwh)}, {quality}"
+        style = _COMPONENT_STYLE[part.component]
+        if part.estimated:
+            name, style = f"{name} (estimated)", ("#FFFFFF", _ESTIMATED_HATCH[part.component])
+        pieces.append(Piece(part.order, name, part.energy_kwh, *style, text))
+    return pieces
