@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -82,12 +83,18 @@ def test_nothing_is_written_elsewhere(tiny):
     assert left <= {".lhotse", ".lhotse/tools"}
 
 
+def count_cpu_s():
+    """CPU time of the processes that have ended: other work of the machine does not count."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def test_results_alone_are_remade_in_seconds(copy):
     before = (copy.exp / "results" / "table1.md").read_bytes()
     shutil.rmtree(copy.exp / "results")
-    started = time.monotonic()
+    before_s = count_cpu_s()
     copy.run("--stage", 8)
-    assert time.monotonic() - started < 20
+    assert count_cpu_s() - before_s < 20
     assert (copy.exp / "results" / "table1.md").read_bytes() == before
 
 
