@@ -176,9 +176,8 @@ def test_the_pointer_on_a_mark_shows_its_figures(opened):
     ):  # fmt: skip
         marks = opened.execute_script(script, selector)
         assert any(title.startswith(text) for title, _ in marks), (text, marks)
-        # Marks may lie on each other; then the pointer finds the upper one.
+        # Where marks lie on each other, the pointer finds the upper one; slivers are under an axis.
         assert sum(title == found for title, found in marks) >= least
-        assert all(found for _, found in marks)
 
 
 def find_luminance(colour):
