@@ -14,9 +14,9 @@ from local_server import serve
 from metered import DRAM, PACKAGE, Runner, end, head, sample, write_journal
 
 from sv.config import read_config
-from sv.energy.carbon import FactorFeed
 from sv.energy.carbon_web import choose_carbon, fetch_history, recompute_carbon
 from sv.energy.config import EnergyConfig
+from sv.energy.factors import FactorFeed
 from sv.energy.record import read_record
 from sv.energy.sidecar import write_sidecar
 from sv.energy.units import format_utc, parse_utc

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from sv.energy.carbon import CarbonFactor, apply_factors, join_carbon
+from sv.energy.carbon import apply_factors, join_carbon
+from sv.energy.factors import CarbonFactor
 from sv.energy.units import format_utc, parse_utc
 
 # 3.6 MJ is a kWh: 100 s at 36 kW.

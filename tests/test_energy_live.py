@@ -26,9 +26,10 @@ from metered import (
 )
 from nodes_tree import at
 
-from sv.energy.carbon import CarbonFactor
-from sv.energy.live import Tracker, read_live
+from sv.energy.factors import CarbonFactor
+from sv.energy.live import read_live
 from sv.energy.sidecar import read_energy_series, rebuild
+from sv.energy.tracker import Tracker
 
 J_PER_KWH = 3.6e6
 FACTORS = {10: 50.0, 30: 400.0}  # since when, g/kWh
@@ -79,13 +80,11 @@ def test_the_live_figures_are_those_of_the_sidecar(rule, node):
             usage["node_bytes"] = 4 * 10**9 + t_s * 10**7
         line = {**sample(float(t_s), usage=usage), "raw": raw}
         lines.append(line)
-        tracker.add(line["t_s"], line["awake_s"], raw)
-        if usage:
-            tracker.look({**usage, "job_cpu_us": raw["cpu_time"]})
+        tracker.take(line)
         if t_s in FACTORS:
             factor = CarbonFactor("fixed", g_per_kwh=FACTORS[t_s], valid_from_utc=at(t_s))
-            tracker.set_factor(factor)
             lines.append({"line": "factor", "t_s": float(t_s), "factor": vars(factor)})
+            tracker.take(lines[-1])
         if t_s in (5, 15, 20, 33, 60):
             attempt, live = rebuild(lines).attempts[0], tracker.summarise()
             assert live["measured_fraction"] == attempt.measured_fraction == 1.0

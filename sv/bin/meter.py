@@ -19,11 +19,10 @@ from pathlib import Path
 from sv.bin import cli
 from sv.config import build_json_schema
 from sv.energy.config import EnergyConfig, read_energy_config
+from sv.energy.journal import get_sidecar_path
 from sv.energy.live import watch
 from sv.energy.meter import Stage, run_metered, run_nested, say
 from sv.energy.nodes import LABEL
-from sv.energy.record import Sidecar
-from sv.energy.sidecar import get_sidecar_path, rebuild_folder, write_trace
 from sv.errors import UsageError
 from sv.system import end_with_parent
 
@@ -110,9 +109,12 @@ def run_tool(words: Sequence[str]) -> int:
     tool.add_argument("--watch", type=Path, help="show the stages that run below a folder")
     tool.add_argument("--schema", action="store_true", help="print a sidecar's JSON Schema")
     args = parser.parse_args(words)
-    if args.check:
-        from sv.energy.check import check_files  # noqa: PLC0415 - a stage's meter needs none of it
+    # A stage's meter needs none of these.
+    from sv.energy.check import check_files  # noqa: PLC0415
+    from sv.energy.record import Sidecar  # noqa: PLC0415
+    from sv.energy.sidecar import rebuild_folder, write_trace  # noqa: PLC0415
 
+    if args.check:
         wrong = check_files(args.check)
         for path, line in wrong:
             print(f"{path}: {line}")

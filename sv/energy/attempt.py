@@ -20,7 +20,7 @@ from sv.energy.attribution import (
     find_zero,
     join_attributions,
 )
-from sv.energy.carbon import CarbonFactor, apply_factors, join_carbon, parse_factor
+from sv.energy.carbon import apply_factors, join_carbon
 from sv.energy.channels import (
     MEASURED_KINDS,
     compute_crosschecks,
@@ -28,10 +28,11 @@ from sv.energy.channels import (
     sum_energy,
     sum_uncertainty,
 )
+from sv.energy.factors import CarbonFactor, parse_factor
 from sv.energy.journal import RESUMED
-from sv.energy.nodes import SIBLING, StageJournals
+from sv.energy.nodes import SIBLING
 from sv.energy.record import Attempt, Attribution, Carbon, Channel, Mark, Meter, Phase, Pue
-from sv.energy.samples import AttemptLines
+from sv.energy.samples import AttemptLines, StageJournals
 from sv.energy.units import kwh_from_j, parse_utc, sum_known
 
 PHASE = "phase"  # a mark that begins a phase; its ``name`` says which

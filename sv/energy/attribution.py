@@ -131,10 +131,14 @@ def compare_looks(before: Record, now: Record) -> dict[str, float]:
     }
 
 
+def find_cpu_time(specs: Sequence[Record]) -> str | None:
+    """Return the channel of the job's processor time; None where a meter has none."""
+    return next((spec["id"] for spec in specs if spec["method"] == "cpu_time_x_power"), None)
+
+
 def list_looks(lines: AttemptLines) -> list[tuple[int, Record]]:
     """List what job and machine had used, by the sample at which it was read; none half read."""
-    specs = lines.head["channels"]
-    cpu_time = next((spec["id"] for spec in specs if spec["method"] == "cpu_time_x_power"), None)
+    cpu_time = find_cpu_time(lines.head["channels"])
     looks = [(i, {**use, "job_cpu_us": lines.get(cpu_time, i)}) for i, use in lines.usage.items()]
     return [(i, use) for i, use in looks if None not in use.values()]
 

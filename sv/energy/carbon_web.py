@@ -16,10 +16,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sv.energy.carbon import CarbonFactor, apply_factors, ask_providers, check_providers, is_usable
+from sv.energy.carbon import apply_factors
 from sv.energy.config import NETWORK, EnergyConfig, build_energy_config, list_providers
+from sv.energy.factors import CarbonFactor, ask_providers, check_providers, is_usable
+from sv.energy.journal import get_journal_path
 from sv.energy.record import Carbon, Sidecar
-from sv.energy.sidecar import get_journal_path, read_energy_series
+from sv.energy.sidecar import read_energy_series
 from sv.energy.units import format_utc, j_from_kwh, parse_utc
 from sv.energy.web import FetchError, fetch_json
 from sv.errors import SvError, UsageError

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sv.energy.carbon import is_usable
+from sv.energy.factors import is_usable
 from sv.energy.record import Attempt, read_record
 from sv.energy.units import format_utc, kwh_from_j, parse_utc, sum_known
 from sv.energy.web import FetchError, fetch_json

@@ -11,10 +11,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from sv.energy.journal import read_journal
-from sv.energy.nodes import read_journals
+from sv.energy.journal import get_journal_path, read_journal
 from sv.energy.record import Attempt, Channel, Sidecar, read_record
-from sv.energy.sidecar import find_run, get_journal_path, rebuild
+from sv.energy.samples import read_journals
+from sv.energy.sidecar import find_run, rebuild
 from sv.energy.units import UNITS_PER_J, j_from_count, j_from_kwh, s_from_us, sum_known
 from sv.errors import SvError
 

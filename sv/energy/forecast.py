@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sv.energy.carbon import compute_co2_g
+from sv.energy.factors import compute_co2_g
 from sv.energy.record import Attempt, Mark, Sidecar
 from sv.energy.units import format_figure, format_utc, hours_from_s, j_from_kwh, kwh_from_j
 from sv.errors import SvError

@@ -137,6 +137,15 @@ def read_journal(path: Path) -> Iterator[Record]:
         raise SvError(f"cannot read {path}: {error.strerror}") from error
 
 
+def count_attempts(journal: Path) -> int:
+    """Count the attempts in a journal.
+
+    Raises:
+        SvError: It cannot be read.
+    """
+    return sum(record["line"] == "head" for record in read_journal(journal))
+
+
 def _parse_line(line: str) -> Record:
     try:
         record = json.loads(line)
@@ -212,6 +221,17 @@ def _parse_mark(line: str) -> Record:
     if isinstance(mark, dict) and isinstance(mark.get("mark"), str):
         return mark
     return {"mark": "unreadable", "text": line[:200]}
+
+
+def get_sidecar_path(journal: Path) -> Path:
+    """Return the path of a journal's sidecar."""
+    return journal.with_name(journal.name.removesuffix(SUFFIX) + ".json")
+
+
+def get_journal_path(path: Path) -> Path:
+    """Return the journal of a sidecar; of a journal itself."""
+    stem = path.name.removesuffix(SUFFIX).removesuffix(".json")
+    return path.with_name(stem + SUFFIX)
 
 
 def get_marks_path(journal: Path, attempt: int) -> Path:

@@ -1,31 +1,21 @@
-"""The figures of a running stage, sample by sample, and the small file that shows them.
+"""The small file that shows the figures of a running stage.
 
-The meter adds up what it reads (`Tracker`), by the same rules as the sidecar, and renames the live
-file into place at each sample; the figures are provisional, the sidecar is computed anew from the
-journal. The file is named in ``$SV_METER_LIVE``: a command that wants to know its own energy (a
-budget, a progress line) reads it with `read_live`, which adds up the files of a job's machines.
-`watch` shows all stages that run below a folder.
+The meter renames it into place at each sample (`sv.energy.tracker`). It is named in
+``$SV_METER_LIVE``: a command that wants to know its own energy (a budget, a progress line) reads it
+with `read_live`, which adds up the files of a job's machines. `watch` shows all stages that run
+below a folder.
 """
 
 import json
 import os
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sv.energy.attribution import claim_parts, compare_looks, share, sort_channels
-from sv.energy.carbon import CarbonFactor, compute_co2_g
-from sv.energy.channels import choose_total, describe_channel, sum_energy
-from sv.energy.journal import Record
 from sv.energy.nodes import SIBLING, read_expected
 from sv.energy.processes import read_boot_id, read_start_ticks
-from sv.energy.record import Channel, Samples
-from sv.energy.samples import Accumulator, Reading
-from sv.energy.units import kwh_from_j
 from sv.errors import SvError
 
 VARIABLE = "SV_METER_LIVE"
@@ -36,124 +26,10 @@ GONE_S = 3600.0  # a machine may be suspended, a disk away: longer than that is 
 REFRESH_S = 2.0  # of what `watch` shows
 HOME_AND_CLEAR = "\x1b[H\x1b[J"  # ECMA-48: cursor to the top, erase to the end
 Fields = dict[str, Any]
-
-
-class Tracker:
-    """Adds up an attempt of one meter while it runs.
-
-    After the last look at the use of a shared machine the job has the same part of the machine's
-    energy as in the last window between two looks.
-
-    Args:
-        head: The attempt's first line in the journal.
-    """
-
-    def __init__(self, head: Record) -> None:
-        self._specs = [spec for spec in head["channels"] if spec["kind"] != "unavailable"]
-        self._totals = {spec["id"]: Accumulator(spec, head["period_s"]) for spec in self._specs}
-        self._rule = head["config"]["attribution"]
-        self._jobs = head["config"]["jobs_on_node"]
-        self._pue = head["pue"]["value"]
-        self._start_s: float | None = None
-        self._now_s = 0.0
-        self._look: tuple[Record, dict[str, float], float] | None = None  # usage, J, job's J
-        self._ratio: float | None = 1.0 if self._rule == "exclusive" else None
-        self._factor: CarbonFactor | None = None
-        self._co2_g = 0.0
-        self._priced_j = 0.0  # what co2_g is of
-
-    def add(self, t_s: float, awake_s: float, raw: Mapping[str, int | None]) -> None:
-        """Take the readings of a sample."""
-        if self._start_s is None:
-            self._start_s = t_s
-        self._now_s = t_s
-        for channel_id, total in self._totals.items():
-            value = raw.get(channel_id)
-            if value is not None:
-                total.add(Reading(t_s, awake_s, value))
-
-    def look(self, usage: Record) -> None:
-        """Take what job and machine have used, after `add` of the same sample."""
-        if self._rule == "exclusive" or None in usage.values():
-            return
-        channels = self._build_channels()
-        so_far = {name: total.energy_j for name, total in self._totals.items()}
-        if self._look is None:
-            self._look = (usage, so_far, 0.0)
-            return
-        before, then, job_j = self._look
-        summable = {spec["id"] for spec in self._specs if spec["in_total"]}
-        parts = {
-            role: sum(so_far[name] - then[name] for name in names)
-            for role, names in sort_channels(channels, summable).items()
-        }
-        use = compare_looks(before, usage)
-        claim = claim_parts(self._rule, use, parts["cpu"], parts["dram"], self._jobs)
-        part_j = share(parts, claim)
-        whole_j = self._sum_since(channels, then)
-        self._ratio = part_j / whole_j if whole_j > 0 else 0.0
-        self._look = (usage, so_far, job_j + part_j)
-
-    def set_factor(self, factor: CarbonFactor) -> None:
-        """Take a carbon factor: what came before it has the one before, if there was one."""
-        self._price()
-        if factor.g_per_kwh is not None:
-            self._factor = factor
-
-    def get_powers_w(self) -> dict[str, float | None]:
-        """Return the highest power seen of each channel; None where none is known yet."""
-        return {name: total.max_w for name, total in self._totals.items()}
-
-    def summarise(self) -> Fields:
-        """Return time, power, energy and carbon so far; None for what is not known (yet)."""
-        channels = self._build_channels()
-        energy_j = self._compute_energy_j(channels)
-        self._price()
-        powers = [self._totals[channel.id].last_w for channel in channels if channel.in_total]
-        known = [power for power in powers if power is not None]
-        return {
-            "elapsed_s": 0.0 if self._start_s is None else self._now_s - self._start_s,
-            "power_w": sum(known) * self._ratio if known and self._ratio is not None else None,
-            "energy_kwh": None if energy_j is None else kwh_from_j(energy_j),
-            "measured_fraction": sum_energy(channels)[1],
-            "co2_g": self._co2_g if self._factor is not None and energy_j is not None else None,
-        }
-
-    def _compute_energy_j(self, channels: list[Channel]) -> float | None:
-        node_j = sum_energy(channels)[0]
-        if node_j is None or self._ratio is None:
-            return None
-        if self._look is None:
-            return node_j * self._ratio
-        _, then, job_j = self._look
-        return job_j + self._ratio * self._sum_since(channels, then)
-
-    def _sum_since(self, channels: list[Channel], then: Mapping[str, float]) -> float:
-        before_j = sum(then[channel.id] for channel in channels if channel.in_total)
-        return (sum_energy(channels)[0] or 0.0) - before_j
-
-    def _price(self) -> None:
-        if self._factor is None:
-            return  # the first factor is also that of the time before it
-        energy_j = self._compute_energy_j(self._build_channels()) or 0.0
-        kwh = kwh_from_j(energy_j - self._priced_j)
-        self._co2_g += compute_co2_g(kwh, self._pue, self._factor.g_per_kwh) or 0.0
-        self._priced_j = energy_j
-
-    def _build_channels(self) -> list[Channel]:
-        channels = []
-        for spec in self._specs:
-            channel, total = describe_channel(spec), self._totals[spec["id"]]
-            if total.n < 2 or total.first is None or total.last is None:
-                channels.append(replace(channel, kind="unavailable", in_total=False))
-                continue
-            span_s, covered = self._now_s - (self._start_s or 0.0), 1.0
-            if span_s > 0:
-                slow_s = spec["update_period_s"] or 0.0
-                covered = (total.last.t_s - total.first.t_s + 2 * slow_s) / span_s
-            samples = Samples(total.n, 0, None, covered)
-            channels.append(replace(channel, energy_j=total.energy_j, samples=samples))
-        return choose_total(channels)
+# What a live file says before two samples were added up.
+NOTHING_YET: Fields = {
+    "elapsed_s": 0.0, "power_w": None, "energy_kwh": None, "measured_fraction": None, "co2_g": None,
+}  # fmt: skip
 
 
 def read_live(path: str | os.PathLike[str] | None) -> Fields | None:

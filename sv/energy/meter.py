@@ -5,6 +5,9 @@ samples all channels at a period, at the start and at the end, and writes every 
 journal before it continues. Whatever happens to the meter's own files, the command runs to its end
 and its exit status is the meter's.
 
+What computes figures (the sidecar, the live figures) is loaded once the command runs: no command
+waits for it, and a failure of it loses no exit status.
+
 A meter below a stage's meter only runs its command, which that one counts already. A process that
 no meter sees, because it runs on another machine or was started by a daemon of this one (a Slurm
 job), has a meter of its own, which writes a journal for the stage (`sv.energy.nodes`).
@@ -16,16 +19,17 @@ import os
 import resource
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sv.energy.carbon import CarbonFactor, FactorFeed
 from sv.energy.command import Command, StartError, replace_process
 from sv.energy.config import EnergyConfig, build_energy_config
+from sv.energy.factors import CarbonFactor, FactorFeed
 from sv.energy.journal import (
     MARKS_VARIABLE,
     RESUMED,
@@ -34,26 +38,29 @@ from sv.energy.journal import (
     Journal,
     MarksFile,
     Record,
+    count_attempts,
     fold_leftover,
     get_marks_path,
+    get_sidecar_path,
     list_readable,
     open_journal,
     read_journal,
 )
-from sv.energy.live import VARIABLE as LIVE_VARIABLE
 from sv.energy.live import (
-    Tracker,
+    NOTHING_YET,
     format_figures,
     get_live_path,
     read_live_file,
     remove_live,
     write_live,
 )
+from sv.energy.live import VARIABLE as LIVE_VARIABLE
 from sv.energy.nodes import SCHEMA as STAGE_SCHEMA
 from sv.energy.nodes import (
     STAGE_FILE,
     STAGE_VARIABLE,
     get_nodes_folder,
+    is_stale,
     make_folder,
     read_stage,
     wait_for_ends,
@@ -69,24 +76,17 @@ from sv.energy.processes import (
     read_start_ticks,
     read_usage,
 )
-from sv.energy.record import Attempt, read_record
 from sv.energy.sensors.estimate import EstimateReader
 from sv.energy.sensors.node import open_node
 from sv.energy.sensors.nvml import NvmlReader
 from sv.energy.sensors.rapl import open_rapl
 from sv.energy.sensors.readers import ChannelSpec, Reader, contain, max_period_s
-from sv.energy.sidecar import (
-    count_attempts,
-    find_run,
-    fold_nodes,
-    format_summary,
-    get_sidecar_path,
-    is_stale,
-    rebuild,
-    write_sidecar,
-)
 from sv.energy.units import sum_known
 from sv.errors import SvError
+
+if TYPE_CHECKING:
+    from sv.energy.record import Attempt
+    from sv.energy.tracker import Tracker
 
 PROGRAM = "utils/meter.sh"
 ACTIVE_VARIABLE = "SV_METER_ACTIVE"  # set for the command: names the meter's process
@@ -273,32 +273,33 @@ def _describe_stage(stage: Stage, head: Record) -> str:
     return json.dumps({"schema": STAGE_SCHEMA, **about, "sysfs": str(stage.sysfs.absolute())})
 
 
-def _read_attempts(stage: Stage, journal: Journal) -> Sequence[Attempt]:
+def _read_attempts(stage: Stage, journal: Journal) -> "Sequence[Attempt]":
     """Return the earlier attempts; if the last one's meter was killed, write its sidecar first."""
-    path = stage.journal
-    if stage.label is not None:  # it has no sidecar of its own
+    path, attempts = stage.journal, None
+    if is_stale(path):  # a label's always is: it has no sidecar of its own
         attempts = count_attempts(path)
-        fold_leftover(journal, attempts)
         if attempts == 0:
             return ()
+    from sv.energy.record import read_record  # noqa: PLC0415
+    from sv.energy.sidecar import fold_nodes, rebuild, write_sidecar  # noqa: PLC0415
+
+    if attempts is None:
+        with suppress(SvError):  # it was changed by hand: the journal knows
+            return read_record(get_sidecar_path(path)).attempts
+        return call_in_child(lambda: write_sidecar(path).attempts)
+    fold_leftover(journal, attempts)
+    if stage.label is not None:
         return call_in_child(lambda: rebuild(read_journal(path)).attempts)
-    if is_stale(path):
-        attempts = count_attempts(path)
-        if attempts == 0:
-            return ()
-        fold_leftover(journal, attempts)
-        fold_nodes(path)
-        return call_in_child(lambda: write_sidecar(path).attempts)
-    try:
-        return read_record(get_sidecar_path(path)).attempts
-    except SvError:  # it was changed by hand: the journal knows
-        return call_in_child(lambda: write_sidecar(path).attempts)
+    fold_nodes(path)
+    return call_in_child(lambda: write_sidecar(path).attempts)
 
 
-def _sum_earlier(stage: Stage, attempts: Sequence[Attempt]) -> float | None:
+def _sum_earlier(stage: Stage, attempts: "Sequence[Attempt]") -> float | None:
     """Add up the energy of the earlier attempts that this one would resume; None: not known."""
-    run: Sequence[Attempt] = attempts
+    run = attempts
     if stage.label is None and attempts:
+        from sv.energy.sidecar import find_run  # noqa: PLC0415 - loaded with the attempts
+
         resumed = replace(attempts[-1], resumed=True, status="interrupted", marks=())
         run = [*attempts, resumed][find_run([*attempts, resumed]) : -1]
     return sum_known(attempt.energy_kwh for attempt in run)
@@ -315,7 +316,7 @@ def _run(argv: Sequence[str], environ: Mapping[str, str], recorder: "Recorder") 
         recorder.sample(final=True)
         recorder.end("failed", error.status)
         return error.status
-    recorder.start_threads()
+    recorder.follow_command()
     next_s = time.monotonic() + recorder.get_period_s()
     while command.exit_code is None:
         command.wait_for_signal(next_s - time.monotonic())
@@ -349,11 +350,13 @@ def _write_sidecar(stage: Stage, awaited: Path | None) -> None:
         awaited: Folder of the other meters whose ends should be there.
     """
     try:
+        from sv.energy.sidecar import fold_nodes, format_summary, write_sidecar  # noqa: PLC0415
+
         if awaited is not None and awaited.is_dir():
             wait_for_ends(awaited)
         fold_nodes(stage.journal)
         sidecar = write_sidecar(stage.journal)
-    except SvError as error:
+    except (SvError, ImportError) as error:
         say(f"no sidecar: {error}")
     else:
         say(format_summary(sidecar, get_sidecar_path(stage.journal)))
@@ -398,10 +401,10 @@ class Recorder:
         self._live = live
         self._nodes = nodes
         self._earlier_kwh = earlier_kwh
-        self._tracker = Tracker(head)
+        self._tracker: Tracker | None = None
+        self._untracked = deque([head])  # lines that the tracker has not taken
         self._order = list_readable(head["channels"])
         self._channels: list[ChannelSpec] = [c for reader in readers for c in reader.channels]
-        self._cpu_time = next((c.id for c in self._channels if c.unit == "us"), "")
         self._period_s = head["period_s"]
         self._rule = head["config"]["attribution"]
         self._write_failed = self._resumed = False
@@ -411,15 +414,24 @@ class Recorder:
             self._about["before_kwh"] = earlier_kwh or 0.0
         self._about["meter_start_ticks"] = read_start_ticks(os.getpid())
 
-    def start_threads(self) -> None:
-        """Begin what needs threads; once, after the command was forked from the only one."""
+    def follow_command(self) -> None:
+        """Begin, once the command was forked from the only thread, what need not be before it."""
         for reader in self._readers:
             reader.start()
         self._feed.start()
+        try:
+            import sv.energy.sidecar  # noqa: F401, PLC0415 - for the end: the code may change
+            from sv.energy.tracker import Tracker  # noqa: PLC0415
+        except Exception as error:  # the command's status is worth more than its figures
+            say(f"no live figures: {error}; the command goes on")
+            self._untracked = deque(maxlen=0)
+        else:
+            self._tracker = Tracker(self._untracked.popleft())
 
     def get_period_s(self) -> float:
         """Return the time to the next sample: the config's, less where a counter wraps sooner."""
-        return min(self._period_s, max_period_s(self._channels, self._tracker.get_powers_w()))
+        powers_w = self._tracker.get_powers_w() if self._tracker else {}
+        return min(self._period_s, max_period_s(self._channels, powers_w))
 
     def sample(self, *, final: bool = False) -> None:
         """Read everything, write it to the journal and update the live file."""
@@ -428,14 +440,10 @@ class Recorder:
             raw |= reader.read()
         clocks = _read_clocks()
         line = {"line": "sample", **clocks, "raw": [raw.get(name) for name in self._order]}
-        usage = None
         if final or self._is_usage_due(clocks["t_s"]):
-            usage = dict(read_usage(os.getpid(), memory=self._rule == "ceems"))
-            line["usage"] = usage
+            line["usage"] = read_usage(os.getpid(), memory=self._rule == "ceems")
         self._append(line)
-        self._tracker.add(clocks["t_s"], clocks["awake_s"], raw)
-        if usage is not None:
-            self._tracker.look({**usage, "job_cpu_us": raw.get(self._cpu_time)})
+        self._untracked.append({**line, "raw": raw})
         for mark in self._marks.read_new(final=final):
             self._resumed = self._resumed or mark["mark"] == RESUMED
             self._append({"line": "mark", "t_s": self._find_time(mark), "said": mark})
@@ -461,7 +469,12 @@ class Recorder:
         return min(now_s, max(now_s - ago_s, self._last_s))
 
     def _summarise(self) -> Record:
-        live = {**self._about, **self._tracker.summarise()}
+        figures = NOTHING_YET
+        if self._tracker:
+            while self._untracked:
+                self._tracker.take(self._untracked.popleft())
+            figures = self._tracker.summarise()
+        live = {**self._about, **figures}
         run_kwh = live["energy_kwh"]
         if self._resumed:
             unknown = run_kwh is None or self._earlier_kwh is None
@@ -497,8 +510,9 @@ class Recorder:
 
     def _take(self, factors: list[CarbonFactor]) -> None:
         for factor in factors:
-            self._tracker.set_factor(factor)
-            self._append({"line": "factor", "t_s": _read_clocks()["t_s"], "factor": vars(factor)})
+            line = {"line": "factor", "t_s": _read_clocks()["t_s"], "factor": vars(factor)}
+            self._append(line)
+            self._untracked.append(line)
 
     def _append(self, record: Record) -> None:
         try:

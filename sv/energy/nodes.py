@@ -1,4 +1,4 @@
-"""What the meters of a stage know of each other, and the journals that the others left.
+"""What the meters of a stage know of each other, and where the others leave their journals.
 
 The stage's meter names a folder in ``$SV_METER_NODES``. Who starts a process that is not below that
 meter (on another machine, or by a daemon of this one, as Slurm does) announces it with `expect` and
@@ -17,13 +17,11 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sv.energy.command import STOPPING
-from sv.energy.journal import SUFFIX, append_line, read_journal
-from sv.energy.samples import AttemptLines, split_attempts
+from sv.energy.journal import SUFFIX, append_line, get_sidecar_path
 from sv.errors import SvError
 from sv.files import read_json, write_json
 
@@ -130,47 +128,6 @@ def read_expected(folder: Path) -> list[str]:
     return list(labels)
 
 
-@dataclass(frozen=True)
-class StageJournals:
-    """What the other meters of one attempt left.
-
-    Attributes:
-        expected: Labels that were to run.
-        attempts: Label -> its starts, at least one.
-        unread: Label -> why its journal cannot be read.
-        torn: Lines that a crash tore.
-    """
-
-    expected: tuple[str, ...] = ()
-    attempts: dict[str, list[AttemptLines]] = field(default_factory=dict)
-    unread: dict[str, str] = field(default_factory=dict)
-    torn: int = 0
-
-
-def read_journals(journal: Path) -> dict[int, StageJournals]:
-    """Read what the other meters of a stage left, by its attempts; empty without any."""
-    found = {}
-    for folder in list_folders(journal):
-        expected = read_expected(folder)
-        attempts, unread, torn = {}, {}, 0
-        # A label is opened by its name too: on a shared disk a folder may be listed late.
-        names = {path.name.removesuffix(SUFFIX) for path in folder.glob(f"*{SUFFIX}")}
-        for label in sorted(names | set(expected)):
-            path = folder / f"{label}{SUFFIX}"
-            try:
-                groups, torn_here = split_attempts(read_journal(path))
-            except SvError as error:
-                if path.exists():
-                    unread[label] = str(error)
-                continue
-            torn += torn_here
-            if groups:
-                attempts[label] = groups
-        if expected or attempts or unread:
-            found[int(folder.name)] = StageJournals(tuple(expected), attempts, unread, torn)
-    return found
-
-
 def list_folders(journal: Path) -> list[Path]:
     """List the folders of a stage's other meters, by attempt; empty without any."""
     root = get_nodes_root(journal)
@@ -192,6 +149,15 @@ def find_newest_ns(journal: Path) -> int:
             except FileNotFoundError:
                 continue
     return newest_ns
+
+
+def is_stale(journal: Path) -> bool:
+    """Tell whether a journal's sidecar is missing or older than it, or than a node's journal."""
+    try:
+        sidecar_ns = os.stat(get_sidecar_path(journal)).st_mtime_ns
+    except FileNotFoundError:
+        return True
+    return sidecar_ns < max(os.stat(journal).st_mtime_ns, find_newest_ns(journal))
 
 
 def wait_for_ends(folder: Path) -> None:

@@ -9,15 +9,16 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from sv.energy.journal import Record, list_readable
+from sv.energy.journal import SUFFIX, Record, list_readable, read_journal
+from sv.energy.nodes import list_folders, read_expected
+from sv.energy.sensors.readers import MAX_CHANNEL_W
 from sv.energy.units import UNITS_PER_J, j_from_count, s_from_us, w_from_count
+from sv.errors import SvError
 
 MISSING = -(2**63)  # in a column: the channel had no reading
-# Above any processor package or board sold (about 1 kW, 2025): a counter that went backwards by
-# more than this power explains did not wrap but was reset.
-MAX_CHANNEL_W = 2000.0
 # Counters are refreshed up to 0.1 s late (NVML; RAPL 1 ms), so two near readings may hold more.
 REFRESH_S = 0.1
 # Samples further apart than this many periods are a gap: a busy machine makes some late.
@@ -103,6 +104,47 @@ def split_attempts(records: Iterable[Record]) -> tuple[list[AttemptLines], int]:
         elif attempts:
             attempts[-1].add(record)
     return attempts, torn
+
+
+@dataclass(frozen=True)
+class StageJournals:
+    """What the other meters of one attempt left.
+
+    Attributes:
+        expected: Labels that were to run.
+        attempts: Label -> its starts, at least one.
+        unread: Label -> why its journal cannot be read.
+        torn: Lines that a crash tore.
+    """
+
+    expected: tuple[str, ...] = ()
+    attempts: dict[str, list[AttemptLines]] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)
+    torn: int = 0
+
+
+def read_journals(journal: Path) -> dict[int, StageJournals]:
+    """Read what the other meters of a stage left, by its attempts; empty without any."""
+    found = {}
+    for folder in list_folders(journal):
+        expected = read_expected(folder)
+        attempts, unread, torn = {}, {}, 0
+        # A label is opened by its name too: on a shared disk a folder may be listed late.
+        names = {path.name.removesuffix(SUFFIX) for path in folder.glob(f"*{SUFFIX}")}
+        for label in sorted(names | set(expected)):
+            path = folder / f"{label}{SUFFIX}"
+            try:
+                groups, torn_here = split_attempts(read_journal(path))
+            except SvError as error:
+                if path.exists():
+                    unread[label] = str(error)
+                continue
+            torn += torn_here
+            if groups:
+                attempts[label] = groups
+        if expected or attempts or unread:
+            found[int(folder.name)] = StageJournals(tuple(expected), attempts, unread, torn)
+    return found
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,21 @@ from sv.energy.attempt import PHASE, build_attempt, build_curve, build_machines,
 from sv.energy.attribution import join_attributions
 from sv.energy.carbon import join_carbon
 from sv.energy.channels import compute_crosschecks, list_boundaries, sum_channels
-from sv.energy.journal import SUFFIX, BusyError, Record, fold_leftover, open_journal, read_journal
+from sv.energy.journal import (
+    SUFFIX,
+    BusyError,
+    Record,
+    count_attempts,
+    fold_leftover,
+    get_journal_path,
+    get_sidecar_path,
+    open_journal,
+    read_journal,
+)
 from sv.energy.live import SILENT_S, get_live_path, read_live_file, remove_live
-from sv.energy.nodes import StageJournals, find_newest_ns, list_folders, read_journals
+from sv.energy.nodes import is_stale, list_folders
 from sv.energy.record import SCHEMA, Attempt, Carbon, Phase, Sidecar, write_record
-from sv.energy.samples import AttemptLines, split_attempts
+from sv.energy.samples import AttemptLines, StageJournals, read_journals, split_attempts
 from sv.energy.sensors.readers import BOUNDARIES
 from sv.energy.units import format_figure, format_utc, parse_utc, sum_known
 from sv.errors import SvError
@@ -149,17 +159,6 @@ def find_run(attempts: Sequence[Attempt]) -> int:
 # Files
 
 
-def get_sidecar_path(journal: Path) -> Path:
-    """Return the path of a journal's sidecar."""
-    return journal.with_name(journal.name.removesuffix(SUFFIX) + ".json")
-
-
-def get_journal_path(path: Path) -> Path:
-    """Return the journal of a sidecar; of a journal itself."""
-    stem = path.name.removesuffix(SUFFIX).removesuffix(".json")
-    return path.with_name(stem + SUFFIX)
-
-
 def write_sidecar(journal: Path) -> Sidecar:
     """Rebuild the sidecar of a journal, rename it into place and return it.
 
@@ -237,24 +236,6 @@ def fold_nodes(journal: Path) -> list[str]:
 
 def _is_fresh(path: Path, host: str) -> bool:
     return host != os.uname().nodename and time.time() - os.stat(path).st_mtime < SILENT_S
-
-
-def count_attempts(journal: Path) -> int:
-    """Count the attempts in a journal.
-
-    Raises:
-        SvError: It cannot be read.
-    """
-    return sum(record["line"] == "head" for record in read_journal(journal))
-
-
-def is_stale(journal: Path) -> bool:
-    """Tell whether a journal's sidecar is missing or older than it, or than a node's journal."""
-    try:
-        sidecar_ns = os.stat(get_sidecar_path(journal)).st_mtime_ns
-    except FileNotFoundError:
-        return True
-    return sidecar_ns < max(os.stat(journal).st_mtime_ns, find_newest_ns(journal))
 
 
 # What is printed, and what else is computed from the journals

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sv.energy.carbon import compute_co2_g
 from sv.energy.config import NETWORK, EnergyConfig
+from sv.energy.factors import compute_co2_g
 from sv.errors import SvError
 from sv.files import write_text
 from sv.report.mixing import Difference, find_differences, mixing_notes, refuse_mixed

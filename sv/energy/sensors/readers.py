@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from sv.energy.samples import MAX_CHANNEL_W
 from sv.energy.units import UNITS_PER_J
 
 BOUNDARIES = ("node", "gpu_module", "gpu_board", "cpu_package", "dram", "psys")
@@ -24,6 +23,9 @@ CONTAINERS = {
     "node": (),
 }
 OF_GPU = {"gpu_board", "gpu_module"}
+# Above any processor package or board sold (about 1 kW, 2025): a counter that went backwards by
+# more than this power explains did not wrap but was reset.
+MAX_CHANNEL_W = 2000.0
 READINGS_PER_WRAP = 8  # a counter that gets eight times faster still shows every wrap
 SHORTEST_S = 0.05  # as the config's period_s: no counter sold wraps in under a second
 

@@ -1,0 +1,146 @@
+"""The figures of a running stage, sample by sample, by the same rules as the sidecar.
+
+They are provisional: the sidecar is computed anew from the journal. The meter loads this module
+once its command runs, so that no command waits for it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from sv.energy.attribution import (
+    claim_parts,
+    compare_looks,
+    find_cpu_time,
+    share,
+    sort_channels,
+)
+from sv.energy.channels import choose_total, describe_channel, sum_energy
+from sv.energy.factors import compute_co2_g
+from sv.energy.journal import Record
+from sv.energy.record import Channel, Samples
+from sv.energy.samples import Accumulator, Reading
+from sv.energy.units import kwh_from_j
+
+
+class Tracker:
+    """Adds up an attempt of one meter while it runs.
+
+    After the last look at the use of a shared machine the job has the same part of the machine's
+    energy as in the last window between two looks.
+
+    Args:
+        head: The attempt's first line in the journal.
+    """
+
+    def __init__(self, head: Record) -> None:
+        self._specs = [spec for spec in head["channels"] if spec["kind"] != "unavailable"]
+        self._totals = {spec["id"]: Accumulator(spec, head["period_s"]) for spec in self._specs}
+        self._cpu_time = find_cpu_time(self._specs)
+        self._rule = head["config"]["attribution"]
+        self._jobs = head["config"]["jobs_on_node"]
+        self._pue = head["pue"]["value"]
+        self._start_s: float | None = None
+        self._now_s = 0.0
+        self._look: tuple[Record, dict[str, float], float] | None = None  # usage, J, job's J
+        self._ratio: float | None = 1.0 if self._rule == "exclusive" else None
+        self._g_per_kwh: float | None = None
+        self._co2_g = 0.0
+        self._priced_j = 0.0  # what co2_g is of
+
+    def take(self, line: Record) -> None:
+        """Take the next line, as `sv.energy.journal.read_journal` returns it."""
+        if line["line"] == "sample":
+            self._add(line)
+        elif line["line"] == "factor":
+            self._price()  # what came before it has the factor before, if there was one
+            g_per_kwh = line["factor"]["g_per_kwh"]
+            self._g_per_kwh = self._g_per_kwh if g_per_kwh is None else g_per_kwh
+
+    def _add(self, line: Record) -> None:
+        self._now_s = line["t_s"]
+        if self._start_s is None:
+            self._start_s = self._now_s
+        for name, total in self._totals.items():
+            value = line["raw"].get(name)
+            if value is not None:
+                total.add(Reading(self._now_s, line["awake_s"], value))
+        if "usage" in line and self._rule != "exclusive":
+            usage = {**line["usage"], "job_cpu_us": line["raw"].get(self._cpu_time)}
+            if None not in usage.values():
+                self._look_at(usage)
+
+    def _look_at(self, usage: Record) -> None:
+        """Share what was used since the last look by what job and machine have used."""
+        channels = self._build_channels()
+        so_far = {name: total.energy_j for name, total in self._totals.items()}
+        if self._look is None:
+            self._look = (usage, so_far, 0.0)
+            return
+        before, then, job_j = self._look
+        summable = {spec["id"] for spec in self._specs if spec["in_total"]}
+        parts = {
+            role: sum(so_far[name] - then[name] for name in names)
+            for role, names in sort_channels(channels, summable).items()
+        }
+        use = compare_looks(before, usage)
+        claim = claim_parts(self._rule, use, parts["cpu"], parts["dram"], self._jobs)
+        part_j = share(parts, claim)
+        whole_j = self._sum_since(channels, then)
+        self._ratio = part_j / whole_j if whole_j > 0 else 0.0
+        self._look = (usage, so_far, job_j + part_j)
+
+    def get_powers_w(self) -> dict[str, float | None]:
+        """Return the highest power seen of each channel; None where none is known yet."""
+        return {name: total.max_w for name, total in self._totals.items()}
+
+    def summarise(self) -> dict[str, Any]:
+        """Return time, power, energy and carbon so far; None for what is not known (yet)."""
+        channels = self._build_channels()
+        energy_j = self._compute_energy_j(channels)
+        self._price()
+        powers = [self._totals[channel.id].last_w for channel in channels if channel.in_total]
+        known = [power for power in powers if power is not None]
+        return {
+            "elapsed_s": 0.0 if self._start_s is None else self._now_s - self._start_s,
+            "power_w": sum(known) * self._ratio if known and self._ratio is not None else None,
+            "energy_kwh": None if energy_j is None else kwh_from_j(energy_j),
+            "measured_fraction": sum_energy(channels)[1],
+            "co2_g": self._co2_g if self._g_per_kwh is not None and energy_j is not None else None,
+        }
+
+    def _compute_energy_j(self, channels: list[Channel]) -> float | None:
+        node_j = sum_energy(channels)[0]
+        if node_j is None or self._ratio is None:
+            return None
+        if self._look is None:
+            return node_j * self._ratio
+        _, then, job_j = self._look
+        return job_j + self._ratio * self._sum_since(channels, then)
+
+    def _sum_since(self, channels: list[Channel], then: Mapping[str, float]) -> float:
+        before_j = sum(then[channel.id] for channel in channels if channel.in_total)
+        return (sum_energy(channels)[0] or 0.0) - before_j
+
+    def _price(self) -> None:
+        if self._g_per_kwh is None:
+            return  # the first factor is also that of the time before it
+        energy_j = self._compute_energy_j(self._build_channels()) or 0.0
+        kwh = kwh_from_j(energy_j - self._priced_j)
+        self._co2_g += compute_co2_g(kwh, self._pue, self._g_per_kwh) or 0.0
+        self._priced_j = energy_j
+
+    def _build_channels(self) -> list[Channel]:
+        channels = []
+        for spec in self._specs:
+            channel, total = describe_channel(spec), self._totals[spec["id"]]
+            if total.n < 2 or total.first is None or total.last is None:
+                channels.append(replace(channel, kind="unavailable", in_total=False))
+                continue
+            span_s, covered = self._now_s - (self._start_s or 0.0), 1.0
+            if span_s > 0:
+                slow_s = spec["update_period_s"] or 0.0
+                covered = (total.last.t_s - total.first.t_s + 2 * slow_s) / span_s
+            samples = Samples(total.n, 0, None, covered)
+            channels.append(replace(channel, energy_j=total.energy_j, samples=samples))
+        return choose_total(channels)
