@@ -55,15 +55,16 @@ def build_config(values: dict[str, Any], cls: type[T], *, where: str) -> T:
             raise UsageError(f"{where}: unknown key '{key}'{hint}")
         kwargs[key] = _convert(value, hints[key], f"{where}: {key}", where)
     for name, field in fields.items():
-        no_default = (
-            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        )
-        if name not in kwargs and no_default:
+        if name not in kwargs and _is_required(field):
             raise UsageError(f"{where}: missing key '{name}'")
     try:
         return cls(**kwargs)
     except ValueError as error:
         raise UsageError(f"{where}: {error}") from error
+
+
+def _is_required(field: dataclasses.Field) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 @functools.cache
@@ -145,7 +146,6 @@ def build_json_schema(cls: type) -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": cls.__name__,
-        "description": _get_first_line(cls),
         **schema,
         "$defs": dict(sorted(definitions.items())),
     }
@@ -155,13 +155,10 @@ def _describe_class(cls: type, definitions: dict[str, Any]) -> dict[str, Any]:
     hints = _get_hints(cls)
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     return {
+        "description": (cls.__doc__ or "").strip().splitlines()[0],
         "type": "object",
         "properties": {field.name: _describe(hints[field.name], definitions) for field in fields},
-        "required": [
-            field.name
-            for field in fields
-            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        ],
+        "required": [field.name for field in fields if _is_required(field)],
         "additionalProperties": False,
     }
 
@@ -188,11 +185,6 @@ def _describe(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:  # noqa
         name = typing.cast(type, hint).__name__
         if name not in definitions:
             definitions[name] = {}  # a class that refers to itself ends here
-            body = _describe_class(typing.cast(type, hint), definitions)
-            definitions[name] = {"description": _get_first_line(hint), **body}
+            definitions[name] = _describe_class(typing.cast(type, hint), definitions)
         return {"$ref": f"#/$defs/{name}"}
     return {"type": JSON_TYPES[hint]}
-
-
-def _get_first_line(cls: Any) -> str:
-    return (cls.__doc__ or "").strip().splitlines()[0]

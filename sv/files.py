@@ -4,6 +4,7 @@ Everything may import this module; it imports only the standard library and ``sv
 """
 
 import contextlib
+import filecmp
 import gzip
 import io
 import json
@@ -42,7 +43,8 @@ def replacing(
             yield from _stream(raw, mode, compress=path.suffix == ".gz" and not packed)
             raw.flush()
             os.fsync(raw.fileno())
-        if keep_if_same and path.is_file() and _same_bytes(tmp, path):
+        filecmp.clear_cache()  # it takes a file of the same size and time for the same
+        if keep_if_same and path.is_file() and filecmp.cmp(tmp, path, shallow=False):
             tmp.unlink()
         else:
             os.replace(tmp, path)
@@ -69,16 +71,6 @@ def _stream(raw: IO[bytes], mode: str, *, compress: bool) -> Iterator[IO[Any]]:
         text.detach()
     if binary is not raw:
         binary.close()
-
-
-def _same_bytes(a: Path, b: Path) -> bool:
-    if a.stat().st_size != b.stat().st_size:
-        return False
-    with open(a, "rb") as file_a, open(b, "rb") as file_b:
-        while block := file_a.read(1 << 20):
-            if block != file_b.read(1 << 20):
-                return False
-    return True
 
 
 def write_text(path: Path, text: str, *, keep_if_same: bool = False) -> None:

@@ -66,26 +66,23 @@ class ModelName:
         return 2 + self.convs_per_block * sum(self.blocks)
 
 
-def find_architecture(name: str) -> str | None:
-    """Return the module that builds a name's network; None if no architecture has such names."""
-    for pattern, module in ARCHITECTURES.items():
-        if re.fullmatch(pattern, name, re.ASCII):
-            return module
-    return None
-
-
-def check_model_name(name: str) -> None:
+def check_model_name(name: str) -> str:
     """Check that a name stands for a network of some architecture.
 
+    Returns:
+        The module that builds the network.
+
     Raises:
-        UsageError: See `parse_model_name`.
+        UsageError: No architecture has such names; see also `parse_model_name`.
     """
-    if find_architecture(name) == RESNET:
-        parse_model_name(name)
-    elif find_architecture(name) is None:
-        others = [pattern for pattern, module in ARCHITECTURES.items() if module != RESNET]
-        known = f", or a name that fits {' or '.join(others)}" if others else ""
-        raise UsageError(f"unknown model '{name}'{_suggest(name)}{known}")
+    for pattern, module in ARCHITECTURES.items():
+        if re.fullmatch(pattern, name, re.ASCII):
+            if module == RESNET:
+                parse_model_name(name)
+            return module
+    others = [pattern for pattern, module in ARCHITECTURES.items() if module != RESNET]
+    known = f", or a name that fits {' or '.join(others)}" if others else ""
+    raise UsageError(f"unknown model '{name}'{_suggest(name)}{known}")
 
 
 def describe_model_name(name: str) -> dict[str, Any]:
@@ -94,8 +91,7 @@ def describe_model_name(name: str) -> dict[str, Any]:
     Raises:
         UsageError: See `parse_model_name`.
     """
-    check_model_name(name)
-    if find_architecture(name) != RESNET:
+    if check_model_name(name) != RESNET:
         return {}
     model = parse_model_name(name)
     return {"blocks": model.blocks, "channels": model.channels, "layers": model.layers}
@@ -150,10 +146,7 @@ def format_model_name(model: ModelName) -> str:
         name += "_d_" + ("" if short else "-").join(str(n) for n in model.blocks)
     elif model.width == 1:
         name += "_d"
-    if model.width != 1:
-        width = f"{model.width.normalize():f}"
-        name += f"_w{width}"
-    return name
+    return name if model.width == 1 else f"{name}_w{model.width.normalize():f}"
 
 
 def _suggest(name: str) -> str:
@@ -167,16 +160,11 @@ def _suggest(name: str) -> str:
         text = match[3] or ""
         blocks = re.split("[,-]", text) if re.search("[,-]", text) else list(text)
         guess = f"resnet{match[1]}"
-        if len(blocks) == 4:
-            guess += "_d_" + ("" if all(len(b) == 1 for b in blocks) else "-").join(blocks)
-        elif not match[4]:
-            guess += "_d"
+        guess += f"_d_{'-'.join(blocks)}" if len(blocks) == 4 else ""
         guess += f"_w{match[4]}" if match[4] else ""
-        parsed = _parse_any_spelling(guess)
-        if parsed:
+        if parsed := _parse_any_spelling(guess):
             return f" (did you mean '{format_model_name(parsed)}'?)"
     known = [f"resnet{depth}_d" for depth in STAGE_TABLE]
-    near = difflib.get_close_matches(folded, known, n=1)
-    if near:
+    if near := difflib.get_close_matches(folded, known, n=1):
         return f" (did you mean '{near[0]}'?)"
     return " (a name is resnet50_d, resnet50_d_2822, resnet50_w0.5 or resnet50_d_2882_w0.125)"

@@ -148,7 +148,7 @@ def test_tables_are_in_c_order_and_unchanged_ones_keep_their_time(tmp_path):
     write_table(path, {"a-b": 1.5, "a": 2, "Z": 3, "é": 4})
     assert path.read_text(encoding="utf-8") == "Z 3\na 2\na-b 1.5\né 4\n"
     os.utime(path, ns=(1, 1))
-    write_table(path, [("é", "4"), ("a", "2"), ("Z", "3"), ("a-b", "1.5")])
+    write_table(path, {"é": "4", "a": "2", "Z": "3", "a-b": "1.5"})
     assert path.stat().st_mtime_ns == 1
     assert read_table(path) == {"Z": "3", "a": "2", "a-b": "1.5", "é": "4"}
 
@@ -314,8 +314,11 @@ def test_ids_that_look_like_numbers_or_nothing_stay_text(tmp_path):
     [
         ("", "Empty CSV file"),
         ("\n", "empty"),
-        ("a b target\nc d Target\n", "line 2: the label must be target or nontarget, not 'Target'"),
-        ("a b 1\n", "line 1: the label must be target or nontarget, not '1'"),
+        (
+            "a b target\nc d Target\n",
+            "1 labels are none of target, nontarget (first: line 2, 'Target')",
+        ),
+        ("a b 1\n", "1 labels are none of target, nontarget (first: line 1, '1')"),
         ("a b target\na b\n", "expected lines 'enrol test target|nontarget'"),
         ("a  b target\n", "Expected 3 columns, got 4"),
         (

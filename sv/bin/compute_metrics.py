@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         of_scores = columns.find_score_columns(args.scores, set(trials.utterances))
     logging.info("%s: columns %s", args.scores, ",".join(of_scores))
-    table = columns.read_any_scores(args.scores, of_scores)
+    table = columns.read_any_columns(args.scores, of_scores)
     scores = match_scores(trials, table, args.scores)
     metrics = compute_metrics(scores, trials.is_target, calibrated=args.calibrated)
     if args.utt2spk:

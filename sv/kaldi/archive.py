@@ -19,8 +19,7 @@ from sv.errors import SvError
 from sv.files import read_text, replacing
 
 # kaldiio's number for Kaldi's kTwoByteAuto: min, range, then one uint16 for each value.
-TWO_BYTE_AUTO = 3
-COMPRESSION = {"two-byte": TWO_BYTE_AUTO, "none": None}
+COMPRESSION = {"two-byte": 3, "none": None}
 HEADER_BYTES = 2 + 4 + 16  # "\0B", "CM2 ", min, range, rows, columns: the longest header read
 
 
@@ -32,7 +31,6 @@ class MatrixLocation:
     float32 itself otherwise (``item_bytes`` 4, ``step`` 0).
     """
 
-    ark: str
     offset: int
     rows: int
     columns: int
@@ -107,10 +105,10 @@ def parse_header(header: bytes, ark: str, offset: int) -> MatrixLocation:
     if header[:6] == b"\0BCM2 " and len(header) >= HEADER_BYTES:
         minimum, value_range, rows, columns = struct.unpack_from("<ffii", header, 6)
         step = value_range / 65535.0
-        return MatrixLocation(ark, offset + 22, rows, columns, 2, minimum, step)
+        return MatrixLocation(offset + 22, rows, columns, 2, minimum, step)
     if header[:6] == b"\0BFM \4" and len(header) >= 15:
         rows, columns = struct.unpack_from("<ixi", header, 6)
-        return MatrixLocation(ark, offset + 15, rows, columns, 4, 0.0, 0.0)
+        return MatrixLocation(offset + 15, rows, columns, 4, 0.0, 0.0)
     raise SvError(
         f"{ark}:{offset}: no float32 or two-byte Kaldi matrix there (bytes {header[:6]!r})"
     )

@@ -9,15 +9,14 @@ Known forms, of lists: ``enrol test target|nontarget`` (Kaldi, WeSpeaker, Kiwano
 import io
 import re
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import numpy as np
 import pyarrow as pa
 
 from sv.errors import SvError, UsageError
-from sv.kaldi.trials import Trials, encode_pairs, read_columns, validate_distinct
+from sv.kaldi.trials import Trials, build_trials, read_columns
 
 TRIAL_COLUMNS = ("enrol", "test", "label")
 SCORE_COLUMNS = ("enrol", "test", "score")
@@ -55,7 +54,7 @@ def find_trial_columns(path: Path) -> tuple[str, ...]:
         SvError: They cannot be recognised, or the file cannot be read.
     """
     columns = _read_head(path)
-    labels = [i for i, words in enumerate(columns) if _are_labels(words)]
+    labels = [i for i, words in enumerate(columns) if _are_mostly(_is_label, words)]
     spelt = [i for i in labels if not set(columns[i]) <= {"0", "1"}]  # words, so they are not ids
     labels = spelt if len(spelt) == 1 else labels
     if len(columns) != len(TRIAL_COLUMNS) or len(labels) != 1:
@@ -71,13 +70,16 @@ def find_score_columns(path: Path, utterances: Container[str]) -> tuple[str, ...
         SvError: They cannot be recognised, or the file cannot be read.
     """
     columns = _read_head(path)
-    ids = [i for i, words in enumerate(columns) if _share(words, utterances) > _MOST]
-    if len(ids) != 2:  # scores of another list; matching them gives a clearer error
-        ids = [i for i, words in enumerate(columns) if not _are_numbers(words)][:2]
-    numbers = [i for i, words in enumerate(columns) if i not in ids and _are_numbers(words)]
+    known, numeric, labels = (
+        [i for i, words in enumerate(columns) if _are_mostly(kind, words)]
+        for kind in (lambda word: word in utterances, _is_number, _is_label)
+    )
+    # Else scores of another list; matching them gives a clearer error.
+    ids = known if len(known) == 2 else [i for i in range(len(columns)) if i not in numeric][:2]
+    numbers = [i for i in numeric if i not in ids]
     if len(numbers) > 1:
-        numbers = [i for i in numbers if not _are_labels(columns[i])]
-    if ids == [0, 1] and len(columns) > 3 and _are_labels(columns[3]):
+        numbers = [i for i in numbers if i not in labels]
+    if ids == [0, 1] and 3 in labels:
         numbers = numbers[:1]  # WeSpeaker's: quality measures follow the label
     if len(ids) != 2 or len(numbers) != 1:
         _refuse(path, columns, "the score", "--score-columns enrol,test,score")
@@ -91,31 +93,8 @@ def read_any_trials(path: Path, columns: Sequence[str]) -> Trials:
     Raises:
         SvError: A line has other columns, a label is unknown, or a trial is listed twice.
     """
-    table = _read_table(path, columns, {})
-    labels = table.column("label").dictionary_encode().chunks
-    words = [word.lower() for word in labels[-1].dictionary.to_pylist()]
-    indices = np.concatenate([chunk.indices.to_numpy() for chunk in labels])
-    if unknown := [i for i, word in enumerate(words) if word not in LABELS]:
-        wrong = np.isin(indices, unknown)
-        raise SvError(
-            f"{path}: {np.count_nonzero(wrong)} labels are none of {', '.join(LABELS)} "
-            f"(first: line {np.argmax(wrong) + 1}, '{words[indices[np.argmax(wrong)]]}')"
-        )
-    is_target = np.array([LABELS[word] for word in words])[indices]
-    utterances, enrol, test = encode_pairs(table.column("enrol"), table.column("test"))
-    del table, labels  # larger than all that is made from them
-    pa.default_memory_pool().release_unused()
-    validate_distinct(path, utterances, enrol, test)
-    return Trials(utterances, enrol, test, is_target)
-
-
-def read_any_scores(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Read a score file with these columns: a table of enrol, test (text) and score (float64).
-
-    Raises:
-        SvError: A line has other columns, or a score is not a number (NaN and infinity are read).
-    """
-    return _read_table(path, columns, {"score": pa.float64()})
+    table = read_any_columns(path, columns).select(TRIAL_COLUMNS)
+    return build_trials(path, table, LABELS, fold=str.lower)
 
 
 def _read_head(path: Path) -> list[tuple[str, ...]]:
@@ -138,9 +117,14 @@ def _read_head(path: Path) -> list[tuple[str, ...]]:
     return list(zip(*(words for _, words in rows), strict=True))
 
 
-def _read_table(path: Path, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> pa.Table:
+def read_any_columns(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Read a file with these columns: a table of text, and of float64 where it is the score.
+
+    Raises:
+        SvError: A line has other columns, or a score is not a number (NaN and infinity are read).
+    """
     named = {
-        f"{name}{i}" if name == IGNORED else name: types.get(name, pa.string())
+        f"{name}{i}" if name == IGNORED else name: pa.float64() if name == "score" else pa.string()
         for i, name in enumerate(columns)
     }
     with open(path, "rb") as file:
@@ -164,16 +148,12 @@ def _even_blanks(path: Path) -> io.BytesIO:
     return even
 
 
-def _share(words: Sequence[str], known: Container[str]) -> float:
-    return sum(word in known for word in words) / len(words)
+def _are_mostly(kind: Callable[[str], bool], words: Sequence[str]) -> bool:
+    return sum(map(kind, words)) / len(words) > _MOST
 
 
-def _are_labels(words: Sequence[str]) -> bool:
-    return _share([word.lower() for word in words], LABELS) > _MOST
-
-
-def _are_numbers(words: Sequence[str]) -> bool:
-    return sum(map(_is_number, words)) / len(words) > _MOST
+def _is_label(word: str) -> bool:
+    return word.lower() in LABELS
 
 
 def _is_number(word: str) -> bool:

@@ -34,19 +34,6 @@ def read_table(path: Path) -> dict[str, str]:
     return table
 
 
-def read_counts(path: Path) -> dict[str, int]:
-    """Read a table of whole numbers of at least 0, such as utt2num_frames.
-
-    Raises:
-        SvError: See `read_table`; also a value that is no such number.
-    """
-    table = read_table(path)
-    for key, value in table.items():
-        if not (value.isascii() and value.isdigit()):
-            raise SvError(f"{path}: {key}: '{value}' is not a whole number")
-    return {key: int(value) for key, value in table.items()}
-
-
 def read_feats(feats_scp: Path, utt2num_frames: Path) -> tuple[dict[str, str], dict[str, int]]:
     """Read the location of the features of each utterance, and their numbers of frames.
 
@@ -54,23 +41,25 @@ def read_feats(feats_scp: Path, utt2num_frames: Path) -> tuple[dict[str, str], d
         Utterance to ``ark:offset``, and utterance to frames (of all that have features).
 
     Raises:
-        SvError: See `read_counts`; also an utterance without a number of frames.
+        SvError: See `read_table`; also an utterance without a number of frames.
     """
-    feats, frames = read_table(feats_scp), read_counts(utt2num_frames)
+    feats, frames = read_table(feats_scp), read_table(utt2num_frames)
+    for key, count in frames.items():
+        if not (count.isascii() and count.isdigit()):
+            raise SvError(f"{utt2num_frames}: {key}: '{count}' is not a whole number")
     if missing := sorted(feats.keys() - frames.keys()):
         raise SvError(
             f"{utt2num_frames}: {len(missing)} utterances of {feats_scp} missing "
             f"(first: {missing[0]}); make stage 3 again"
         )
-    return feats, {key: frames[key] for key in feats}
+    return feats, {key: int(frames[key]) for key in feats}
 
 
-def write_table(path: Path, rows: Mapping[str, object] | Iterable[tuple[str, object]]) -> None:
+def write_table(path: Path, rows: Mapping[str, object]) -> None:
     """Write a table in C order of its keys; an unchanged file keeps its modification time."""
-    pairs = rows.items() if isinstance(rows, Mapping) else rows
     with replacing(path, keep_if_same=True) as file:
         # Python orders str by code point, which for UTF-8 is the order of the bytes: C order.
-        file.writelines(f"{key} {value}\n" for key, value in sorted(pairs))
+        file.writelines(f"{key} {value}\n" for key, value in sorted(rows.items()))
 
 
 def invert_utt2spk(utt2spk: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ whose embedding is the mean of its utterances' embeddings. A list without this f
 utterances.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,19 +40,14 @@ class Trials:
 
 
 def read_columns(
-    path: Path,
-    types: Mapping[str, pa.DataType],
-    *,
-    source: Path | IO[bytes] | None = None,
-    delimiter: str = " ",
+    path: Path, types: Mapping[str, pa.DataType], *, source: IO[bytes] | None = None
 ) -> pa.Table:
-    """Read a text table without a header line, one delimiter between columns.
+    """Read a text table without a header line, one space between columns.
 
     Args:
         path: The file, named in error messages.
         types: Name and type of every column, in order.
         source: Read instead of the file itself.
-        delimiter: One byte.
 
     Raises:
         SvError: Missing, unreadable or empty, or a line that does not have these columns.
@@ -61,7 +56,7 @@ def read_columns(
         table = pv.read_csv(
             source or path,
             read_options=pv.ReadOptions(column_names=list(types), block_size=_READ_BYTES),
-            parse_options=pv.ParseOptions(delimiter=delimiter, quote_char=False),
+            parse_options=pv.ParseOptions(delimiter=" ", quote_char=False),
             convert_options=pv.ConvertOptions(
                 column_types=types, strings_can_be_null=False, null_values=[]
             ),
@@ -83,25 +78,39 @@ def read_trials(path: Path) -> Trials:
         SvError: A line is not ``enrol test target|nontarget`` (single spaces), a trial is listed
             twice, or the file is empty.
     """
-    table = read_columns(path, dict.fromkeys(("enrol", "test", "target|nontarget"), pa.string()))
-    is_target = _parse_labels(path, table.column(2))
+    types = dict.fromkeys(("enrol", "test", "target|nontarget"), pa.string())
+    return build_trials(path, read_columns(path, types), {"target": True, "nontarget": False})
+
+
+def build_trials(
+    path: Path, table: pa.Table, labels: Mapping[str, bool], *, fold: Callable[[str], str] = str
+) -> Trials:
+    """Build a trial list of a table with the text columns enrol, test and label, in this order.
+
+    Args:
+        path: Where the table was read, for messages.
+        table: A row for each trial.
+        labels: Whether a trial with this label is a target one.
+        fold: Applied to a label before it is looked up.
+
+    Raises:
+        SvError: A label is unknown, or a trial is listed twice.
+    """
+    words, indices = _encode(table.column(2))
+    meanings = [labels.get(fold(word)) for word in words.to_pylist()]
+    if unknown := [i for i, meaning in enumerate(meanings) if meaning is None]:
+        wrong = np.isin(indices, unknown)
+        line = int(np.argmax(wrong))
+        raise SvError(
+            f"{path}: {np.count_nonzero(wrong)} labels are none of {', '.join(labels)} "
+            f"(first: line {line + 1}, '{words[indices[line]]}')"
+        )
+    is_target = np.array(meanings, dtype=bool)[indices]
     utterances, enrol, test = encode_pairs(table.column(0), table.column(1))
     del table  # the text of a long list is larger than all that is made from it
     pa.default_memory_pool().release_unused()
     validate_distinct(path, utterances, enrol, test)
     return Trials(utterances, enrol, test, is_target)
-
-
-def _parse_labels(path: Path, labels: pa.ChunkedArray) -> np.ndarray:
-    is_target = pc.equal(labels, "target")
-    wrong = pc.invert(pc.or_(is_target, pc.equal(labels, "nontarget")))
-    if pc.any(wrong).as_py():
-        line = pc.index(wrong, True).as_py()
-        raise SvError(
-            f"{path}: line {line + 1}: the label must be target or nontarget, "
-            f"not '{labels[line].as_py()}'"
-        )
-    return is_target.to_numpy()
 
 
 def encode_pairs(

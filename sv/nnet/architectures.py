@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sv.errors import UsageError
-from sv.model_name import check_model_name, find_architecture
+from sv.model_name import check_model_name
 from sv.nnet.pooling import POOLINGS
 
 
@@ -29,10 +29,9 @@ def build_embedding_network(
     Raises:
         UsageError: The name or the pooling is unknown.
     """
-    check_model_name(name)
+    module = importlib.import_module(check_model_name(name))
     if pooling not in POOLINGS:
         raise UsageError(f"unknown pooling '{pooling}' (known: {', '.join(POOLINGS)})")
-    module = importlib.import_module(str(find_architecture(name)))
     return module.build_network(name, input_dim, embedding_dim, pooling)
 
 

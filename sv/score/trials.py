@@ -13,7 +13,7 @@ from sv.errors import SvError
 from sv.kaldi.columns import (
     find_score_columns,
     find_trial_columns,
-    read_any_scores,
+    read_any_columns,
     read_any_trials,
 )
 from sv.kaldi.data_dir import MAX_LISTED, read_table
@@ -28,7 +28,7 @@ def read_scored(trials_path: Path, scores_path: Path) -> tuple[Trials, np.ndarra
     """
     trials = read_any_trials(trials_path, find_trial_columns(trials_path))
     columns = find_score_columns(scores_path, set(trials.utterances))
-    return trials, match_scores(trials, read_any_scores(scores_path, columns), scores_path)
+    return trials, match_scores(trials, read_any_columns(scores_path, columns), scores_path)
 
 
 def match_scores(trials: Trials, table: pa.Table, path: Path) -> np.ndarray:
