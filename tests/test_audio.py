@@ -18,7 +18,6 @@ from sv.data.cuts import (
     build_cut,
     build_recording,
     load_samples,
-    use_libsndfile,
     write_data_set,
 )
 from sv.data.manifests import pack_items, read_manifest, write_manifest
@@ -43,7 +42,6 @@ def test_aac_is_decoded_once_and_counts_its_decoded_samples(tmp_path):
     assert cut.num_samples == len(samples)
     flac = tmp_path / "data/audio/set/s/s-x.flac"
     assert read_table(tmp_path / "data/set/wav.scp")["s-x"] == str(flac)
-    use_libsndfile()
     np.testing.assert_allclose(load_samples(cut), samples, atol=1 / 32768)
     before = flac.stat().st_mtime_ns, flac.stat().st_ino
     make_set(tmp_path, [source])
@@ -121,7 +119,6 @@ def test_stereo_gives_its_first_channel(tmp_path):
     path = write_audio(tmp_path / "wav/x.wav", channels=2)
     make_set(tmp_path, [path])
     [cut] = read_manifest(tmp_path / "data/set/cuts.jsonl.gz")
-    use_libsndfile()
     samples, _ = soundfile.read(path, dtype="float32")
     np.testing.assert_array_equal(load_samples(cut), samples[:, 0])
 

@@ -6,7 +6,7 @@ from conftest import SHARED_DATA
 
 from local.corpora import Request
 from local.prepare_an4 import prepare
-from sv.data.cuts import load_samples, use_libsndfile
+from sv.data.cuts import load_samples
 from sv.data.manifests import read_manifest
 from sv.kaldi.data_dir import find_problems, read_table
 from sv.kaldi.trials import read_trials
@@ -42,7 +42,6 @@ def test_an4_in_its_public_forms(tmp_path, ending, form):
                 soundfile.write(target, samples, rate, subtype="PCM_16", format=form)
     prepare(Request(corpus, tmp_path / "data", corpus, {}))
     assert len(read_table(tmp_path / "data" / "an4_train" / "utt2spk")) == 6
-    use_libsndfile()
     for cut in read_manifest(tmp_path / "data" / "an4_test" / "cuts.jsonl.gz"):
         assert len(load_samples(cut)) == cut.num_samples
 

@@ -14,7 +14,7 @@ import torchaudio.compliance.kaldi
 
 from sv.config import read_config
 from sv.data.augment import AugmentConfig, augment_cut
-from sv.data.cuts import load_samples, use_libsndfile
+from sv.data.cuts import load_samples
 from sv.data.fbank import CHUNK_FRAMES, FbankConfig, compute_fbank
 from sv.data.manifests import read_manifest
 from sv.kaldi.data_dir import read_table
@@ -25,7 +25,6 @@ TINY = FbankConfig(num_mel_bins=16)
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    use_libsndfile()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

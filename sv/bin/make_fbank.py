@@ -11,7 +11,7 @@ import torch
 
 from sv.bin.cli import Parser, positive_int, run
 from sv.config import read_config
-from sv.data.cuts import load_samples, use_libsndfile
+from sv.data.cuts import load_samples
 from sv.data.fbank import FRONT_END, FbankConfig, compute_fbank
 from sv.data.manifests import read_manifest
 from sv.data.parallel import log_progress
@@ -34,7 +34,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     config = read_config(args.config, FbankConfig)
     torch.set_num_threads(1)
-    use_libsndfile()
     frames: dict[str, int] = {}
     failures: list[str] = []
 

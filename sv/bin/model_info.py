@@ -10,7 +10,7 @@ from sv.bin.cli import Parser, positive_int, run, true_or_false
 from sv.model_name import describe_model_name
 
 VOXCELEB2_SPEAKERS = 5994  # of the development part, on which the study trains
-STUDY = {"embedding_dim": 256, "pooling": "asp", "centres": 1, "frames": 350}
+STUDY = (256, "asp", 1, 350)  # embedding, pooling, centres a speaker, frames a crop
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,39 +35,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     infos = [{"name": name, **describe_model_name(name)} for name in args.names]
     if args.cost:
-        for info in infos:
-            sizes = (args.input_dim, args.frames, args.speakers)
-            info.update(count_cost(info["name"], args.config, *sizes))
+        add_cost(infos, args.config, args.input_dim, args.frames, args.speakers)
     print(json.dumps(infos[0] if len(infos) == 1 else infos, indent=1))
     return 0
 
 
-def count_cost(
-    name: str, path: Path | None, input_dim: int, frames: int | None, speakers: int
-) -> dict[str, Any]:
-    """Count a network's parameters and, of one crop, its multiply-accumulates."""
+def add_cost(
+    infos: list[dict[str, Any]],
+    path: Path | None,
+    input_dim: int,
+    frames: int | None,
+    speakers: int,
+) -> None:
+    """Add the networks' parameters and, of one crop, their multiply-accumulates."""
     # Not above: torch takes seconds to import, a name needs none of it.
     from sv.nnet.architectures import compute_cost  # noqa: PLC0415
     from sv.train.config import read_train_config  # noqa: PLC0415
 
-    parts = dict(STUDY)
+    dim, pooling, centres, crop_frames = STUDY
     if path is not None:
         config = read_train_config(path)
-        parts = {
-            "embedding_dim": config.embedding_dim,
-            "pooling": config.network.pooling,
-            "centres": config.margin.centres,
-            "frames": config.crop_frames,
-        }
-    cost = compute_cost(
-        name, input_dim, frames or parts["frames"], parts["embedding_dim"], parts["pooling"]
-    )
-    return {
-        "parameters": cost.parameters,
-        "parameters_with_head": cost.parameters
-        + speakers * parts["centres"] * parts["embedding_dim"],
-        "gmac": round(cost.gmac, 4),
-    }
+        dim, pooling = config.embedding_dim, config.network.pooling
+        centres, crop_frames = config.margin.centres, config.crop_frames
+    for info in infos:
+        cost = compute_cost(info["name"], input_dim, frames or crop_frames, dim, pooling)
+        info["parameters"] = cost.parameters
+        info["parameters_with_head"] = cost.parameters + speakers * centres * dim
+        info["gmac"] = round(cost.gmac, 4)
 
 
 if __name__ == "__main__":

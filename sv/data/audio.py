@@ -21,9 +21,8 @@ from sv.errors import SvError
 from sv.files import replacing
 
 SAMPLE_RATE_HZ = 16000  # of every corpus of the study
-DIRECT_SUFFIXES = (".flac", ".wav", ".sph", ".ogg")  # what libsndfile reads in process
 CODED_SUFFIXES = (".m4a", ".mp3", ".opus", ".aac")  # what is converted first
-SUFFIXES = DIRECT_SUFFIXES + CODED_SUFFIXES
+SUFFIXES = (".flac", ".wav", ".sph", ".ogg", *CODED_SUFFIXES)
 # A truncated file still decodes up to its end; AAC's padding only makes files longer.
 MAX_LOSS_S = 0.1
 
@@ -87,11 +86,10 @@ def read_duration_s(path: Path) -> float:
     """
     if not is_coded(path):
         return read_header(path)[0] / SAMPLE_RATE_HZ
-    with _naming(path), av.open(str(path)) as container:
-        stream = next(iter(container.streams.audio), None)
-        if stream is None or not stream.duration:
-            raise SvError(f"{path}: no audio stream in it, or one without a duration")
-        return float(stream.duration * stream.time_base)
+    with _opening(path) as (_, promised_s):
+        if promised_s is None:
+            raise SvError(f"{path}: its header has no duration")
+        return promised_s
 
 
 def decode_audio(path: Path) -> tuple[np.ndarray, int]:
@@ -106,13 +104,9 @@ def decode_audio(path: Path) -> tuple[np.ndarray, int]:
     """
     if not is_coded(path):
         return _read_channels(path)[:, 0].copy(), SAMPLE_RATE_HZ
-    with _naming(path), av.open(str(path)) as container:
-        if not container.streams.audio:
-            raise SvError(f"{path}: no audio stream in it")
-        stream = container.streams.audio[0]
-        frames = [_take_first_channel(frame) for frame in container.decode(stream)]
-        rate_hz, time_base = stream.rate, stream.time_base
-        promised_s = float(stream.duration * time_base) if stream.duration else None
+    with _opening(path) as (stream, promised_s):
+        frames = [_take_first_channel(frame) for frame in stream.container.decode(stream)]
+        rate_hz = stream.rate
     if not frames:
         raise SvError(f"{path}: no samples in it")
     samples = np.concatenate(frames)
@@ -120,6 +114,16 @@ def decode_audio(path: Path) -> tuple[np.ndarray, int]:
     if promised_s is not None and seconds < promised_s - MAX_LOSS_S:
         raise SvError(f"{path}: truncated after {seconds:.1f} of {promised_s:.1f} s")
     return samples, rate_hz
+
+
+@contextlib.contextmanager
+def _opening(path: Path) -> Iterator[tuple[av.AudioStream, float | None]]:
+    """Open the first audio stream of a coded file, with the duration that its header says."""
+    with _naming(path), av.open(str(path)) as container:
+        if not container.streams.audio:
+            raise SvError(f"{path}: no audio stream in it")
+        stream = container.streams.audio[0]
+        yield stream, float(stream.duration * stream.time_base) if stream.duration else None
 
 
 def _take_first_channel(frame: av.AudioFrame) -> np.ndarray:
@@ -164,11 +168,7 @@ def _validate_form(path: Path, num_samples: int, rate_hz: int) -> None:
 
 
 def validate_finite(samples: np.ndarray, name: object) -> None:
-    """Check that no sample is NaN or infinite; ``name`` begins the error message.
-
-    Raises:
-        SvError: One is.
-    """
+    """Raise `SvError`, which begins with ``name``, if a sample is NaN or infinite."""
     if not math.isfinite(float(samples.sum(dtype="f8"))):
         raise SvError(f"{name}: NaN or infinity in its audio")
 

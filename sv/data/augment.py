@@ -48,13 +48,10 @@ def augment_cut(
     """Build the augmented copy ``<id>-<kind>`` of a cut.
 
     Args:
-        cut: A whole utterance, one channel.
+        cut: A whole utterance, one channel; the copy has its duration and speaker.
         kind: One of `KINDS`.
         sources: Noise recordings of that kind, or room impulse responses for ``"reverb"``.
         config: Levels and seed.
-
-    Returns:
-        A cut of the same duration with the same speaker.
     """
     # A string seed is hashed by SHA-512, the same in every process and Python version.
     rng = random.Random(f"{config.seed} {kind} {cut.id}")

@@ -1,7 +1,6 @@
 """Data sets as Lhotse cuts and Kaldi tables: one utterance, one recording, one cut."""
 
 import logging
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,13 +41,7 @@ def write_data_set(
     """Write a set's manifests (``data/manifests``) and Kaldi data directory (``data/<name>``).
 
     Coded audio (AAC, MP3) is converted into ``data/audio/<name>``, once. Files that cannot be
-    used are counted, and the first ones are named in the log.
-
-    Args:
-        data: The data folder.
-        name: Name of the set.
-        utterances: In any order.
-        nj: Processes that read (and convert) the files.
+    used are counted, and the first ones are named in the log. ``nj`` processes read the files.
 
     Returns:
         The ids of the utterances, sorted.
@@ -71,13 +64,13 @@ def write_data_set(
             rows += described
             bad += unusable
         refuse_losses(name, bad, len(wanted))
-    write_data_dir(
-        data / name,
-        {key: by_id[key].speaker_id for key, _, _ in rows},
-        wav_scp={key: path for key, path, _ in rows},
-        utt2dur={key: seconds for key, _, seconds in rows},
-        **_collect_labels(by_id[key] for key, _, _ in rows),
-    )
+    tables: dict[str, dict[str, str]] = {}  # of each label that some utterance has
+    for key, path, seconds in rows:
+        values = {"wav_scp": path, "utt2dur": seconds}
+        values |= {f"utt2{label}": value for label, value in by_id[key].labels.items()}
+        for table, value in values.items():
+            tables.setdefault(table, {})[key] = value
+    write_data_dir(data / name, {key: by_id[key].speaker_id for key, _, _ in rows}, **tables)
     link_cuts(data, name)
     return [key for key, _, _ in rows]
 
@@ -136,21 +129,12 @@ def refuse_losses(name: str, bad: list[str], total: int) -> None:
         raise SvError(f"{name}: {len(bad)} of {total} audio files cannot be used; first: {bad[0]}")
 
 
-def _collect_labels(utterances: Iterable[Utterance]) -> dict[str, dict[str, str]]:
-    """Return a table utt2<label> for each label that some utterance has."""
-    tables: dict[str, dict[str, str]] = {}
-    for utterance in utterances:
-        for label, value in utterance.labels.items():
-            tables.setdefault(f"utt2{label}", {})[utterance.utterance_id] = value
-    return tables
-
-
 def link_cuts(data: Path, name: str) -> None:
     """Link ``<name>/cuts.jsonl.gz`` to ``manifests/<name>_cuts.jsonl.gz``."""
     link = data / name / "cuts.jsonl.gz"
     target = Path("..", "manifests", f"{name}_cuts.jsonl.gz")
     link.parent.mkdir(parents=True, exist_ok=True)
-    if not (link.is_symlink() and Path(os.readlink(link)) == target):
+    if not (link.is_symlink() and link.readlink() == target):
         link.unlink(missing_ok=True)
         link.symlink_to(target)
 
@@ -158,10 +142,7 @@ def link_cuts(data: Path, name: str) -> None:
 def build_recording(path: Path, recording_id: str, *, converted: Path | None = None) -> Recording:
     """Describe an audio file, from its header; a coded one (AAC, MP3) is converted first.
 
-    Args:
-        path: The file.
-        recording_id: Its id.
-        converted: Where the FLAC of a coded file goes.
+    ``converted`` is where the FLAC of a coded file goes; without it such a file is an error.
 
     Raises:
         SvError: See `sv.data.audio.read_header` and `sv.data.audio.convert_to_flac`.
@@ -211,18 +192,12 @@ def load_samples(cut: Cut) -> np.ndarray:
     Raises:
         SvError: The audio cannot be read, or holds NaN or infinity.
     """
+    # Lhotse's default tries backends in an order that depends on what is installed (torchaudio,
+    # ffmpeg, sph2pipe); the same corpus must give the same samples everywhere.
+    lhotse.set_current_audio_backend("LibsndfileBackend")
     try:
         samples = cut.load_audio()[0]
     except Exception as error:  # lhotse wraps any backend's failure in its own types
         raise SvError(f"{cut.id}: cannot load its audio: {str(error).splitlines()[0]}") from error
     validate_finite(samples, cut.id)
     return samples
-
-
-def use_libsndfile() -> None:
-    """Read audio through libsndfile alone.
-
-    Lhotse's default tries backends in an order that depends on what is installed (torchaudio,
-    ffmpeg, sph2pipe); the same corpus must give the same samples everywhere.
-    """
-    lhotse.set_current_audio_backend("LibsndfileBackend")

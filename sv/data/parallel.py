@@ -23,16 +23,13 @@ Result = TypeVar("Result")
 def map_chunks(
     function: Callable[[list[Item], Any], Result], items: Iterable[Item], shared: Any, *, nj: int
 ) -> Iterator[Result]:
-    """Apply a function to chunks of `CHUNK` items.
+    """Apply a function to chunks of `CHUNK` items; yield the results in the order of the chunks.
 
     Args:
         function: Of a module's top level; takes a chunk and ``shared``.
         items: Anything that can be pickled.
         shared: The second argument of every call; sent once to each process.
         nj: Processes. With one, or for a list of one chunk, none is started.
-
-    Yields:
-        The results in the order of the chunks.
     """
     chunks = split_chunks(items)
     head = list(itertools.islice(chunks, 2))

@@ -61,11 +61,9 @@ def make_training_set(
     copies = {CLEAN: feats}
     for copy_dir in copy_dirs:
         kind = copy_dir.name.removeprefix(f"{clean_dir.name}_")
-        suffix = f"-{kind}"
         table = read_table(copy_dir / "feats.scp")
-        copies[kind] = {key.removesuffix(suffix): entry for key, entry in table.items()}
-    kept = sorted(utt2spk)
-    kept = _keep(kept, lambda u: u in feats, "without features")
+        copies[kind] = {key.removesuffix(f"-{kind}"): entry for key, entry in table.items()}
+    kept = _keep(sorted(utt2spk), lambda u: u in feats, "without features")
     kept = _keep(
         kept, lambda u: frames[u] >= config.min_frames, f"shorter than {config.min_frames} frames"
     )
@@ -96,8 +94,7 @@ def make_training_set(
         feats_scp={u: feats[u] for u in valid},
         utt2num_frames={u: frames[u] for u in valid},
     )
-    pairs = itertools.combinations(valid, 2)
-    rows = [(a, b, utt2spk[a] == utt2spk[b]) for a, b in pairs]
+    rows = [(a, b, utt2spk[a] == utt2spk[b]) for a, b in itertools.combinations(valid, 2)]
     write_trials(egs_dir / "valid" / "trials", rows)
     write_table(egs_dir / "spk2int", spk2int)
     write_table(egs_dir / "utterances", {u: utt2spk[u] for u in train})

@@ -93,8 +93,8 @@ def read_any_trials(path: Path, columns: Sequence[str]) -> Trials:
     Raises:
         SvError: A line has other columns, a label is unknown, or a trial is listed twice.
     """
-    table = read_any_columns(path, columns).select(TRIAL_COLUMNS)
-    return build_trials(path, table, LABELS, fold=str.lower)
+    in_order = read_any_columns(path, columns).select(TRIAL_COLUMNS)
+    return build_trials(path, in_order, LABELS, fold=str.lower)
 
 
 def _read_head(path: Path) -> list[tuple[str, ...]]:

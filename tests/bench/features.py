@@ -24,7 +24,7 @@ import torchaudio.compliance.kaldi
 from timing import measure_in_environments, print_rates, serve
 
 from sv.data.audio import SAMPLE_RATE_HZ
-from sv.data.cuts import load_samples, use_libsndfile
+from sv.data.cuts import load_samples
 from sv.data.fbank import FbankConfig, compute_fbank
 from sv.kaldi.archive import write_archive
 
@@ -97,7 +97,6 @@ def main() -> None:
     options = parser.parse_args()
     if options.serve == "true":
         torch.set_num_threads(1)
-        use_libsndfile()
         memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
         with tempfile.TemporaryDirectory(dir=memory) as folder:
             serve(build_ways(Path(folder)))
