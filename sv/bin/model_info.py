@@ -58,10 +58,10 @@ def add_cost(
         dim, pooling = config.embedding_dim, config.network.pooling
         centres, crop_frames = config.margin.centres, config.crop_frames
     for info in infos:
-        cost = compute_cost(info["name"], input_dim, frames or crop_frames, dim, pooling)
-        info["parameters"] = cost.parameters
-        info["parameters_with_head"] = cost.parameters + speakers * centres * dim
-        info["gmac"] = round(cost.gmac, 4)
+        size, gmac = compute_cost(info["name"], input_dim, frames or crop_frames, dim, pooling)
+        info["parameters"] = size
+        info["parameters_with_head"] = size + speakers * centres * dim
+        info["gmac"] = round(gmac, 4)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Embedding networks of every architecture by name, and what they cost to run."""
 
 import importlib
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +15,6 @@ def build_embedding_network(
 ) -> nn.Module:
     """Build the network of a model name.
 
-    Args:
-        name: Model name of any architecture.
-        input_dim: Features per frame.
-        embedding_dim: Dimensions of the embedding.
-        pooling: A name of `sv.nnet.pooling.POOLINGS`.
-
     Returns:
         A module that maps (B, T, input_dim) float32 and, of a padded batch, the valid frames (B,)
         int64 to (B, embedding_dim).
@@ -35,18 +28,10 @@ def build_embedding_network(
     return module.build_network(name, input_dim, embedding_dim, pooling)
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Size of a network: parameters, and multiply-accumulates of one crop in units of 10^9."""
-
-    parameters: int
-    gmac: float
-
-
 def compute_cost(
     name: str, input_dim: int, frames: int, embedding_dim: int, pooling: str = "asp"
-) -> Cost:
-    """Count parameters and multiply-accumulates from the network itself.
+) -> tuple[int, float]:
+    """Count parameters, and multiply-accumulates of one crop in units of 10^9 (GMAC).
 
     The network is built and run on torch's "meta" device: shapes only, so that the largest one
     costs neither memory nor time. Convolutions and linear layers are counted, per output
@@ -68,4 +53,4 @@ def compute_cost(
             if isinstance(module, nn.Conv2d | nn.Conv1d | nn.Linear):
                 module.register_forward_hook(count)
         net(torch.empty(1, frames, input_dim))
-    return Cost(sum(p.numel() for p in net.parameters()), macs / 1e9)
+    return sum(p.numel() for p in net.parameters()), macs / 1e9

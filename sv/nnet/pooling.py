@@ -17,9 +17,7 @@ MIN_VARIANCE = 1e-5
 class AttentiveStatisticsPooling(nn.Module):
     """Weighted mean and standard deviation over time, one weight per dimension and frame.
 
-    Args:
-        dim: Dimensions of a frame.
-        bottleneck: Hidden size of the attention network.
+    The attention network has ``bottleneck`` hidden values.
 
     Source: Okabe et al., "Attentive Statistics Pooling", Interspeech 2018; one weight per
     dimension as in the study's toolkit.
@@ -39,24 +37,16 @@ class AttentiveStatisticsPooling(nn.Module):
             x: Frames, (B, dim, T).
             lengths: Valid frames of each item, (B,) int64, at least 1; None if all are valid.
         """
-        scores = self.attention(x)
-        valid = None
+        # In float32 under autocast too: a mean of squares in float16 overflows at 256.
+        scores, x = self.attention(x).float(), x.float()
         if lengths is not None:
             valid = time_mask(lengths, x.shape[-1])[:, None, :]
-            scores = scores.masked_fill(~valid, -torch.inf)
-        # In float32 under autocast too: a mean of squares in float16 overflows at 256.
-        x, scores = x.float(), scores.float()
-        if valid is not None:
-            x = x * valid
+            scores, x = scores.masked_fill(~valid, -torch.inf), x * valid
         return _pool(x, torch.softmax(scores, dim=-1))
 
 
 class StatisticsPooling(nn.Module):
-    """Mean and standard deviation over time, all frames weighted equally.
-
-    Args:
-        dim: Dimensions of a frame.
-        bottleneck: Unused: there is no attention network.
+    """Mean and standard deviation over time, all frames weighted equally; no bottleneck.
 
     Source: Snyder et al., "X-vectors", ICASSP 2018.
     """

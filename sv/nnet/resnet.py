@@ -15,9 +15,9 @@ STRIDES = (1, 2, 2, 2)  # of the four stages, in time and frequency
 SE_STAGES = 2  # squeeze-and-excitation is in the first two stages (the study, section 5.1)
 
 
-def halve_lengths(lengths: Tensor) -> Tensor:
+def halve_lengths(lengths: Tensor | None) -> Tensor | None:
     """Frames left after a 3x3 convolution of stride 2 with padding 1: half, rounded up."""
-    return (lengths + 1) // 2
+    return None if lengths is None else (lengths + 1) // 2
 
 
 def time_mask(lengths: Tensor, frames: int) -> Tensor:
@@ -98,9 +98,7 @@ class Block(nn.Module):
         """
         shortcut = x if self.shortcut is None else self.shortcut(x)
         # In place only on new outputs of a normalisation or convolution: neither keeps its output.
-        out_lengths = lengths
-        if lengths is not None and self.stride == 2:
-            out_lengths = halve_lengths(lengths)
+        out_lengths = halve_lengths(lengths) if self.stride == 2 else lengths
         x = self.conv1(zero_padding(F.relu_(self.norm1(x)), lengths))
         x = self.conv2(zero_padding(F.relu_(self.norm2(x)), out_lengths))
         if self.conv3 is not None:
@@ -168,6 +166,6 @@ class ResNet(nn.Module):
                     x = run_checkpointed(block, x, lengths)
                 else:
                     x = block(x, lengths)
-                if block.stride == 2 and lengths is not None:
+                if block.stride == 2:
                     lengths = halve_lengths(lengths)
         return x.flatten(1, 2), lengths  # (B, C4 * F/8, T/8)

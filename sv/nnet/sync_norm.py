@@ -15,19 +15,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 class SyncNorm(_BatchNorm):
     """Normalise by mean and variance over the batches of all processes of the default group."""
 
-    def _check_input_dim(self, x: Tensor) -> None:
-        if x.dim() < 2:
-            raise ValueError(f"(batch, channels, ...) expected, not {tuple(x.shape)}")
-
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (B, C, ...) by channel; a collective call: every process makes it.
 
         Raises:
             ValueError: All processes together have one value per channel.
         """
-        self._check_input_dim(x)
-        mean, var, training = self.running_mean, self.running_var, self.training
-        if not training:
+        if not self.training:
+            mean, var = self.running_mean, self.running_var
             return F.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, self.eps)
         mean, var, count = merge_statistics(x.detach())
         if count < 2:

@@ -6,24 +6,15 @@ from sv.model_name import ModelName, parse_model_name
 from sv.nnet.pooling import POOLINGS
 from sv.nnet.resnet import ResNet
 
-EMBEDDING_DIM = 256  # the study, section 5.1
-
 
 class XVector(nn.Module):
-    """Frames of an utterance -> one embedding.
-
-    Args:
-        model: Stage table and width.
-        input_dim: Features per frame.
-        embedding_dim: Dimensions of the embedding.
-        pooling: A name of `sv.nnet.pooling.POOLINGS`.
-    """
+    """Frames of an utterance -> one embedding; ``pooling`` is a name of `POOLINGS`."""
 
     def __init__(
         self,
         model: ModelName,
         input_dim: int,
-        embedding_dim: int = EMBEDDING_DIM,
+        embedding_dim: int = 256,  # the study, section 5.1
         pooling: str = "asp",
     ) -> None:
         super().__init__()

@@ -191,7 +191,7 @@ class Checkpoints:
         plan, config, egs = self._plan, self._plan.config, self._egs
         margin, input_dim = config.margin, egs.index.columns
         crops = {phase.name: plan.count_crops(phase, steps) for phase in plan.phases}
-        cost = compute_cost(
+        parameters, gmac = compute_cost(
             self._model, input_dim, config.crop_frames, config.embedding_dim, config.network.pooling
         )
         head = egs.speakers * margin.centres * config.embedding_dim
@@ -203,9 +203,9 @@ class Checkpoints:
             "input_dim": input_dim,
             "features": egs.features,
             "speakers": egs.speakers,
-            "parameters": cost.parameters,
-            "parameters_with_head": cost.parameters + head,
-            "gmac": round(cost.gmac, 6),
+            "parameters": parameters,
+            "parameters_with_head": parameters + head,
+            "gmac": round(gmac, 6),
             "crop_frames": config.crop_frames,
             "crops_trained": sum(crops.values()),
             "crops_by_phase": crops,

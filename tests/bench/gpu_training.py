@@ -178,7 +178,7 @@ def main() -> None:
     print(", ".join(f"{name} {peak / 1e12:.1f} TFLOP/s" for name, peak in peaks.items()))
     print(f"\n{HEAD}\n|{'---|' * (HEAD.count('|') - 1)}", flush=True)
     for name in options.models.split():
-        gmac = compute_cost(name, FEATURES, FRAMES, DIM).gmac
+        _, gmac = compute_cost(name, FEATURES, FRAMES, DIM)
         plain = None
         ways = product(precisions, options.formats.split(), options.compile.split())
         for way in (Way(p, f, compiled == "true") for p, f, compiled in ways):
