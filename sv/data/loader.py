@@ -6,9 +6,8 @@ the uninterrupted one would have seen. Each of several processes draws the whole
 its own crops of it.
 """
 
-import queue
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from sv.config import Minimum
 from sv.data.crops import CropReader
+from sv.data.parallel import run_ahead
 
 READ_AHEAD = 4  # batches
 
@@ -153,36 +153,14 @@ def iterate_batches(
     """
     order = np.random.default_rng([seed, epoch]).permutation(len(reader.index))
     steps = count_steps(len(order), batch_size)
-    ready: queue.Queue[Batch | BaseException] = queue.Queue(READ_AHEAD)
-    stopped = threading.Event()
+    pool = ThreadPoolExecutor(1, "batches")
 
-    def put(item: Batch | BaseException) -> bool:
-        while not stopped.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
+    def start(step: int) -> Callable[[], Batch]:
+        part = order[step * batch_size : (step + 1) * batch_size]
+        drawn = (seed, epoch, step)
+        return pool.submit(read_batch, reader, part, drawn, frames, specaugment, rows=rows).result
 
-    def produce() -> None:
-        try:
-            for step in range(first_step, steps):
-                part = order[step * batch_size : (step + 1) * batch_size]
-                drawn = (seed, epoch, step)
-                if not put(read_batch(reader, part, drawn, frames, specaugment, rows=rows)):
-                    return
-        except BaseException as error:  # noqa: BLE001 - raised again by the consumer
-            put(error)
-
-    thread = threading.Thread(target=produce, name="batches", daemon=True)
-    thread.start()
     try:
-        for _ in range(first_step, steps):
-            item = ready.get()
-            if isinstance(item, BaseException):
-                raise item
-            yield item
+        yield from run_ahead(start, range(first_step, steps), READ_AHEAD)
     finally:
-        stopped.set()
-        thread.join()
+        pool.shutdown(cancel_futures=True)

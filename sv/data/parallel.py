@@ -10,7 +10,6 @@ import multiprocessing
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from multiprocessing.pool import AsyncResult
 from typing import Any, TypeVar
 
 CHUNK = 1000  # items: a tenth of a second of work, some seconds where audio is decoded
@@ -39,13 +38,26 @@ def map_chunks(
         return
     # Not fork: this process may run threads (pyarrow, OpenMP), whose locks a fork would copy.
     with multiprocessing.get_context("spawn").Pool(nj, _keep_shared, (shared,)) as pool:
-        # A few chunks ahead of the consumer; Pool.imap would read the whole list into its queue.
-        ahead: deque[AsyncResult] = deque()
-        for chunk in chunks:
-            ahead.append(pool.apply_async(_apply, (function, chunk)))
-            if len(ahead) == 2 * nj:
-                yield ahead.popleft().get()
-        yield from (result.get() for result in ahead)
+        # Pool.imap would read the whole list into its queue.
+        yield from run_ahead(
+            lambda chunk: pool.apply_async(_apply, (function, chunk)).get, chunks, 2 * nj
+        )
+
+
+def run_ahead(
+    start: Callable[[Item], Callable[[], Result]], items: Iterable[Item], ahead: int
+) -> Iterator[Result]:
+    """Start work on ``ahead`` items more than the consumer has taken; yield the results in order.
+
+    ``start`` starts the work on an item and returns a function that waits for its result.
+    """
+    waiting: deque[Callable[[], Result]] = deque()
+    for item in items:
+        waiting.append(start(item))
+        if len(waiting) > ahead:
+            yield waiting.popleft()()
+    while waiting:
+        yield waiting.popleft()()
 
 
 _shared: Any = None  # of a worker process

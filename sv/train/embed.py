@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sv.data.audio import read_samples
 from sv.data.fbank import FbankConfig, compute_fbank
+from sv.data.parallel import run_ahead
 from sv.errors import SvError
 from sv.kaldi.archive import read_matrix
 from sv.train.step import autocast
@@ -81,31 +82,23 @@ def embed_utterances(
     done, total = 0, len(frames)
     started = last = time.monotonic()
     batches = plan_batches(frames, batch_frames or BATCH_FRAMES[device.type])
-    for batch, padded in _read_ahead(batches, feats, frames):
-        lengths = [frames[key] for key in batch]
-        x = torch.from_numpy(padded).to(device)
-        # Equal lengths need no mask.
-        n = torch.tensor(lengths, device=device) if min(lengths) < max(lengths) else None
-        yield from zip(batch, _embed(net, x, n, precision, batch), strict=True)
-        done += len(batch)
-        now = time.monotonic()
-        if log_progress and (now - last >= PROGRESS_S or done == total):
-            rate = done / (now - started)
-            logging.info("%d of %d utterances, %.1f utterances/s", done, total, rate)
-            last = now
-
-
-def _read_ahead(
-    batches: list[list[str]], feats: Mapping[str, str], frames: Mapping[str, int]
-) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Read the next batch while one is computed: a GPU must not wait for a disk."""
     with ThreadPoolExecutor(1) as pool:
-        coming = [pool.submit(_load_batch, batch, feats, frames) for batch in batches[:1]]
-        for number, batch in enumerate(batches):
-            padded = coming.pop().result()
-            for following in batches[number + 1 : number + 2]:
-                coming.append(pool.submit(_load_batch, following, feats, frames))
-            yield batch, padded
+        # The next batch is read while one is computed: a GPU must not wait for a disk.
+        read = run_ahead(
+            lambda batch: pool.submit(_load_batch, batch, feats, frames).result, batches, 1
+        )
+        for batch, padded in zip(batches, read, strict=True):
+            lengths = [frames[key] for key in batch]
+            x = torch.from_numpy(padded).to(device)
+            # Equal lengths need no mask.
+            n = torch.tensor(lengths, device=device) if min(lengths) < max(lengths) else None
+            yield from zip(batch, _embed(net, x, n, precision, batch), strict=True)
+            done += len(batch)
+            now = time.monotonic()
+            if log_progress and (now - last >= PROGRESS_S or done == total):
+                rate = done / (now - started)
+                logging.info("%d of %d utterances, %.1f utterances/s", done, total, rate)
+                last = now
 
 
 def _load_batch(
