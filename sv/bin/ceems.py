@@ -14,8 +14,6 @@ from sv.energy.ceems import Job, import_job
 from sv.energy.units import format_figure
 from sv.files import write_json
 
-AUTH = "CEEMS_BASIC_AUTH"
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write OUT.json and print the three ratios."""
@@ -27,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--user-header", default="X-Grafana-User", help="header with the user")
     parser.add_argument(
         "--auth-variable",
-        default=AUTH,
+        default="CEEMS_BASIC_AUTH",
         help="environment variable with user:password of the server",
     )
     parser.add_argument("paths", nargs="+", type=Path, metavar="[SIDECAR...] OUT.json")

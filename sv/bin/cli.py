@@ -64,12 +64,9 @@ def run(name: str, main: Callable[[Sequence[str] | None], int]) -> int:
     )
     try:
         return main(None)
-    except UsageError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 2
     except SvError as error:
         print(f"{name}: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     except BrokenPipeError:
         # The reader of stdout has ended (`| head`); Python would report it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

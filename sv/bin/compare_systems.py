@@ -39,14 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             seed=args.seed, replicates=args.replicates, threads=args.num_threads,
         )  # fmt: skip
         draws = ((compute_digest(trials), args.seed, args.replicates),)
+        values = {"EER": (metrics.eer_percent, found.eer_percent)}
+        values |= {f"minDCF({p})": (metrics.min_dcf[p], r) for p, r in found.min_dcf.items()}
         measured.append(
-            {
-                name: Measured(value, draws, found.speakers, replicates)
-                for name, value, replicates in [
-                    ("EER", metrics.eer_percent, found.eer_percent),
-                    *((f"minDCF({p})", metrics.min_dcf[p], r) for p, r in found.min_dcf.items()),
-                ]
-            }
+            {name: Measured(v, draws, found.speakers, r) for name, (v, r) in values.items()}
         )
     rows = {name: _compare(a, measured[1][name]) for name, a in measured[0].items()}
     if args.format == "json":

@@ -46,14 +46,9 @@ def print_settings(words: Sequence[str]) -> int:
 
 
 def list_models(study: Path, names: Sequence[str]) -> list[str]:
-    """Check model names; ``study`` stands for all of a file, no name for its first.
+    """Return the model names given to run.sh, each once.
 
-    Args:
-        study: conf/models.txt, a name a line.
-        names: As given to run.sh.
-
-    Returns:
-        The names, each once.
+    The word ``study`` stands for all of conf/models.txt (a name a line), no name for its first.
 
     Raises:
         UsageError: A name is wrong (the message has the right spelling), or the file has none.
