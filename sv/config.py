@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sv.errors import SvError, UsageError
-from sv.files import read_json, read_toml
+from sv.files import read_toml
 
 T = TypeVar("T")
 
@@ -73,17 +73,8 @@ def _get_hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls, include_extras=True)
 
 
-def read_record(path: Path, cls: type[T]) -> T:
-    """Read a JSON file that another program wrote into the dataclass ``cls``.
-
-    Raises:
-        SvError: The file is missing or broken, see `build_record`.
-    """
-    return build_record(read_json(path), cls, where=str(path))
-
-
 def build_record(values: Any, cls: type[T], *, where: str) -> T:
-    """Build ``cls`` as `build_config` does, but an error is that of a file, not of the user.
+    """Build ``cls`` of a JSON file, as `build_config` does; an error is the file's, not the user's.
 
     Raises:
         SvError: Not an object, or see `read_config`; the message begins with ``where``.

@@ -35,18 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("scores", type=Path, help="a score file, lines in any order")
     args = parser.parse_args(argv)
     config = read_config(args.config, ScoreConfig) if args.config else ScoreConfig()
-    if args.columns:
-        of_trials = columns.parse_columns(args.columns, columns.TRIAL_COLUMNS, "--columns")
-    else:
-        of_trials = columns.find_trial_columns(args.trials)
+    of_trials = columns.find_trial_columns(args.trials, args.columns)
     logging.info("%s: columns %s", args.trials, ",".join(of_trials))
     trials = columns.read_any_trials(args.trials, of_trials)
-    if args.score_columns:
-        of_scores = columns.parse_columns(
-            args.score_columns, columns.SCORE_COLUMNS, "--score-columns"
-        )
-    else:
-        of_scores = columns.find_score_columns(args.scores, set(trials.utterances))
+    ids = set(trials.utterances)
+    of_scores = columns.find_score_columns(args.scores, ids, args.score_columns)
     logging.info("%s: columns %s", args.scores, ",".join(of_scores))
     table = columns.read_any_columns(args.scores, of_scores)
     scores = match_scores(trials, table, args.scores)

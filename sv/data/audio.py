@@ -64,10 +64,7 @@ def is_coded(path: Path) -> bool:
 
 
 def read_header(path: Path) -> tuple[int, int]:
-    """Read the header of a file that libsndfile reads.
-
-    Returns:
-        The number of samples of each channel, and the number of channels.
+    """Return the samples of each channel, and the channels, from the header of an uncoded file.
 
     Raises:
         SvError: Not readable as audio, empty, or not 16 kHz.

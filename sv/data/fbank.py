@@ -140,14 +140,10 @@ def _build_filters(config: FbankConfig) -> tuple[Tensor, int, list[tuple[slice, 
 
 
 def read_front_end(tables: Mapping[str, Mapping[str, str]]) -> dict[str, Any] | None:
-    """Return the front end of several feats.scp; each is judged by its first archive.
+    """Return the resolved config of several feats.scp; each is judged by its first archive.
 
-    Args:
-        tables: Name of each (for the message) and utterance to ``ark:offset``.
-
-    Returns:
-        The resolved config, or None where the archives have none (features made by another
-        program).
+    ``tables`` has for each its name, for the message, and utterance to ``ark:offset``. None: the
+    archives have none (features made by another program).
 
     Raises:
         SvError: Two of them were made by different front ends.

@@ -52,13 +52,10 @@ class Batch:
 
 
 def find_rows(batch_size: int, micro_batch_size: int, rank: int, processes: int) -> np.ndarray:
-    """Find the rows of a batch that a process computes: its share of every micro-batch.
+    """Find the rows of a batch that process ``rank`` computes: its share of every micro-batch.
 
-    Args:
-        batch_size: Crops of a batch, over all processes.
-        micro_batch_size: Crops at once, over all processes; divides the batch.
-        rank: Number of the process, from 0.
-        processes: Number of processes; divides the micro-batch.
+    Both sizes count crops over all processes. A micro-batch is divided among the processes, and
+    a batch consists of whole micro-batches.
 
     Returns:
         Ascending row numbers, (batch_size / processes,) int64.

@@ -32,12 +32,7 @@ _UNEVEN = re.compile(rb"\t|  |^ | \r?$", re.MULTILINE)  # anything but single sp
 _BLANKS = re.compile(rb"  +")
 
 
-def parse_columns(text: str, wanted: Sequence[str], option: str) -> tuple[str, ...]:
-    """Parse the option that names the columns: ``label,enrol,test``; ``-`` is ignored.
-
-    Raises:
-        UsageError: It does not name each of ``wanted`` once.
-    """
+def _parse_columns(text: str, wanted: Sequence[str], option: str) -> tuple[str, ...]:
     columns = tuple(text.split(","))
     if sorted(name for name in columns if name != IGNORED) != sorted(wanted):
         raise UsageError(
@@ -47,12 +42,17 @@ def parse_columns(text: str, wanted: Sequence[str], option: str) -> tuple[str, .
     return columns
 
 
-def find_trial_columns(path: Path) -> tuple[str, ...]:
+def find_trial_columns(path: Path, given: str | None = None) -> tuple[str, ...]:
     """Recognise the columns of a trial list: that of labels, and the two others in their order.
+
+    ``given``: their names in the order of the file, such as ``label,enrol,test``; ``-`` is ignored.
 
     Raises:
         SvError: They cannot be recognised, or the file cannot be read.
+        UsageError: ``given`` does not name each column once.
     """
+    if given:
+        return _parse_columns(given, TRIAL_COLUMNS, "--columns")
     columns = _read_head(path)
     labels = [i for i, words in enumerate(columns) if _are_mostly(_is_label, words)]
     spelt = [i for i in labels if not set(columns[i]) <= {"0", "1"}]  # words, so they are not ids
@@ -63,12 +63,15 @@ def find_trial_columns(path: Path) -> tuple[str, ...]:
     return tuple("label" if i == labels[0] else next(rest) for i in range(len(columns)))
 
 
-def find_score_columns(path: Path, utterances: Container[str]) -> tuple[str, ...]:
+def find_score_columns(
+    path: Path, utterances: Container[str], given: str | None = None
+) -> tuple[str, ...]:
     """Recognise the columns of a score file: two of the list's ``utterances``, one of numbers.
 
-    Raises:
-        SvError: They cannot be recognised, or the file cannot be read.
+    ``given`` and errors: see `find_trial_columns`.
     """
+    if given:
+        return _parse_columns(given, SCORE_COLUMNS, "--score-columns")
     columns = _read_head(path)
     known, numeric, labels = (
         [i for i, words in enumerate(columns) if _are_mostly(kind, words)]

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from sv.config import Minimum, build_record, read_record
+from sv.config import Minimum, build_record
 from sv.files import read_json, write_json
 
 Amount = Annotated[float, Minimum(0)]
@@ -216,7 +216,9 @@ def read_scored_list(path: Path) -> ScoredList:
     parts: dict[str, Any] = {}
     for name, (ending, cls) in PARTS.items():
         near = path.with_name(f"{path.stem}{ending}")
-        parts[name] = read_record(near, cls) if near.is_file() else None
+        parts[name] = (
+            build_record(read_json(near), cls, where=str(near)) if near.is_file() else None
+        )
     boot = parts["bootstrap"]
     if boot and abs(boot.of_eer_percent - record.eer_percent) > _SAME_EER:
         parts["bootstrap"] = None
