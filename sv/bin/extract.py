@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from sv.bin.cli import Parser, positive_int, run, true_or_false
+from sv.data.parallel import log_progress
 from sv.files import write_json
 from sv.kaldi.archive import write_archive
 from sv.kaldi.data_dir import read_feats
@@ -42,12 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Every nj-th utterance: the shares are of equal length whatever the order of the speakers.
     frames = {key: frames[key] for key in sorted(frames)[args.job - 1 :: args.nj]}
     logging.info("%d utterances, %s on %s", len(frames), args.precision, device)
-    embeddings = dict(
-        embed_utterances(
-            net, feats, frames, device=device, precision=args.precision, log_progress=True
-        )
-    )
-    write_archive(args.ark, args.scp, iter(sorted(embeddings.items())), method="none")
+    pairs = embed_utterances(net, feats, frames, device=device, precision=args.precision)
+    embeddings = sorted(log_progress(pairs, f"job {args.job}", total=len(frames)))
+    write_archive(args.ark, args.scp, iter(embeddings), method="none")
     info = {
         "model": str(args.model),
         "precision": args.precision,

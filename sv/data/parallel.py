@@ -91,11 +91,14 @@ def log_progress(
     ``count`` returns the utterances of a result; ``total`` is of all, where it is known, and
     ``name`` begins the message.
     """
-    done, last = 0, time.monotonic()
+    done = 0
+    started = last = time.monotonic()
     of_total = "" if total is None else f" of {total}"
     for result in results:
         yield result
         done += count(result)
-        if time.monotonic() - last >= PROGRESS_S:
-            logging.info("%s: %d%s utterances", name, done, of_total)
-            last = time.monotonic()
+        now = time.monotonic()
+        if now - last >= PROGRESS_S or done == total:
+            rate = done / (now - started)
+            logging.info("%s: %d%s utterances, %.1f utterances/s", name, done, of_total, rate)
+            last = now

@@ -3,8 +3,6 @@
 Batching changes no result: lengths are passed to the network, which masks the padding.
 """
 
-import logging
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,7 +24,6 @@ PRECISIONS = ("fp32", "fp16", "bf16")  # by autocast; the embedding is float32
 BATCH_FRAMES = {"cpu": 1500, "cuda": 24000}
 # Longest utterance of a batch over the shortest: bounds the padding that is computed for nothing.
 MAX_LENGTH_RATIO = 1.1
-PROGRESS_S = 10.0
 
 
 def plan_batches(frames: Mapping[str, int], batch_frames: int) -> list[list[str]]:
@@ -59,7 +56,6 @@ def embed_utterances(
     device: torch.device,
     precision: str = "fp32",
     batch_frames: int | None = None,
-    log_progress: bool = False,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Embed utterances from archives, in order of decreasing length.
 
@@ -70,7 +66,6 @@ def embed_utterances(
         device: Where to compute.
         precision: One of `PRECISIONS`.
         batch_frames: Frames of one batch; None: the device's default (`BATCH_FRAMES`).
-        log_progress: Log the progress every `PROGRESS_S` seconds.
 
     Yields:
         Utterance and embedding, (dim,) float32.
@@ -79,8 +74,6 @@ def embed_utterances(
         SvError: Features are missing or corrupt, or an embedding is not finite.
     """
     net.eval()
-    done, total = 0, len(frames)
-    started = last = time.monotonic()
     batches = plan_batches(frames, batch_frames or BATCH_FRAMES[device.type])
     with ThreadPoolExecutor(1) as pool:
         # The next batch is read while one is computed: a GPU must not wait for a disk.
@@ -93,12 +86,6 @@ def embed_utterances(
             # Equal lengths need no mask.
             n = torch.tensor(lengths, device=device) if min(lengths) < max(lengths) else None
             yield from zip(batch, _embed(net, x, n, precision, batch), strict=True)
-            done += len(batch)
-            now = time.monotonic()
-            if log_progress and (now - last >= PROGRESS_S or done == total):
-                rate = done / (now - started)
-                logging.info("%d of %d utterances, %.1f utterances/s", done, total, rate)
-                last = now
 
 
 def _load_batch(
