@@ -90,9 +90,7 @@ def write_data_dir(
 def find_problems(data_dir: Path, *, require: Iterable[str] = ()) -> list[str]:
     """List the problems of a data directory, a line each; an empty list means it is valid.
 
-    Args:
-        data_dir: The folder.
-        require: Tables that must exist, besides utt2spk and spk2utt (``"feats.scp"``).
+    ``require``: tables that must exist, besides utt2spk and spk2utt (``"feats.scp"``).
     """
     problems = []
     if (data_dir / "segments").exists():
@@ -101,7 +99,7 @@ def find_problems(data_dir: Path, *, require: Iterable[str] = ()) -> list[str]:
     for name in dict.fromkeys(("utt2spk", "spk2utt", *UTTERANCE_TABLES, *require)):
         path = data_dir / name
         if not path.exists():
-            if name in ("utt2spk", "spk2utt") or name in require:
+            if name in ("utt2spk", "spk2utt", *require):
                 problems.append(f"{path}: no such file")
             continue
         try:
@@ -147,14 +145,10 @@ def _describe(what: str, keys: Iterable[str]) -> list[str]:
 def fix_data_dir(data_dir: Path) -> list[str]:
     """Sort the tables and keep only the utterances that every present table has.
 
-    The original tables are kept in ``.backup/``. A file that is not a table (see `read_table`) is
-    an error, not guessed at.
-
-    Returns:
-        The changes, a line each.
+    The original tables are kept in ``.backup/``. Returns the changes, a line each.
 
     Raises:
-        SvError: A table cannot be read, or no utterance would be left.
+        SvError: A file is not a table (nothing is guessed), or no utterance would be left.
     """
     present = [n for n in ("utt2spk", *UTTERANCE_TABLES) if (data_dir / n).exists()]
     if (data_dir / "segments").exists():

@@ -109,7 +109,7 @@ def build_trials(
     utterances, enrol, test = encode_pairs(table.column(0), table.column(1))
     del table  # the text of a long list is larger than all that is made from it
     pa.default_memory_pool().release_unused()
-    validate_distinct(path, utterances, enrol, test)
+    _validate_distinct(path, utterances, enrol, test)
     return Trials(utterances, enrol, test, is_target)
 
 
@@ -136,14 +136,9 @@ def pair_keys(enrol: np.ndarray, test: np.ndarray, utterances: int) -> np.ndarra
     return enrol * np.int64(utterances) + test
 
 
-def validate_distinct(
+def _validate_distinct(
     path: Path, utterances: Sequence[str], enrol: np.ndarray, test: np.ndarray
 ) -> None:
-    """Check that there is no duplicate pair.
-
-    Raises:
-        SvError: There are some: how many, where the first ones are, and how to remove them.
-    """
     keys = pair_keys(enrol, test, len(utterances))
     ordered = np.sort(keys)
     if not (ordered[1:] == ordered[:-1]).any():
@@ -194,18 +189,13 @@ def write_scores(path: Path, trials: Trials, scores: np.ndarray) -> np.ndarray:
     return written
 
 
-def get_models_path(trials: Path) -> Path:
-    """Return the file of a trial list's enrolment models."""
-    return trials.with_name(f"{trials.name}.models")
-
-
 def read_models(trials: Path) -> dict[str, tuple[str, ...]]:
     """Read the enrolment models of a trial list: name -> utterances; empty if it has none.
 
     Raises:
         SvError: See `sv.kaldi.data_dir.read_table`.
     """
-    path = get_models_path(trials)
+    path = trials.with_name(f"{trials.name}.models")
     if not path.exists():
         return {}
     return {model: tuple(words.split()) for model, words in read_table(path).items()}
@@ -213,4 +203,5 @@ def read_models(trials: Path) -> dict[str, tuple[str, ...]]:
 
 def write_models(trials: Path, models: dict[str, tuple[str, ...]]) -> None:
     """Write the enrolment models of a trial list."""
-    write_table(get_models_path(trials), {key: " ".join(words) for key, words in models.items()})
+    path = trials.with_name(f"{trials.name}.models")
+    write_table(path, {key: " ".join(words) for key, words in models.items()})
