@@ -149,8 +149,7 @@ def _hold_out(
     rng = random.Random(config.seed)
     chosen = set(rng.sample(speakers, config.valid_speakers))
     held_out: set[str] = set()
-    for _, group in itertools.groupby(utterances, key=utt2spk.__getitem__):
-        own = list(group)
-        if utt2spk[own[0]] in chosen:
-            held_out.update(rng.sample(own, config.valid_utterances))
+    for speaker, group in itertools.groupby(utterances, key=utt2spk.__getitem__):
+        if speaker in chosen:
+            held_out.update(rng.sample(list(group), config.valid_utterances))
     return held_out
