@@ -28,7 +28,9 @@ from metered import (
 from report_tree import MEASURED, NO_DRAM, write, write_scores, write_sidecar
 from study_exp import CROPS, EPOCHS, SYSTEMS, build_study
 
+from sv.energy.journal import read_journal
 from sv.energy.record import read_record
+from sv.energy.samples import MISSING, split_attempts
 from sv.energy.sidecar import write_sidecar as rebuild
 from sv.energy.units import J_PER_KWH
 from sv.report.figures.energy import choose_front, collect_points, collect_work, find_cheapest
@@ -38,10 +40,9 @@ from sv.report.figures.power import (
     BINS,
     MAX_SAMPLES,
     TOTAL,
-    list_meter_journals,
     read_meter_trace,
-    read_thinned,
     read_trace,
+    thin_samples,
 )
 from sv.report.figures.stages import SHARED, Part, collect_bars
 from sv.report.results import Stage, collect_results
@@ -272,22 +273,22 @@ def test_power_traces_of_the_real_meter(metered):
         "power: no trace of stages without a journal (06_extract_gone of resnet18_d)",
         "power_resnet18_d_extract: 2 more meters of 06_extract_vox1 are not shown",
     ]
-    first, *_ = journals = list_meter_journals(read_stage(energy / "06_extract_vox1.json"), [1])
-    assert (len(journals), read_meter_trace(first).host) == (METERS, "node1")
-    assert read_meter_trace(first).lines[-1].mean_w == pytest.approx(80)
+    other = read_meter_trace(energy / "06_extract_vox1.nodes" / "1" / "extract.1.journal.jsonl")
+    assert other.host == "node1"
+    assert other.mean_w[-1] == pytest.approx(80)
     sidecar = json.loads((energy / "05_train.json").read_text())
     trace = read_trace(read_stage(energy / "05_train.json"))
     assert (trace.attempts, trace.tried, trace.thinned_s) == ((1, 2), 2, None)
-    assert trace.duration_s == pytest.approx(sidecar["duration_s"])
-    total = trace.lines[-1]
-    assert total.boundary == TOTAL
-    assert np.nansum(total.joules) == pytest.approx(sidecar["energy_kwh"] * J_PER_KWH, rel=1e-6)
-    assert 30 < np.nanmedian(total.mean_w) < 80  # 50 W of the package and an estimate of memory
+    assert trace.edges_s[-1] == pytest.approx(sidecar["duration_s"])
+    assert trace.lines[-1].boundary == TOTAL
+    total_j = np.nansum(trace.mean_w[-1] * trace.awake_s)
+    assert total_j == pytest.approx(sidecar["energy_kwh"] * J_PER_KWH, rel=1e-6)
+    assert 30 < np.nanmedian(trace.mean_w[-1]) < 80  # 50 W of the package and an estimate of memory
     kinds = [event.kind for event in trace.events]
     assert kinds == ["phase", "epoch", "attempt", "epoch", "epoch"]
     attempt = trace.events[2]
     assert attempt.at_s == pytest.approx(sidecar["attempts"][0]["duration_s"])
-    assert 0.4 < trace.events[1].at_s < attempt.at_s < trace.events[3].at_s < trace.duration_s
+    assert 0.4 < trace.events[1].at_s < attempt.at_s < trace.events[3].at_s < trace.edges_s[-1]
 
 
 def write_long(path, seconds):
@@ -308,27 +309,29 @@ def test_a_long_trace_is_thinned_and_keeps_energy_spikes_and_gaps(tmp_path):
     seconds = 3 * MAX_SAMPLES + 100
     journal = tmp_path / "05_train.journal.jsonl"
     sidecar = write_long(journal, seconds)
-    kept = [line for line in read_thinned(journal, 3) if line["line"] == "sample"]
-    assert len(kept) < MAX_SAMPLES
-    assert [kept[0]["t_s"], kept[-1]["t_s"]] == [0.0, seconds - 1.0]
+    ((kept,), _) = split_attempts(read_journal(journal))
+    thin_samples(kept, 3)
+    assert len(kept.t_s) == len(kept.awake_s) < MAX_SAMPLES
+    assert [kept.t_s[0], kept.t_s[-1]] == [0.0, seconds - 1.0]
     # The machine answers in one sample of five: a kept one has the answer of two before it.
-    answers = [line for line in kept if line["raw"].get("ipmi.node") is not None]
-    assert len(answers) == pytest.approx(3 / 5 * len(kept), rel=0.01)
+    answers = [value for value in kept.raw["ipmi.node"] if value != MISSING]
+    assert len(answers) == pytest.approx(3 / 5 * len(kept.t_s), rel=0.01)
     trace = read_trace(read_stage(tmp_path / "05_train.json"))
     assert trace.thinned_s == 3.0
     package, total = trace.lines
     assert package.boundary == "cpu_package"
     assert total.name == "total: node"
-    assert len(total.joules) <= BINS + 1
-    # The package's counter was seen on both sides of the gap, where nobody looked.
-    seen_j = np.nansum(package.joules)
+    package_w, total_w = trace.mean_w
+    assert len(total_w) <= BINS + 3  # two of them end at the gap
+    # The package's counter was seen on both sides of the gap, which has no sample.
     channel = next(ch for ch in sidecar.channels if ch.id == "rapl.package.0")
+    seen_j = np.nansum(package_w * trace.awake_s)
     assert seen_j == pytest.approx(channel.energy_j - 100 * seconds / 20, rel=1e-3)
-    assert np.nanmax(package.high_w) == pytest.approx((2 * 100 + 400) / 3)
-    assert np.nanmedian(package.mean_w) == pytest.approx(100)
-    open_s = (package.end_s - package.start_s)[np.isnan(package.joules)].sum()
-    assert open_s == pytest.approx(seconds / 20, rel=0.1)
-    assert np.nanmedian(total.mean_w) == pytest.approx(300)
+    assert np.nanmax(trace.high_w[0]) == pytest.approx((2 * 100 + 400) / 3)
+    assert np.nanmedian(package_w) == pytest.approx(100)
+    open_s = np.diff(trace.edges_s)[np.isnan(package_w)].sum()
+    assert open_s == pytest.approx(seconds / 20, rel=1e-3)
+    assert np.nanmedian(total_w) == pytest.approx(300)
 
 
 def metered_tree(tmp_path, *channels, samples):
