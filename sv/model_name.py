@@ -13,7 +13,7 @@ from typing import Any
 
 from sv.errors import UsageError
 
-# Blocks of each stage, and convolutions in a block: docs/design.md section 4, from the study.
+# Blocks of each stage, and convolutions in a block: docs/design.md section 5, from the study.
 STAGE_TABLE: dict[int, tuple[tuple[int, int, int, int], int]] = {
     18: ((2, 2, 2, 2), 2),
     34: ((3, 4, 6, 3), 2),

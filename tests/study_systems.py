@@ -1,6 +1,6 @@
 """The systems of the study and ours: what their names stand for."""
 
-# docs/design.md, section 4: layers, embedding net, with head, GMAC at 350 frames.
+# docs/design.md, section 5: layers, embedding net, with head, GMAC at 350 frames.
 STUDY = {
     "resnet18_d": (18, 8_036_352, 9_570_816, 26.19),
     "resnet34_d": (34, 14_925_056, 16_459_520, 48.07),

@@ -1,4 +1,4 @@
-"""Which room imports which: docs/design.md, section 3, is the rule, and the picture is exact."""
+"""Which room imports which: docs/design.md, section 3, is the rule, and its table is exact."""
 
 import ast
 import re

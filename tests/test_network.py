@@ -1,6 +1,6 @@
 """The networks: every name builds, trains and extracts; padding changes nothing.
 
-The reference at the end is docs/design.md, section 4, written out plainly a second time: it uses
+The reference at the end is docs/design.md, section 5, written out plainly a second time: it uses
 of the library only the names of its weights, and embeds one utterance without padding.
 """
 

@@ -42,15 +42,15 @@ def test_the_study_at_its_corners():
 
 
 def test_the_study_is_that_of_the_design():
-    """The numbers of docs/design.md, section 5, are those of the recipe."""
+    """The numbers of docs/design.md, section 6, are those of the recipe."""
     text = " ".join((ROOT / "docs/design.md").read_text().split())
-    text = text[text.index("## 5. Training") : text.index("## 6.")]
+    text = text[text.index("## 6. Training") : text.index("## 7.")]
     config = read_train_config(STUDY)
     optimizer, head, mask = config.optimizer, config.margin, config.specaugment
 
     def find(pattern):
         found = re.search(pattern, text)
-        assert found, f"docs/design.md, section 5, does not say: {pattern}"
+        assert found, f"docs/design.md, section 6, does not say: {pattern}"
         return [float(number) for number in found.groups()]
 
     assert find(r"\((\d+) frames\)") == [config.crop_frames]

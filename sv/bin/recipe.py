@@ -25,7 +25,7 @@ def print_settings(words: Sequence[str]) -> int:
     The models; the backends; whether these need a cohort; whether the untrained network is scored.
     Names have spaces between.
     """
-    from sv.score.config import ScoreConfig  # noqa: PLC0415 - of one command, like all such below
+    from sv.score.config import BACKENDS, ScoreConfig  # noqa: PLC0415 - of one command, like all such below
 
     parser = Parser(print_settings.__doc__)
     parser.add_argument("conf", type=Path, help="egs/<recipe>/conf")
@@ -39,7 +39,7 @@ def print_settings(words: Sequence[str]) -> int:
     models = list_models(args.conf / "models.txt", args.models)
     config = read_config(args.conf / "score.toml", ScoreConfig)
     print(" ".join(models))
-    print(" ".join(config.backends))
+    print(" ".join(name for name in BACKENDS if name in config.backends))  # as in the tables
     print(str(config.needs_cohort).lower())
     print(str(config.untrained).lower())
     return 0

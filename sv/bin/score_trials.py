@@ -12,7 +12,7 @@ import pyarrow
 
 from sv.bin.cli import Parser, positive_int, run
 from sv.config import read_config
-from sv.energy.journal import write_mark
+from sv.energy.journal import MARKS_VARIABLE, write_mark
 from sv.errors import UsageError
 from sv.files import read_json
 from sv.kaldi.archive import read_vectors
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     scorer = Scorer(trials, vectors, cohort, config.top_n, args.num_threads)
     speakers = functools.cache(functools.partial(read_speakers, args.trials, args.utt2spk))
     for backend in backends:
-        write_mark(os.environ.get("SV_METER_MARKS"), "phase", name=backend)
+        write_mark(os.environ.get(MARKS_VARIABLE), "phase", name=backend)
         path = args.scores_dir / f"{args.trials.name}_{backend}{args.suffix}.json"
         scores, parameters = scorer.score(backend)
         written = write_scores(path.with_suffix(".txt"), trials, scores)

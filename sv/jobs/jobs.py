@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from sv.energy.journal import RESUMED, write_mark
+from sv.energy.journal import MARKS_VARIABLE, RESUMED, write_mark
 from sv.jobs.completion import is_finished, take_job_prints
 
-MARKS = "SV_METER_MARKS"
 PROGRESS_S = 15.0  # a sign of life on the terminal from work that takes longer than this
 
 
@@ -138,13 +137,13 @@ def find_todo(request: Request) -> list[Job]:
     if len(todo) < len(jobs):
         skipped = f"{len(jobs) - len(todo)} of {len(jobs)} jobs"
         print(f"  {skipped} finished before, log is {jobs[0].log}", file=sys.stderr)
-        write_mark(os.environ.get(MARKS), RESUMED, skipped=skipped)
+        write_mark(os.environ.get(MARKS_VARIABLE), RESUMED, skipped=skipped)
     return todo
 
 
 def mark_done(job: Job) -> None:
     """Report to the meter that this attempt has left a result, which a later one resumes from."""
-    write_mark(os.environ.get(MARKS), "job", log=str(job.log))
+    write_mark(os.environ.get(MARKS_VARIABLE), "job", log=str(job.log))
 
 
 def format_now() -> str:

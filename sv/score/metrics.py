@@ -1,4 +1,4 @@
-"""EER, minDCF, actDCF, Cllr, DET curve and histogram of scores (docs/design.md, section 8).
+"""EER, minDCF, actDCF, Cllr, DET curve and histogram of scores (docs/design.md, section 9).
 
 Float64 throughout. Equal scores are one threshold: a curve that steps inside a tie depends on
 the order of the list. Both end points (accept all, reject all) belong to the curve.
