@@ -440,7 +440,7 @@ def test_energies_that_mean_different_things_are_not_compared(tmp_path):
     write_sidecar(path, 34.35, MEASURED, estimated, fraction=0.2)
     write_all_tables(data, exp)
     text = (exp / "results" / "table1.md").read_text()
-    assert "is bold: the figures are measured in some rows and estimated in others." in text
+    assert "is bold: the figures are measured in some runs and estimated in others." in text
     # An incomplete one is a lower bound and takes no part.
     write_sidecar(path, 34.35, MEASURED, GPU, status="interrupted")
     assert find_bold(write_all_tables(data, exp))["energy_kwh"] == ["resnet50_d"]

@@ -6,7 +6,7 @@ mean the same; where they do not, nothing is bold and a note says why, because a
 be read as a finding.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -14,34 +14,18 @@ import numpy as np
 
 from sv.report.results import P_TARGET, Results, Stage, System, find_score
 from sv.report.tables.cells import Cell, Note, Row
-from sv.report.tables.evidence import (
-    describe_boundaries,
-    describe_factor,
-    describe_kinds,
-    describe_pue,
-)
+from sv.report.tables.evidence import LIKE, energy_marks
 from sv.score.bootstrap import Measured, subtract
 from sv.score.record import ScoredList
 
-MEASURES = ("eer_percent", "min_dcf")
 LEAST_SPEAKERS = 25  # with fewer, intervals held the truth too rarely (sv.score.bootstrap)
 K = TypeVar("K")
-_RULES: dict[str, tuple[Callable[[Stage], str], ...]] = {
-    "energy_kwh": (describe_boundaries, describe_kinds),
-    "co2_kg": (describe_boundaries, describe_kinds, describe_factor, describe_pue),
-}
-_WHY = {
-    describe_boundaries: "cover different parts of the machines",
-    describe_kinds: "are measured in some rows and estimated in others",
-    describe_factor: "have different CO2 factors",
-    describe_pue: "have different PUEs",
-}
 
 
 def find_measured(
     system: System, lists: tuple[str, ...], measure: str, precision: str = "fp32"
 ) -> Measured | None:
-    """Return a measure (of `MEASURES`), the mean over ``lists``; None if one list lacks it."""
+    """Return a measure (EER or minDCF), the mean over ``lists``; None if one list lacks it."""
     found = [_measured(find_score(system, name, precision), measure) for name in lists]
     known = [item for item in found if item is not None]
     if not known or len(known) < len(found) or len({len(m.replicates) for m in known}) > 1:
@@ -60,10 +44,9 @@ def _measured(score: ScoredList | None, measure: str) -> Measured | None:
     boot = score.bootstrap
     value, values = score.eer_percent, boot.eer_percent
     if measure == "min_dcf":
-        cost, values = score.min_dcf.get(P_TARGET), boot.min_dcf.get(P_TARGET, ())
-        if cost is None or not values:
-            return None
-        value = cost
+        value, values = score.min_dcf.get(P_TARGET), boot.min_dcf.get(P_TARGET, ())
+    if value is None or not values:
+        return None
     return Measured(value, (boot.draws,), boot.speakers, np.array(values, dtype=float))
 
 
@@ -71,38 +54,33 @@ def find_ties(measured: Mapping[K, Measured], best: K) -> set[K]:
     """Return those that are not ``best``, but within noise of it; none without its replicates."""
     if best not in measured:
         return set()
-    found = measured.items()
-    return {key for key, item in found if key != best and _tied(item, measured[best])}
-
-
-def _tied(item: Measured, best: Measured) -> bool:
-    difference = subtract(item, best)
-    return difference is not None and difference.within_noise
+    others = {key: subtract(item, measured[best]) for key, item in measured.items() if key != best}
+    return {key for key, item in others.items() if item is not None and item.within_noise}
 
 
 # The best of a column.
 
 
-def mark_lowest(rows: Sequence[Row], key: str, places: Iterable[int]) -> None:
+def mark_lowest(rows: Sequence[Row], key: str, places: Iterable[int]) -> int | None:
     """Make the lowest figure of a column bold, and all that are printed alike.
 
     Args:
-        rows: Their cells are replaced. With fewer than two figures nothing is bold.
+        rows: Their cells are replaced.
         key: The column.
         places: The rows whose figures are compared.
+
+    Returns:
+        The place of the lowest; None with fewer than two figures: nothing is bold.
     """
-    values = {
-        place: value
-        for place in places
-        if isinstance(value := rows[place].cells[key].value, int | float)
-    }
+    cells = {place: rows[place].cells[key] for place in places}
+    values = {p: cell.value for p, cell in cells.items() if isinstance(cell.value, int | float)}
     if len(values) < 2:
-        return
-    lowest = rows[min(values, key=lambda place: values[place])].cells[key].text
+        return None
+    best = min(values, key=lambda place: values[place])
     for place in values:
-        cell = rows[place].cells[key]
-        if cell.text == lowest:
-            rows[place].cells[key] = replace(cell, best=True)
+        if cells[place].text == cells[best].text:
+            rows[place].cells[key] = replace(cells[place], best=True)
+    return best
 
 
 def mark_measures(rows: Sequence[Row], key: str, measured: Sequence[Measured | None]) -> None:
@@ -119,11 +97,8 @@ def mark_measures(rows: Sequence[Row], key: str, measured: Sequence[Measured | N
     for place, row in enumerate(rows):
         backends.setdefault(row.cells["backend"].value, []).append(place)
     for places in backends.values():
-        mark_lowest(rows, key, places)
-        values = {place: rows[place].cells[key].value for place in places}
-        known = {place: value for place, value in values.items() if isinstance(value, int | float)}
+        best = mark_lowest(rows, key, places)
         replicated = {place: item for place in places if (item := measured[place]) is not None}
-        best = min(known, key=lambda place: known[place], default=-1)
         for place in find_ties(replicated, best):
             cell = rows[place].cells[key]
             if not cell.best and cell.value is not None:
@@ -142,28 +117,24 @@ def mark_energies(rows: Sequence[Row], stages: Sequence[Stage | None]) -> list[N
         Why a column has nothing bold, where its figures are not alike.
     """
     reasons: dict[str, list[str]] = {}
-    for key, rules in _RULES.items():
+    for key, rules in LIKE.items():
         whole = {
             place: stage
             for place, stage in enumerate(stages)
-            if stage is not None and rows[place].cells[key].value is not None and _is_whole(stage)
+            if stage is not None
+            and rows[place].cells[key].value is not None
+            and not {"incomplete", "unknown_share"}.intersection(energy_marks(stage))
         }
-        differing = [_WHY[rule] for rule in rules if len(set(map(rule, whole.values()))) > 1]
-        if not differing:
-            mark_lowest(rows, key, whole)
-        else:
+        unlike = [why for rule, why in rules.items() if len(set(map(rule, whole.values()))) > 1]
+        if unlike:
             name = "energy" if key == "energy_kwh" else "CO2"
-            reasons.setdefault(" and ".join(differing), []).append(name)
+            reasons.setdefault(" and ".join(unlike), []).append(name)
+        else:
+            mark_lowest(rows, key, whole)
     return [
         Note(f"No {' and no '.join(names)} is bold: the figures {why}.")
         for why, names in reasons.items()
     ]
-
-
-def _is_whole(stage: Stage) -> bool:
-    sidecar = stage.sidecar
-    is_complete = sidecar.status == "complete" and not sidecar.reason
-    return is_complete and sidecar.measured_fraction is not None
 
 
 def describe_best(rows: Sequence[Row], results: Results, where: str) -> list[Note]:

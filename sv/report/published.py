@@ -23,6 +23,7 @@ LEAST_SYSTEMS = 4  # of three, 1 in 3 orders has a correlation of 1 or -1 by cha
 _RESAMPLES = 9999  # of the orders; all of them where there are no more
 _SEED = 0
 _Z = 1.959964  # 95 %, as all intervals of the report
+_FIGURES = ("eer_percent", "min_dcf", "energy_kwh", "co2_kg")  # of both tables
 _LIST_PREFIX = "eer_percent_"  # of table1.csv's columns: one pair for each trial list
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _DURATION = re.compile(r"(\d+):([0-5]\d):([0-5]\d)")
@@ -46,51 +47,30 @@ class About:
 
 
 @dataclass(frozen=True)
-class Measures:
-    """EER in % and minDCF of a trial list, or their averages."""
+class Published:
+    """A row of either table; ``trials`` and ``precision`` are empty in one of Table 1.
 
-    eer_percent: Printed | None
-    min_dcf: Printed | None
-
-
-@dataclass(frozen=True)
-class Training:
-    """A row of Table 1. ``gmac`` is ours, of one crop of 350 frames, and was not published."""
-
-    model: str
-    study_name: str
-    section: str
-    parameters_m: Printed | None
-    gmac: Printed | None
-    average: Measures
-    energy_kwh: Printed | None
-    co2_kg: Printed | None
-    lists: dict[str, Measures]
-
-
-@dataclass(frozen=True)
-class Inference:
-    """A row of Table 2; ``trials`` is the list of the measures, its test set was embedded."""
+    ``figures`` have the names of the CSV file's columns: ``eer_percent`` and ``min_dcf`` (in Table
+    1 averages, with ``_<trials>`` those of a list), ``energy_kwh``, ``co2_kg``; of Table 1
+    ``parameters_m`` and ``gmac`` (ours, of one crop of 350 frames, not published); of Table 2
+    ``duration_s``. None was not printed.
+    """
 
     model: str
     study_name: str
     trials: str
     precision: str
-    measures: Measures
-    energy_kwh: Printed | None
-    co2_kg: Printed | None
-    duration_s: Printed | None
+    figures: dict[str, Printed | None]
 
 
 @dataclass(frozen=True)
 class Study:
     """A study: both tables in printed order. ``lists`` are the trial lists of Table 1."""
 
-    folder: Path
     about: About
     lists: tuple[str, ...]
-    trainings: tuple[Training, ...]
-    inferences: tuple[Inference, ...]
+    trainings: tuple[Published, ...]
+    inferences: tuple[Published, ...]
 
 
 def read_study(folder: Path) -> Study:
@@ -102,26 +82,24 @@ def read_study(folder: Path) -> Study:
     """
     about = read_config(folder / "study.toml", About)
     path = folder / "table1.csv"
-    keys = ("model", "study_name", "section", "parameters_m", "gmac", "eer_percent", "min_dcf")
-    columns, rows = _read_rows(path, (*keys, "energy_kwh", "co2_kg"))
+    keys = ("parameters_m", "gmac", *_FIGURES)
+    columns, rows = _read_rows(path, ("model", "study_name", "section"), keys)
     lists = tuple(key.removeprefix(_LIST_PREFIX) for key in columns if key.startswith(_LIST_PREFIX))
     for name in lists:
         if f"min_dcf_{name}" not in columns:
             raise SvError(f"{path}: no column min_dcf_{name} for {_LIST_PREFIX}{name}")
-    trainings = tuple(_build_training(row, lists, where) for where, row in rows)
-    _check_unique(path, [row.model for row in trainings])
+    keys += tuple(f"{key}_{name}" for name in lists for key in ("eer_percent", "min_dcf"))
+    trainings = _build_rows(path, rows, keys)
     path = folder / "table2.csv"
-    keys = ("model", "study_name", "trials", "precision", "eer_percent", "min_dcf", "energy_kwh")
-    _, rows = _read_rows(path, (*keys, "co2_kg", "duration"))
-    inferences = tuple(_build_inference(row, where) for where, row in rows)
-    _check_unique(path, [f"{row.model} {row.trials} {row.precision}" for row in inferences])
-    return Study(folder, about, lists, trainings, inferences)
+    words = ("model", "study_name", "trials", "precision")
+    _, rows = _read_rows(path, words, (*_FIGURES, "duration"))
+    return Study(about, lists, trainings, _build_rows(path, rows, _FIGURES))
 
 
 def _read_rows(
-    path: Path, required: tuple[str, ...]
+    path: Path, words: tuple[str, ...], figures: tuple[str, ...]
 ) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
-    """Read a CSV file: its columns, and each row with its place for messages."""
+    """Read a CSV file: its columns, and each row, which has all ``words``, with its place."""
     lines = list(enumerate(read_text(path).splitlines(), 1))
     lines = [(number, line) for number, line in lines if line.strip() and line[0] != "#"]
     # Line by line: a quote left open spoils its own line and no other.
@@ -129,7 +107,7 @@ def _read_rows(
     if len(grid) < 2:
         raise SvError(f"{path}: no rows: expected a line of column names, then one a system")
     columns = grid[0]
-    missing = [key for key in required if key not in columns]
+    missing = [key for key in (*words, *figures) if key not in columns]
     if missing or len(set(columns)) < len(columns):
         what = f"no column {', '.join(missing)}" if missing else "a column occurs twice"
         raise SvError(f"{path}: {what} in line {lines[0][0]}")
@@ -141,45 +119,26 @@ def _read_rows(
             )
         row = dict(zip(columns, (field.strip() for field in fields), strict=True))
         rows.append((f"{path}: line {number}", row))
-        for key in ("model", "study_name", "section", "trials", "precision"):
-            if row.get(key) == "":
+        for key in words:
+            if not row[key]:
                 raise SvError(f"{path}: line {number} has no {key}")
     return columns, rows
 
 
-def _build_training(row: dict[str, str], lists: tuple[str, ...], where: str) -> Training:
-    numbers = ("parameters_m", "gmac", "energy_kwh", "co2_kg")
-    return Training(
-        model=row["model"],
-        study_name=row["study_name"],
-        section=row["section"],
-        average=_build_measures(row, "", where),
-        lists={name: _build_measures(row, f"_{name}", where) for name in lists},
-        **{key: _parse_number(row[key], f"{where}: {key}") for key in numbers},
-    )
-
-
-def _build_inference(row: dict[str, str], where: str) -> Inference:
-    duration, match = row["duration"], _DURATION.fullmatch(row["duration"])
-    if duration and match is None:
-        raise SvError(f"{where}: duration is '{duration}', expected hh:mm:ss or nothing")
-    hours, minutes, seconds = map(int, match.groups()) if match else (0, 0, 0)
-    duration_s = float(3600 * hours + 60 * minutes + seconds)
-    return Inference(
-        **{key: row[key] for key in ("model", "study_name", "trials", "precision")},
-        measures=_build_measures(row, "", where),
-        duration_s=Printed(duration, duration_s) if match else None,
-        **{key: _parse_number(row[key], f"{where}: {key}") for key in ("energy_kwh", "co2_kg")},
-    )
-
-
-def _build_measures(row: dict[str, str], suffix: str, where: str) -> Measures:
-    return Measures(
-        *(
-            _parse_number(row[f"{key}{suffix}"], f"{where}: {key}{suffix}")
-            for key in ("eer_percent", "min_dcf")
-        )
-    )
+def _build_rows(
+    path: Path, rows: list[tuple[str, dict[str, str]]], keys: tuple[str, ...]
+) -> tuple[Published, ...]:
+    built: dict[tuple[str, ...], Published] = {}
+    for where, row in rows:
+        figures = {key: _parse_number(row[key], f"{where}: {key}") for key in keys}
+        if "duration" in row:
+            figures["duration_s"] = _parse_duration(row["duration"], where)
+        name = tuple(row[key] for key in ("model", "trials", "precision") if key in row)
+        if name in built:
+            raise SvError(f"{path}: {' '.join(name)} has two rows")
+        words = (row["study_name"], row.get("trials", ""), row.get("precision", ""))
+        built[name] = Published(row["model"], *words, figures)
+    return tuple(built.values())
 
 
 def _parse_number(text: str, where: str) -> Printed | None:
@@ -191,10 +150,14 @@ def _parse_number(text: str, where: str) -> Printed | None:
     return Printed(text, float(text))
 
 
-def _check_unique(path: Path, keys: list[str]) -> None:
-    twice = next((key for key in keys if keys.count(key) > 1), None)
-    if twice is not None:
-        raise SvError(f"{path}: {twice} has two rows")
+def _parse_duration(text: str, where: str) -> Printed | None:
+    if not text:
+        return None
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise SvError(f"{where}: duration is '{text}', expected hh:mm:ss or nothing")
+    hours, minutes, seconds = map(int, match.groups())
+    return Printed(text, float(3600 * hours + 60 * minutes + seconds))
 
 
 # Rank correlation of two lists of figures over systems.
@@ -225,16 +188,14 @@ def compute_rank(ours: Sequence[float], theirs: Sequence[float]) -> Rank:
     if systems < LEAST_SYSTEMS:
         reason = f"{systems} systems are too few for a rank correlation ({LEAST_SYSTEMS})"
         return Rank(systems, None, None, None, reason)
-    ranks = [stats.rankdata(values) for values in (ours, theirs)]
-    for who, values in zip(("ours", "published"), ranks, strict=True):
-        if np.ptp(values) == 0:
+    for who, values in {"ours": ours, "published": theirs}.items():
+        if len(set(values)) == 1:
             return Rank(systems, None, None, None, f"all {who} figures are the same")
-    x, y = (np.asarray(values) - np.mean(values) for values in ranks)
-    scale = math.sqrt(float(x @ x) * float(y @ y))
-    rho = max(-1.0, min(1.0, round(float(x @ y) / scale, 12)))
+    rho = round(float(stats.spearmanr(ours, theirs).statistic), 12)
+    x, y = (stats.rankdata(values) for values in (ours, theirs))
     tested = stats.permutation_test(
         (x,),
-        lambda order, axis: np.sum(order * y, axis=axis) / scale,
+        lambda order, axis: np.sum(order * y, axis=axis),
         permutation_type="pairings",
         vectorized=True,
         n_resamples=_RESAMPLES,

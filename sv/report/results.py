@@ -60,6 +60,11 @@ class Stage:
         """Energy of the run that made the result."""
         return self.sidecar.energy_kwh
 
+    @property
+    def co2_kg(self) -> float | None:
+        """CO2 of that energy."""
+        return None if self.sidecar.co2_g is None else self.sidecar.co2_g / 1000
+
 
 @dataclass(frozen=True)
 class Network:

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sv.report.published import Inference, Printed, Study, Training, compute_rank, read_study
+from sv.report.published import Printed, Published, Study, compute_rank, read_study
 from sv.report.results import (
     EXTRACT_STAGE,
     FAMILIES,
     TRAIN_STAGE,
     Results,
-    Stage,
     System,
     compute_average,
     extract_name,
@@ -29,30 +28,29 @@ from sv.report.tables.cells import (
     Note,
     Row,
     Table,
+    fact_cell,
+    figure_cell,
     format_difference,
     format_significant,
     text_cell,
     unknown_cell,
 )
 from sv.report.tables.evidence import (
+    ENERGY_COLUMNS,
+    MEASURES,
     Labelled,
     absent_stage,
-    co2_cell,
-    duration_cell,
-    energy_cell,
     energy_notes,
-    fact_cell,
     metric_cells,
     score_cells,
+    stage_cells,
 )
 
-# Measures with their decimals in the study's Table 1; its Table 2 prints three of both.
-_MEASURES = (("eer_percent", "EER (%)", 2), ("min_dcf", "minDCF", 3))
-_DECIMALS_2 = 3
-_SYSTEM_COLUMNS = (
-    Column("system", "System", numeric=False),
-    Column("study_name", "In the study", numeric=False),
-)
+# Figures by the names of our columns and of the study's. Measures are compared by their difference
+# (with so many decimals in the study's Table 1; its Table 2 prints three of both), others by ratio.
+_ENERGIES = {column.key: column.title for column in ENERGY_COLUMNS}
+_DECIMALS_1 = {"eer_percent": 2, "min_dcf": 3}
+_DECIMALS_2 = {"eer_percent": 3, "min_dcf": 3}
 
 
 def build_comparison(results: Results, study: Path | None) -> list[Table]:
@@ -76,45 +74,45 @@ def build_comparison(results: Results, study: Path | None) -> list[Table]:
     if not pairs:
         return []
     lists = tuple(name for name in published.lists if name in results.scored)
-    tables = [_build_averages(published, pairs, lists)]
-    if lists:
-        tables.append(_build_lists(published, pairs, lists))
-    inference = _build_inference(results, published)
-    tables += [inference] if inference else []
+    built = [
+        _build_averages(published, pairs, lists),
+        _build_lists(pairs, lists),
+        _build_inference(results, published),
+    ]
+    tables = [table for table in built if table.rows]
     remarks = tuple(Note(f"{trials or 'All lists'}: {text}.") for trials, text in results.remarks)
-    tables = [replace(table, notes=(*table.notes, *remarks)) for table in tables]
-    return [*tables, _build_ranks(published, tables)]
+    about = Note(f"Study: {published.about.title}. Its figures are as printed.")
+    noted = [replace(table, notes=(about, *table.notes, *remarks)) for table in tables]
+    ranks = _build_ranks(tables)
+    return [*noted, replace(ranks, notes=(about, *ranks.notes))]
 
 
 def _build_averages(
-    study: Study, pairs: Sequence[tuple[System, Training]], lists: tuple[str, ...]
+    study: Study, pairs: Sequence[tuple[System, Published]], lists: tuple[str, ...]
 ) -> Table:
+    averages = {key: f"Average {title}" for key, title in MEASURES.items()}
     columns = (
-        *_SYSTEM_COLUMNS,
-        *(c for key, title, _ in _MEASURES for c in _list_columns(key, f"Average {title}")),
-        *_list_columns("energy_kwh", "Energy (kWh)", "ratio", marked=True),
-        *_list_columns("co2_kg", "CO2 (kg)", "ratio", marked=True),
-        *(Column(f"{key}_printed", "", csv_only=True) for key, *_ in _MEASURES),
+        *_list_columns({**averages, **_ENERGIES}),
+        *(Column(f"{key}_printed", "", csv_only=True) for key in MEASURES),
     )
     rows, stages = [], []
     for system, row in pairs:
         stage = find_stage(system, TRAIN_STAGE, "train")
         average = compute_average(system, lists)
-        ours = metric_cells(average.eer_percent, average.min_dcf, average.reason, decimals=2)
-        cells = {"system": text_cell(system.name), "study_name": text_cell(row.study_name)}
-        for key, _, decimals in _MEASURES:
-            theirs = _average_published(row, lists, key, decimals)
-            cells |= _compare(key, ours[key], theirs, decimals)
-            cells[f"{key}_printed"] = _published_cell(getattr(row.average, key), "Table 1")
-        absent = absent_stage(system, f"{TRAIN_STAGE:02d}_train")
-        cells |= _compare_energies(stage, absent, row, "Table 1")
+        ours = metric_cells(average.eer_percent, average.min_dcf, average.reason, 2)
+        ours |= stage_cells(stage, absent_stage(system, f"{TRAIN_STAGE:02d}_train"))
+        theirs = {key: _average_published(row, lists, key) for key in MEASURES}
+        theirs |= {key: _published_cell(row.figures[key], "Table 1") for key in _ENERGIES}
+        cells = _build_cells(row, ours, theirs, _DECIMALS_1)
+        for key in MEASURES:
+            cells[f"{key}_printed"] = _published_cell(row.figures[key], "Table 1")
         rows.append(Row(system.name, cells, FAMILIES[family_of(system.name)]))
         stages += [(system.name, stage)] if stage else []
     names = {system.name for system, _ in pairs}
     missing = [row.model for row in study.trainings if row.model not in names]
     absent_lists = [name for name in study.lists if name not in lists]
-    notes = [
-        *_common_notes(study),
+    notes = (
+        _ABOUT_DIFFERENCES,
         Note(
             f"Averages are over {', '.join(lists) or 'no list'}, those of the study too: they are "
             "computed from its printed lists."
@@ -123,54 +121,43 @@ def _build_averages(
         *_our_energy_notes(stages),
         Note(f"The study's energy: {study.about.energy}."),
         *([Note(f"Not here, in the study: {', '.join(missing)}.")] if missing else []),
-    ]
+    )
     caption = "Our training next to the study's: averages over the same lists, energy and CO2"
-    return Table("against1", caption, columns, tuple(rows), tuple(notes))
+    return Table("against1", caption, columns, tuple(rows), notes)
 
 
-def _average_published(row: Training, lists: tuple[str, ...], key: str, decimals: int) -> Cell:
+def _average_published(row: Published, lists: tuple[str, ...], key: str) -> Cell:
     """Average the printed figures of some lists; every list or no average."""
-    printed = {name: getattr(row.lists[name], key) for name in lists}
+    printed = {name: row.figures[f"{key}_{name}"] for name in lists}
     known = [figure.value for figure in printed.values() if figure is not None]
     if len(known) < len(printed) or not printed:
         missing = [name for name, figure in printed.items() if figure is None]
         what = f"of {', '.join(missing)} " if missing else ""
         return unknown_cell(f"no figure {what}in the study's Table 1 for the lists scored here")
-    mean = sum(known) / len(known)
-    return Cell(f"{mean:.{decimals}f}", mean)
+    return figure_cell(sum(known) / len(known), f".{_DECIMALS_1[key]}f")
 
 
-def _build_lists(
-    study: Study, pairs: Sequence[tuple[System, Training]], lists: tuple[str, ...]
-) -> Table:
-    columns = (
-        *_SYSTEM_COLUMNS,
-        Column("trial_list", "", csv_only=True),
-        *(column for key, title, _ in _MEASURES for column in _list_columns(key, title)),
-    )
+def _build_lists(pairs: Sequence[tuple[System, Published]], lists: tuple[str, ...]) -> Table:
     rows = []
     for name in lists:
         for system, row in pairs:
-            ours = score_cells(system, name, decimals=2)
-            cells = {
-                "system": text_cell(system.name),
-                "study_name": text_cell(row.study_name),
-                "trial_list": text_cell(name),
-            }
-            for key, _, decimals in _MEASURES:
-                theirs = _published_cell(getattr(row.lists[name], key), "Table 1")
-                cells |= _compare(key, ours[key], theirs, decimals)
+            figures = {key: row.figures[f"{key}_{name}"] for key in MEASURES}
+            theirs = {key: _published_cell(figure, "Table 1") for key, figure in figures.items()}
+            cells = _build_cells(row, score_cells(system, name, 2), theirs, _DECIMALS_1)
+            cells["trial_list"] = text_cell(name)
             rows.append(Row(f"{system.name} {name}", cells, name))
     caption = "Our measures next to the study's, for each trial list"
-    return Table("against1_lists", caption, columns, tuple(rows), tuple(_common_notes(study)))
+    columns = _list_columns(MEASURES, "trial_list")
+    return Table("against1_lists", caption, columns, tuple(rows), (_ABOUT_DIFFERENCES,))
 
 
-def _build_inference(results: Results, study: Study) -> Table | None:
-    """Build table against2; None where nothing of the study's Table 2 was done here.
+def _build_inference(results: Results, study: Study) -> Table:
+    """Build table against2; without rows where nothing of the study's Table 2 was done here.
 
     Of each list and precision that any system did, the table has every system of both.
     """
     systems = {system.name: system for system in results.systems}
+    titles = {**MEASURES, **_ENERGIES, "duration_s": "Duration"}
     rows, stages, left_out = [], [], []
     for trials, precision in dict.fromkeys((row.trials, row.precision) for row in study.inferences):
         published = [
@@ -180,29 +167,19 @@ def _build_inference(results: Results, study: Study) -> Table | None:
         ]
         name = f"extract_{extract_name(results.trial_sets.get(trials, trials), precision)}"
         done = [find_stage(system, EXTRACT_STAGE, name) for system, _ in published]
-        scored = [find_score(system, trials, precision) for system, _ in published]
-        if not any(done) and not any(scored):
+        if not any(done) and not any(find_score(s, trials, precision) for s, _ in published):
             left_out += [f"{trials} in {precision}"] if published else []
             continue
         for (system, row), stage in zip(published, done, strict=True):
             label = f"{system.name} {trials} {precision}"
-            absent = absent_stage(system, f"{EXTRACT_STAGE:02d}_{name}")
-            cells = _compare_inference(system, row, stage, absent)
+            ours = score_cells(system, trials, 3, precision=precision)
+            ours |= stage_cells(stage, absent_stage(system, f"{EXTRACT_STAGE:02d}_{name}"))
+            theirs = {key: _published_cell(row.figures[key], "Table 2") for key in titles}
+            cells = _build_cells(row, ours, theirs, _DECIMALS_2)
+            cells |= {"trial_list": text_cell(trials), "precision": text_cell(precision)}
             rows.append(Row(label, cells, f"{trials}, {precision.upper()}"))
             stages += [(label, stage)] if stage else []
-    if not rows:
-        return None
-    columns = (
-        *_SYSTEM_COLUMNS,
-        Column("trial_list", "", csv_only=True),
-        Column("precision", "", csv_only=True),
-        *(column for key, title, _ in _MEASURES for column in _list_columns(key, title)),
-        *_list_columns("energy_kwh", "Energy (kWh)", "ratio", marked=True),
-        *_list_columns("co2_kg", "CO2 (kg)", "ratio", marked=True),
-        *_list_columns("duration_s", "Duration", "ratio"),
-    )
-    notes = [
-        Note(f"Study: {study.about.title}. Its figures are as printed."),
+    notes = (
         Note(
             "Energy, CO2 and duration (hh:mm:ss) are of the embeddings of all utterances of the "
             "list's test set. diff.: ours - study; ratio: ours / study."
@@ -210,33 +187,73 @@ def _build_inference(results: Results, study: Study) -> Table | None:
         *_our_energy_notes(stages),
         Note(f"The study's energy: {study.about.energy}, on {study.about.gpu}."),
         *([Note(f"Not done here: {', '.join(left_out)}.")] if left_out else []),
-    ]
+    )
+    columns = _list_columns(titles, "trial_list", "precision")
     caption = "Our extraction of embeddings next to the study's"
-    return Table("against2", caption, columns, tuple(rows), tuple(notes))
+    return Table("against2", caption, columns, tuple(rows), notes)
 
 
-def _compare_inference(
-    system: System, row: Inference, stage: Stage | None, absent: str
+# Three columns of a figure: ours, the study's, and the difference or ratio of both.
+
+_ABOUT_DIFFERENCES = Note(
+    "diff.: ours - study, in points of EER or of minDCF; ratio: ours / study. The study "
+    "gives no intervals; how far another training moves a figure is in neither."
+)
+
+
+def _list_columns(titles: dict[str, str], *facts: str) -> tuple[Column, ...]:
+    """Return the columns of a table: the system, ``facts`` for CSV, and three of each figure."""
+    columns = [Column("system", "System", numeric=False)]
+    columns.append(Column("study_name", "In the study", numeric=False))
+    columns += [Column(key, "", csv_only=True) for key in facts]
+    for key, title in titles.items():
+        compared = ("difference", "diff.") if key in MEASURES else ("ratio", "ratio")
+        marked = key in _ENERGIES
+        columns += [
+            Column(key, "ours", title, marked=marked),
+            Column(f"{key}_published", "study", title),
+            Column(f"{key}_{compared[0]}", compared[1], title, marked=marked),
+        ]
+    return tuple(columns)
+
+
+def _build_cells(
+    row: Published, ours: dict[str, Cell], theirs: dict[str, Cell], decimals: dict[str, int]
 ) -> dict[str, Cell]:
-    ours = score_cells(system, row.trials, decimals=_DECIMALS_2, precision=row.precision)
-    cells = {
-        "system": text_cell(system.name),
-        "study_name": text_cell(row.study_name),
-        "trial_list": text_cell(row.trials),
-        "precision": text_cell(row.precision),
-        **_compare_energies(stage, absent, row, "Table 2"),
-    }
-    for key, *_ in _MEASURES:
-        theirs = _published_cell(getattr(row.measures, key), "Table 2")
-        cells |= _compare(key, ours[key], theirs, _DECIMALS_2)
-    theirs = _published_cell(row.duration_s, "Table 2")
-    return cells | _compare("duration_s", duration_cell(stage, absent), theirs)
+    """Return the cells of a row; a ratio is as good as our figure, and has its marks."""
+    cells = {"system": text_cell(row.model), "study_name": text_cell(row.study_name)}
+    for key, published in theirs.items():
+        cells |= {key: ours[key], f"{key}_published": published}
+        compared = f"{key}_{'difference' if key in decimals else 'ratio'}"
+        a, b = ours[key].value, published.value
+        if a is None or b is None:
+            cells[compared] = unknown_cell(ours[key].reason or published.reason)
+        elif key in decimals:
+            value = float(a) - float(b)
+            cells[compared] = Cell(format_difference(value, decimals[key]), value)
+        else:
+            marks = ours[key].marks
+            cells[compared] = figure_cell(float(a) / float(b), format_significant, marks=marks)
+    return cells
+
+
+def _published_cell(printed: Printed | None, table: str) -> Cell:
+    """Return the cell of a figure as it was printed in a ``table`` of the study."""
+    if printed is None:
+        return unknown_cell(f"not in the study's {table}")
+    return Cell(printed.text, printed.value)
+
+
+def _our_energy_notes(stages: Sequence[Labelled]) -> list[Note]:
+    """Explain our energies: what they cover is not what the study's cover."""
+    notes = energy_notes(stages)
+    return [note if note.mark else Note(f"Ours: {note.text}") for note in notes]
 
 
 # The order of the systems.
 
 
-def _build_ranks(study: Study, tables: Sequence[Table]) -> Table:
+def _build_ranks(tables: Sequence[Table]) -> Table:
     """Correlate the columns of the other tables, over the systems that have both figures."""
     columns = (
         Column("what", "Figure", numeric=False),
@@ -260,7 +277,7 @@ def _build_ranks(study: Study, tables: Sequence[Table]) -> Table:
                     what = "training" if whole and key == "energy_kwh" else part
                     rows.append(_rank(f"{title} ({what})", members, key))
     notes = (
-        Note(f"Study: {study.about.title}. 1: ours and the study's order the systems alike."),
+        Note("1: ours and the study's order the systems alike."),
         Note("95 %: Fisher's z (Bonett and Wright, 2000). p: permutations of the systems."),
     )
     caption = "Rank correlation of our figures with the study's, over systems"
@@ -271,79 +288,16 @@ def _rank(what: str, rows: Sequence[Row], key: str) -> Row:
     both = [(row.cells[key].value, row.cells[f"{key}_published"].value) for row in rows]
     known = [(float(a), float(b)) for a, b in both if a is not None and b is not None]
     rank = compute_rank([a for a, _ in known], [b for _, b in known])
-    unknown = unknown_cell(rank.reason or "no figure")
     low, high = rank.interval or (None, None)
-    interval = "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
     cells = {
         "what": text_cell(what),
-        "systems": Cell(f"{rank.systems}", rank.systems),
-        "rho": unknown if rank.rho is None else Cell(f"{rank.rho:.2f}", rank.rho),
-        "interval": text_cell(interval) if interval else unknown,
-        "p": unknown if rank.p_value is None else Cell(f"{rank.p_value:.4f}", rank.p_value),
+        "systems": figure_cell(rank.systems, ""),
+        "rho": figure_cell(rank.rho, ".2f", rank.reason),
+        "interval": text_cell(f"{low:.2f} to {high:.2f}")
+        if rank.interval
+        else unknown_cell(rank.reason),
+        "p": figure_cell(rank.p_value, ".4f", rank.reason),
         "rho_low": fact_cell(low),
         "rho_high": fact_cell(high),
     }
     return Row(what, cells)
-
-
-# Three columns of a figure: ours, the study's, and the difference or ratio of both.
-
-
-def _list_columns(
-    key: str, title: str, how: str = "difference", *, marked: bool = False
-) -> tuple[Column, ...]:
-    return (
-        Column(key, "ours", title, marked=marked),
-        Column(f"{key}_published", "study", title),
-        Column(f"{key}_{how}", "ratio" if how == "ratio" else "diff.", title, marked=marked),
-    )
-
-
-def _compare(key: str, ours: Cell, theirs: Cell, decimals: int | None = None) -> dict[str, Cell]:
-    """Return the cells of a figure: with its difference, or without ``decimals`` its ratio.
-
-    A ratio is as good as our figure, and has its marks.
-    """
-    name = f"{key}_{'ratio' if decimals is None else 'difference'}"
-    if ours.value is None or theirs.value is None:
-        compared = unknown_cell(ours.reason or theirs.reason)
-    elif decimals is None:
-        value = float(ours.value) / float(theirs.value)
-        compared = Cell(format_significant(value), value, ours.marks)
-    else:
-        value = float(ours.value) - float(theirs.value)
-        compared = Cell(format_difference(value, decimals), value)
-    return {key: ours, f"{key}_published": theirs, name: compared}
-
-
-def _compare_energies(
-    stage: Stage | None, absent: str, row: Training | Inference, table: str
-) -> dict[str, Cell]:
-    energy, co2 = energy_cell(stage, absent), co2_cell(stage, absent)
-    return {
-        **_compare("energy_kwh", energy, _published_cell(row.energy_kwh, table)),
-        **_compare("co2_kg", co2, _published_cell(row.co2_kg, table)),
-    }
-
-
-def _published_cell(printed: Printed | None, table: str) -> Cell:
-    """Return the cell of a figure as it was printed in a ``table`` of the study."""
-    if printed is None:
-        return unknown_cell(f"not in the study's {table}")
-    return Cell(printed.text, printed.value)
-
-
-def _common_notes(study: Study) -> list[Note]:
-    return [
-        Note(f"Study: {study.about.title}. Its figures are as printed."),
-        Note(
-            "diff.: ours - study, in points of EER or of minDCF; ratio: ours / study. The study "
-            "gives no intervals; how far another training moves a figure is in neither."
-        ),
-    ]
-
-
-def _our_energy_notes(stages: Sequence[Labelled]) -> list[Note]:
-    """Explain our energies: what they cover is not what the study's cover."""
-    notes = energy_notes(stages)
-    return [note if note.mark else Note(f"Ours: {note.text}") for note in notes]

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -113,6 +114,27 @@ def text_cell(text: str) -> Cell:
     return Cell(text, text)
 
 
+def fact_cell(value: float | int | str | None) -> Cell:
+    """Return a cell for the CSV file alone: unknown is empty there and needs no reason."""
+    return Cell(UNKNOWN, None) if value in (None, "") else Cell(f"{value}", value)
+
+
+def figure_cell(
+    value: float | None,
+    form: str | Callable[[float], str],
+    reason: str = "",
+    marks: tuple[str, ...] = (),
+    sidecar: Path | None = None,
+) -> Cell:
+    """Return the cell of a figure; ``form`` is a format, as ".2f", or a function.
+
+    Where ``value`` is None, ``reason`` says why.
+    """
+    if value is None:
+        return unknown_cell(reason, sidecar)
+    return Cell(form(value) if callable(form) else f"{value:{form}}", value, marks, sidecar=sidecar)
+
+
 def format_significant(value: float, digits: int = 3) -> str:
     """Format with significant digits and no exponent down to 1e-6: 895.7, 51.69, 0.00123.
 
@@ -153,9 +175,9 @@ def format_duration(duration_s: float) -> str:
 
 def format_markdown(table: Table) -> str:
     """Format as a Markdown pipe table with its caption above, notes and missing figures below."""
-    columns = _shown(table)
+    columns = [column for column in table.columns if not column.csv_only]
     grid = [[f"{column.group} {column.title}".strip() for column in columns]]
-    for section, rows in _sections(table):
+    for section, rows in groupby(table.rows, lambda row: row.section):
         if section:
             grid.append([f"**{section}**", *[""] * (len(columns) - 1)])
         grid.extend([_marked(row.cells[column.key]) for column in columns] for row in rows)
@@ -171,7 +193,8 @@ def format_markdown(table: Table) -> str:
             for text, width, column in zip(line, widths, columns, strict=True)
         ]
         lines.append(f"| {' | '.join(padded)} |")
-    lines += ["", *(f"- {_note_text(note)}" for note in table.notes)]
+    notes = [f"{MARKS[n.mark]} {n.text}" if n.mark else n.text for n in table.notes]
+    lines += ["", *(f"- {text}" for text in notes)]
     missing = missing_lines(table)
     if missing:
         lines += ["", "Missing:", "", *(f"- {line}" for line in missing)]
@@ -227,7 +250,17 @@ def format_json(table: Table) -> str:
                 "label": row.label,
                 "section": row.section,
                 "total": row.is_total,
-                "cells": {c.key: _cell_record(row.cells[c.key]) for c in table.columns},
+                "cells": {
+                    column.key: {
+                        "value": cell.value,
+                        "text": cell.text,
+                        "marks": list(cell.marks),
+                        "best": cell.best,
+                        "reason": cell.reason or None,
+                    }
+                    for column in table.columns
+                    for cell in [row.cells[column.key]]
+                },
             }
             for row in table.rows
         ],
@@ -237,28 +270,6 @@ def format_json(table: Table) -> str:
     return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _cell_record(cell: Cell) -> dict[str, object]:
-    return {
-        "value": cell.value,
-        "text": cell.text,
-        "marks": list(cell.marks),
-        "best": cell.best,
-        "reason": cell.reason or None,
-    }
-
-
-def _shown(table: Table) -> list[Column]:
-    return [column for column in table.columns if not column.csv_only]
-
-
-def _sections(table: Table) -> list[tuple[str, list[Row]]]:
-    return [(section, list(rows)) for section, rows in groupby(table.rows, lambda row: row.section)]
-
-
 def _marked(cell: Cell) -> str:
     text = f"**{cell.text}**" if cell.best else cell.text
     return text + "".join(MARKS[mark] for mark in cell.marks)
-
-
-def _note_text(note: Note) -> str:
-    return f"{MARKS[note.mark]} {note.text}" if note.mark else note.text

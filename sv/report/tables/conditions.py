@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from sv.report.tables.cells import Cell, Column, Note, Row, Table, text_cell, unknown_cell
+from sv.report.tables.cells import Column, Note, Row, Table, figure_cell, text_cell
 
 _TITLES = {
     "trials": "Trials", "targets": "Targets", "nontargets": "Nontargets", "eer_percent": "EER (%)",
@@ -25,9 +25,9 @@ def build_condition_table(rows: Sequence[Mapping[str, object]], caption: str) ->
         name, reason = str(row["name"]), str(row["reason"])
         cells = {"condition": text_cell(name)}
         for key in _TITLES:
-            value, digits = row[key], _DECIMALS.get(key, 0)
-            known = isinstance(value, int | float)
-            cells[key] = Cell(f"{value:.{digits}f}", value) if known else unknown_cell(reason)
+            value = row[key]
+            known = value if isinstance(value, int | float) else None
+            cells[key] = figure_cell(known, f".{_DECIMALS.get(key, 0)}f", reason)
         body.append(Row(name, cells))
     note = Note("Misses and false alarms are at one threshold: that of the EER of all trials.")
     return Table("conditions", caption, tuple(columns), tuple(body), (note,))

@@ -2,15 +2,26 @@
 
 from dataclasses import replace
 
-from sv.report.noise import LEAST_SPEAKERS, MEASURES, find_measured
+from sv.report.noise import LEAST_SPEAKERS, find_measured
 from sv.report.results import Results, System, compute_average, find_score, list_views, name_view
-from sv.report.tables.cells import BLANK, Cell, Column, Note, Row, Table, text_cell, unknown_cell
-from sv.report.tables.evidence import absent_file, backend_column, fact_cell
+from sv.report.tables.cells import (
+    BLANK,
+    Cell,
+    Column,
+    Note,
+    Row,
+    Table,
+    fact_cell,
+    figure_cell,
+    text_cell,
+    unknown_cell,
+)
+from sv.report.tables.evidence import MEASURES, absent_file, backend_column
 from sv.score.bootstrap import Measured, subtract
 
-_TITLES = {"eer_percent": "EER (%)", "min_dcf": "minDCF"}
 _DECIMALS = {"eer_percent": 2, "min_dcf": 3}
 _AVERAGE = "Average"
+Lowest = tuple[str, Measured] | None  # the best system and its measure
 
 
 def build_confidence_table(results: Results) -> Table:
@@ -20,7 +31,7 @@ def build_confidence_table(results: Results) -> Table:
         backend_column(results),
         Column("trial_list", "", csv_only=True),
     ]
-    for key, title in _TITLES.items():
+    for key, title in MEASURES.items():
         columns += [
             Column(key, "", title),
             Column(f"{key}_interval", "95 %", title),
@@ -47,9 +58,7 @@ def build_confidence_table(results: Results) -> Table:
     return Table("table4", caption, tuple(columns), tuple(rows), tuple(_notes(results)))
 
 
-def _find_best(
-    views: list[System], lists: tuple[str, ...], key: str
-) -> tuple[str, Measured] | None:
+def _find_best(views: list[System], lists: tuple[str, ...], key: str) -> Lowest:
     """Return the system with the lowest measure; None where no system has replicates."""
     found = [(view.name, find_measured(view, lists, key)) for view in views]
     measured = [(name, item) for name, item in found if item is not None]
@@ -57,10 +66,7 @@ def _find_best(
 
 
 def _build_cells(
-    view: System,
-    title: str,
-    lists: tuple[str, ...],
-    best: dict[str, tuple[str, Measured] | None],
+    view: System, title: str, lists: tuple[str, ...], best: dict[str, Lowest]
 ) -> dict[str, Cell]:
     cells = {
         "system": text_cell(view.name),
@@ -73,63 +79,54 @@ def _build_cells(
         measured = find_measured(view, lists, key)
         if measured is None:
             reason = _explain_unknown(view, lists)
-            cells |= _list_cells(key, getattr(average, key), None, reason)
-            cells |= _list_cells(f"{key}_above_best", None, None, reason, key=key)
-            cells[f"{key}_p"] = unknown_cell(reason)
+            cells |= _list_cells(key, key, getattr(average, key), None, reason)
+            cells |= _compare(key, None, reason)
             continue
         few = f"the {measured.speakers} speakers are too few: replicates lack a kind of trials"
-        cells |= _list_cells(key, measured.value, measured.interval, few)
+        cells |= _list_cells(key, key, measured.value, measured.interval, few)
         cells["speakers"] = fact_cell(measured.speakers)
         cells["replicates"] = fact_cell(len(measured.replicates))
         cells["seed"] = fact_cell(measured.draws[0][1])
-        cells |= _compare(view.name, key, measured, best[key], few)
+        name, lowest = best[key] or (view.name, measured)
+        difference = subtract(measured, lowest)
+        if difference is None:
+            few = f"not the same trials, seed or number of replicates as {name}"
+        cells |= _compare(key, difference, few)
+        if name == view.name:
+            above = f"{key}_above_best"
+            cells |= {above: Cell("best", 0.0), f"{above}_interval": BLANK, f"{key}_p": BLANK}
+            cells |= {f"{above}_{end}": fact_cell(None) for end in ("low", "high")}
     return cells
 
 
-def _compare(
-    name: str, key: str, measured: Measured, best: tuple[str, Measured] | None, few: str
-) -> dict[str, Cell]:
+def _compare(key: str, difference: Measured | None, reason: str) -> dict[str, Cell]:
     """Return the cells of the difference from the best system of the same backend."""
     above = f"{key}_above_best"
-    assert best is not None  # this system at least
-    if best[0] == name:
-        cells = {f"{above}_{end}": fact_cell(None) for end in ("low", "high")}
-        cells |= {f"{above}_interval": BLANK, f"{key}_p": BLANK}
-        return {**cells, above: Cell("best", 0.0)}
-    difference = subtract(measured, best[1])
     if difference is None:
-        reason = f"not the same trials, seed or number of replicates as {best[0]}"
-        return {**_list_cells(above, None, None, reason, key=key), f"{key}_p": unknown_cell(reason)}
-    cells = _list_cells(above, difference.value, difference.interval, few, key=key)
-    if difference.interval is None:
-        return {**cells, f"{key}_p": unknown_cell(few)}
-    p_value = difference.p_value
-    marks = ("within_noise",) if difference.within_noise else ()
-    return {
-        **cells,
-        above: replace(cells[above], marks=marks),
-        f"{key}_p": Cell(f"{p_value:.3f}", p_value),
-    }
+        return {**_list_cells(above, key, None, None, reason), f"{key}_p": unknown_cell(reason)}
+    cells = _list_cells(above, key, difference.value, difference.interval, reason)
+    if difference.within_noise:
+        cells[above] = replace(cells[above], marks=("within_noise",))
+    p_value = difference.p_value if difference.interval else None
+    return {**cells, f"{key}_p": figure_cell(p_value, ".3f", reason)}
 
 
 def _list_cells(
-    name: str,
-    value: float | None,
-    interval: tuple[float, float] | None,
-    reason: str,
-    *,
-    key: str = "",
+    name: str, key: str, value: float | None, interval: tuple[float, float] | None, reason: str
 ) -> dict[str, Cell]:
     """Return the cells of a value, its interval as text, and its bounds for the CSV file."""
-    digits = _DECIMALS[key or name]
-    cells = {name: unknown_cell(reason) if value is None else Cell(f"{value:.{digits}f}", value)}
-    if interval is None:
-        cells |= {f"{name}_{end}": fact_cell(None) for end in ("low", "high")}
-        return {**cells, f"{name}_interval": unknown_cell(reason)}
-    texts = [f"{bound:.{digits}f}" for bound in interval]
-    for end, text, bound in zip(("low", "high"), texts, interval, strict=True):
-        cells[f"{name}_{end}"] = Cell(text, bound)
-    return {**cells, f"{name}_interval": text_cell(" to ".join(texts))}
+    form = f".{_DECIMALS[key]}f"
+    low, high = (fact_cell(None),) * 2
+    text = unknown_cell(reason)
+    if interval is not None:
+        low, high = (figure_cell(bound, form) for bound in interval)
+        text = text_cell(f"{low.text} to {high.text}")
+    return {
+        name: figure_cell(value, form, reason),
+        f"{name}_low": low,
+        f"{name}_high": high,
+        f"{name}_interval": text,
+    }
 
 
 def _explain_unknown(system: System, lists: tuple[str, ...]) -> str:

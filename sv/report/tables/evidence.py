@@ -5,157 +5,119 @@ sidecar does not.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from operator import attrgetter
+from typing import Any
 
-from sv.energy.record import Carbon, Channel
+from sv.energy.record import Carbon, Channel, Sidecar
 from sv.report.results import P_TARGET, Results, Stage, System, extract_name, find_score
 from sv.report.tables.cells import (
     MARKS,
-    UNKNOWN,
     Cell,
     Column,
     Note,
+    fact_cell,
+    figure_cell,
     format_duration,
     format_significant,
     unknown_cell,
 )
 
-# A stage with the label that its row has in the table.
-Labelled = tuple[str, Stage]
+Labelled = tuple[str, Stage]  # a stage with the label that its row has in the table
+MEASURES = {"eer_percent": "EER (%)", "min_dcf": "minDCF"}
 ENERGY_COLUMNS = (
     Column("energy_kwh", "Energy (kWh)", marked=True),
     Column("co2_kg", "CO2 (kg)", marked=True),
-)
-# What a CSV row says about its energy beyond the printed columns.
-PROVENANCE_COLUMNS = tuple(
-    Column(key, key, csv_only=True)
-    for key in (
-        *("status", "measured_fraction", "energy_all_kwh", "attempts", "kinds", "boundary"),
-        *("attribution", "energy_node_kwh", "uncertainty_kwh", "host", "started_utc", "pue"),
-        *("g_per_kwh", "carbon_provider", "carbon_zone", "carbon_year", "carbon_vintage"),
-        *("carbon_scope", "carbon_basis"),
-    )
 )
 _WHOLE = 1e-6  # of an energy: less is rounding of a sum of channels
 _MAX_LISTED = 10
 
 
+def _list_hosts(sidecar: Sidecar) -> str:
+    several = [attempt.meters for attempt in sidecar.run if len(attempt.meters) > 1]
+    hosts = [sidecar.host, *(meter.host for meters in several for meter in meters if meter.host)]
+    return " ".join(dict.fromkeys(hosts)).strip()
+
+
+# What a CSV row says about its energy beyond the printed columns.
+_PROVENANCE: dict[str, Callable[[Sidecar], Any]] = {
+    "status": attrgetter("status"),
+    "measured_fraction": attrgetter("measured_fraction"),
+    "energy_all_kwh": attrgetter("energy_all_kwh"),
+    "attempts": lambda s: len(s.attempts),
+    "kinds": lambda s: " ".join(dict.fromkeys(c.kind for c in s.channels if c.in_total)),
+    "boundary": lambda s: " ".join(sorted({c.boundary for c in s.channels if c.in_total})),
+    "attribution": attrgetter("attribution.rule"),
+    "energy_node_kwh": attrgetter("energy_node_kwh"),
+    "uncertainty_kwh": attrgetter("uncertainty_kwh"),
+    "host": _list_hosts,
+    "started_utc": attrgetter("started_utc"),
+    "pue": attrgetter("pue.value"),
+    "g_per_kwh": attrgetter("carbon.g_per_kwh"),
+    "carbon_provider": attrgetter("carbon.provider"),
+    "carbon_zone": attrgetter("carbon.zone"),
+    "carbon_year": lambda s: "" if s.carbon.year is None else str(s.carbon.year),
+    "carbon_vintage": attrgetter("carbon.vintage"),
+    "carbon_scope": attrgetter("carbon.scope"),
+    "carbon_basis": attrgetter("carbon.basis"),
+}
+PROVENANCE_COLUMNS = tuple(Column(key, key, csv_only=True) for key in _PROVENANCE)
+
+
 # Cells.
 
 
-def fact_cell(value: float | int | str | None) -> Cell:
-    """Return a cell for the CSV file alone: unknown is empty there and needs no reason."""
-    return Cell(UNKNOWN, None) if value in (None, "") else Cell(f"{value}", value)
+def stage_cells(stage: Stage | None, absent: str = "") -> dict[str, Cell]:
+    """Return the cells of a stage's energy_kwh, co2_kg and duration_s, of the run that counts.
 
-
-def figure_cell(
-    value: float | None, reason: str, *, path: Path, marks: tuple[str, ...] = ()
-) -> Cell:
-    """Return the cell of a figure of the sidecar ``path``, with its ``reason`` where unknown."""
-    if value is None:
-        return unknown_cell(reason, path)
-    return Cell(format_significant(value), value, marks, sidecar=path)
-
-
-def energy_cell(stage: Stage | None, absent: str) -> Cell:
-    """Return the cell of the energy (kWh) of the run that made the result.
+    The CO2 is as good as the energy that it is computed from, and has its marks.
 
     Args:
         stage: None where there is no sidecar.
         absent: Why there is none.
     """
     if stage is None:
-        return unknown_cell(absent)
-    reason = _explain_no_energy(stage)
-    return figure_cell(stage.energy_kwh, reason, path=stage.path, marks=energy_marks(stage))
-
-
-def co2_cell(stage: Stage | None, absent: str) -> Cell:
-    """Return the cell of the CO2 (kg); it is as good as the energy that it is computed from."""
-    if stage is None:
-        return unknown_cell(absent)
-    reason = f"no CO2: {stage.sidecar.carbon.reason or 'no grid factor in the sidecar'}"
+        return dict.fromkeys(("energy_kwh", "co2_kg", "duration_s"), unknown_cell(absent))
+    sidecar, marks = stage.sidecar, energy_marks(stage)
+    no_co2 = f"no CO2: {sidecar.carbon.reason or 'no grid factor in the sidecar'}"
+    reason = ""
     if stage.energy_kwh is None:
-        reason = _explain_no_energy(stage)
-    co2_kg = kg_from_g(stage.sidecar.co2_g)
-    return figure_cell(co2_kg, reason, path=stage.path, marks=energy_marks(stage))
-
-
-def kg_from_g(grams: float | None) -> float | None:
-    """Convert grams; unknown stays unknown."""
-    return None if grams is None else grams / 1000
-
-
-def duration_cell(stage: Stage | None, absent: str) -> Cell:
-    """Return the cell of a stage's duration."""
-    if stage is None:
-        return unknown_cell(absent)
-    return Cell(format_duration(stage.sidecar.duration_s), stage.sidecar.duration_s)
+        reasons = [f"{c.id}: {c.reason}" for c in sidecar.channels if c.reason]
+        reason = sidecar.reason or "; ".join(reasons) or "no channel could be read"
+        reason = no_co2 = f"{stage.path.name} has no energy ({reason})"
+    figures = {"energy_kwh": (stage.energy_kwh, reason), "co2_kg": (stage.co2_kg, no_co2)}
+    return {
+        key: figure_cell(value, format_significant, why, marks, stage.path)
+        for key, (value, why) in figures.items()
+    } | {"duration_s": figure_cell(sidecar.duration_s, format_duration)}
 
 
 def provenance_cells(stage: Stage | None) -> dict[str, Cell]:
     """Return the cells of `PROVENANCE_COLUMNS`."""
-    if stage is None:
-        return {column.key: fact_cell(None) for column in PROVENANCE_COLUMNS}
-    sidecar = stage.sidecar
-    counted = [channel for channel in sidecar.channels if channel.in_total]
-    several = [attempt.meters for attempt in sidecar.run if len(attempt.meters) > 1]
-    hosts = [sidecar.host, *(meter.host for meters in several for meter in meters if meter.host)]
-    carbon = sidecar.carbon
-    facts = {
-        "status": sidecar.status,
-        "measured_fraction": sidecar.measured_fraction,
-        "energy_all_kwh": sidecar.energy_all_kwh,
-        "attempts": len(sidecar.attempts),
-        "kinds": " ".join(dict.fromkeys(channel.kind for channel in counted)),
-        "boundary": " ".join(sorted({channel.boundary for channel in counted})),
-        "attribution": sidecar.attribution.rule,
-        "energy_node_kwh": sidecar.energy_node_kwh,
-        "uncertainty_kwh": sidecar.uncertainty_kwh,
-        "host": " ".join(dict.fromkeys(hosts)).strip(),
-        "started_utc": sidecar.started_utc,
-        "pue": sidecar.pue.value,
-        "g_per_kwh": carbon.g_per_kwh,
-        "carbon_provider": carbon.provider,
-        "carbon_zone": carbon.zone,
-        "carbon_year": "" if carbon.year is None else str(carbon.year),
-        "carbon_vintage": carbon.vintage,
-        "carbon_scope": carbon.scope,
-        "carbon_basis": carbon.basis,
-    }
-    return {key: fact_cell(value) for key, value in facts.items()}
+    return {key: fact_cell(stage and take(stage.sidecar)) for key, take in _PROVENANCE.items()}
 
 
 def metric_cells(
-    eer_percent: float | None,
-    min_dcf: float | None,
-    reason: str,
-    *,
-    decimals: int,
-    suffix: str = "",
+    eer_percent: float | None, min_dcf: float | None, reason: str, decimals: int, suffix: str = ""
 ) -> dict[str, Cell]:
     """Return the cells of an EER (``decimals``) and a minDCF; ``reason`` is for what is None."""
-    pairs = (("eer_percent", eer_percent, decimals), ("min_dcf", min_dcf, 3))
     return {
-        f"{key}{suffix}": unknown_cell(reason)
-        if value is None
-        else Cell(f"{value:.{digits}f}", value)
-        for key, value, digits in pairs
+        f"eer_percent{suffix}": figure_cell(eer_percent, f".{decimals}f", reason),
+        f"min_dcf{suffix}": figure_cell(min_dcf, ".3f", reason),
     }
 
 
 def score_cells(
-    view: System, trials: str, *, decimals: int, precision: str = "fp32", suffix: str = ""
+    view: System, trials: str, decimals: int, *, precision: str = "fp32", suffix: str = ""
 ) -> dict[str, Cell]:
     """Return the cells of EER and minDCF of a trial list, by the backend of ``view``."""
     score = find_score(view, trials, precision)
     if score is None:
         stem = extract_name(f"{trials}_{view.backend}", precision)
         reason = absent_file(view, f"scores/{stem}.json")
-        return metric_cells(None, None, reason, decimals=decimals, suffix=suffix)
+        return metric_cells(None, None, reason, decimals, suffix)
     reason = f"no minDCF at P {P_TARGET} in {score.path.name}"
-    figures = (score.eer_percent, score.min_dcf.get(P_TARGET))
-    return metric_cells(*figures, reason, decimals=decimals, suffix=suffix)
+    min_dcf = score.min_dcf.get(P_TARGET)
+    return metric_cells(score.eer_percent, min_dcf, reason, decimals, suffix)
 
 
 def backend_column(results: Results) -> Column:
@@ -205,51 +167,27 @@ def energy_notes(stages: Iterable[Labelled], totals: Iterable[Labelled] = ()) ->
     if not known:
         return []
     marked = [*known, *((label, total) for label, total in totals if total.energy_kwh is not None)]
-    texts: dict[str, tuple[str, Callable[[Stage], str]]] = {
-        "estimated": ("estimated from {methods}, not measured{rows}", _describe_methods),
-        "partly_estimated": (
-            "partly estimated from {methods}, the rest measured{rows}",
-            lambda stage: (
-                f"{_describe_methods(stage)}, "
-                f"{_percent(1 - (stage.sidecar.measured_fraction or 0))}"
-            ),
-        ),
-        "incomplete": ("incomplete: {methods}{rows}", _describe_incomplete),
-        "unknown_share": (
-            "the sidecar does not say which part was measured ({methods}){rows}",
-            lambda stage: stage.path.name,
-        ),
-    }
-    notes = [_explain(marked, mark, *how) for mark, how in texts.items()]
-    found = [note for note in notes if note]
-    found.append(
+    notes = []
+    for mark, (text, several, describe) in _MARK_TEXTS.items():
+        groups = _group([item for item in marked if mark in energy_marks(item[1])], describe)
+        if len(groups) > 1:
+            rows = [f"{what}: {list_some(labels)}" for what, labels in groups.items()]
+            notes.append(Note(f"{text.format(several)}: {'; '.join(rows)}", mark))
+        elif groups:
+            notes.append(Note(text.format(*groups), mark))
+    notes.append(
         _compare("Energy covers", "Energy covers different parts", known, describe_boundaries)
     )
     with_co2 = [(label, stage) for label, stage in known if stage.sidecar.co2_g is not None]
     if with_co2:
-        found.append(_compare("CO2 factor:", "CO2 factors differ", with_co2, describe_factor))
-    recorded = [s.recorded_carbon for _, s in with_co2 if s.recorded_carbon is not None]
+        notes.append(_compare("CO2 factor:", "CO2 factors differ", with_co2, describe_factor))
+    recorded = [describe_carbon(s.recorded_carbon) for _, s in with_co2 if s.recorded_carbon]
     if recorded:
-        factors = list_some([describe_carbon(carbon) for carbon in recorded])
-        found.append(
-            Note(f"CO2 is computed anew at that factor, instead of the recorded {factors}.")
+        text = (
+            f"CO2 is computed anew at that factor, instead of the recorded {list_some(recorded)}."
         )
-    found.append(_compare("PUE:", "PUEs differ", known, describe_pue))
-    return found
-
-
-def _explain(
-    known: list[Labelled], mark: str, text: str, describe: Callable[[Stage], str]
-) -> Note | None:
-    """Explain one mark: once if it is the same for all marked rows, else for each kind of row."""
-    groups = _group([item for item in known if mark in energy_marks(item[1])], describe)
-    if not groups:
-        return None
-    if len(groups) == 1:
-        return Note(text.format(methods=next(iter(groups)), rows=""), mark)
-    kinds = "; ".join(f"{methods}: {list_some(labels)}" for methods, labels in groups.items())
-    several = "several reasons" if mark == "incomplete" else "several sources"
-    return Note(text.format(methods=several, rows=f": {kinds}"), mark)
+        notes.append(Note(text))
+    return [*notes, _compare("PUE:", "PUEs differ", known, describe_pue)]
 
 
 def _compare(
@@ -277,12 +215,6 @@ def list_some(labels: Sequence[str]) -> str:
     return ", ".join(unique[:_MAX_LISTED]) + more
 
 
-def _explain_no_energy(stage: Stage) -> str:
-    reasons = [f"{c.id}: {c.reason}" for c in stage.sidecar.channels if c.reason]
-    reason = stage.sidecar.reason or "; ".join(reasons) or "no channel could be read"
-    return f"{stage.path.name} has no energy ({reason})"
-
-
 def _describe_incomplete(stage: Stage) -> str:
     status = stage.sidecar.status
     text = "" if status == "complete" else f"the stage is {status}"
@@ -296,13 +228,31 @@ def _list_counted(stage: Stage) -> list[Channel]:
 def _describe_methods(stage: Stage) -> str:
     """Say from what the estimated channels of the total were estimated."""
     estimated = [c for c in _list_counted(stage) if c.kind == "estimated"]
-    words = [f"{_describe_method(c)} ({c.boundary})" for c in estimated]
+    words = []
+    for channel in estimated:
+        method = (channel.method or "an unnamed method").replace("_", " ").replace("cpu", "CPU")
+        words.append(f"{', '.join(filter(None, (method, channel.source)))} ({channel.boundary})")
     return " and ".join(dict.fromkeys(words)) or "a source that the sidecar does not name"
 
 
-def _describe_method(channel: Channel) -> str:
-    words = (channel.method or "an unnamed method").replace("_", " ").replace("cpu", "CPU")
-    return f"{words}, {channel.source}" if channel.source else words
+# Mark: its note, what stands in it for several reasons, and the reason of one stage.
+_MARK_TEXTS: dict[str, tuple[str, str, Callable[[Stage], str]]] = {
+    "estimated": ("estimated from {}, not measured", "several sources", _describe_methods),
+    "partly_estimated": (
+        "partly estimated from {}, the rest measured",
+        "several sources",
+        lambda stage: (
+            f"{_describe_methods(stage)}, "
+            f"{format_significant(100 * (1 - (stage.sidecar.measured_fraction or 0)), 2)} %"
+        ),
+    ),
+    "incomplete": ("incomplete: {}", "several reasons", _describe_incomplete),
+    "unknown_share": (
+        "the sidecar does not say which part was measured ({})",
+        "several sources",
+        lambda stage: stage.path.name,
+    ),
+}
 
 
 def describe_kinds(stage: Stage) -> str:
@@ -361,14 +311,26 @@ def describe_pue(stage: Stage) -> str:
     return f"{pue.value:g}{source}, in CO2 and not in energy"
 
 
+# What must be the same in figures that are compared, and how it is said where it is not.
+_LIKE_ENERGY: dict[Callable[[Stage], str], str] = {
+    describe_boundaries: "cover different parts of the machines",
+    describe_kinds: "are measured in some runs and estimated in others",
+}
+LIKE = {
+    "energy_kwh": _LIKE_ENERGY,
+    "co2_kg": {
+        **_LIKE_ENERGY,
+        describe_factor: "have different CO2 factors",
+        describe_pue: "have different PUEs",
+    },
+}
+
+
 def explain_energies(stages: Sequence[Stage]) -> list[str]:
     """Say why energies may not be compared; nothing if they may."""
     return [
         f"the energies {why}: {'; '.join(sorted(texts))}"
-        for describe, why in (
-            (describe_boundaries, "cover different parts of the machines"),
-            (describe_kinds, "are measured in some runs and estimated in others"),
-        )
+        for describe, why in _LIKE_ENERGY.items()
         if len(texts := {describe(stage) for stage in stages}) > 1
     ]
 
@@ -381,7 +343,3 @@ def explain_incomplete(stage: Stage) -> str:
     if not stage.energy_kwh:
         return f"no energy in {stage.path.name}" + (f" ({reason})" if reason else "")
     return f"{stage.path.name} is not of all its work ({reason})" if reason else ""
-
-
-def _percent(fraction: float) -> str:
-    return f"{format_significant(100 * fraction, 2)} %"

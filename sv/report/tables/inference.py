@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from sv.energy.units import j_from_kwh
 from sv.errors import UsageError
 from sv.report.noise import (
-    MEASURES,
     describe_best,
     find_measured,
     mark_energies,
@@ -44,6 +43,8 @@ from sv.report.tables.cells import (
     Note,
     Row,
     Table,
+    fact_cell,
+    figure_cell,
     format_difference,
     format_significant,
     text_cell,
@@ -51,20 +52,18 @@ from sv.report.tables.cells import (
 )
 from sv.report.tables.evidence import (
     ENERGY_COLUMNS,
+    MEASURES,
     PROVENANCE_COLUMNS,
     absent_file,
     absent_stage,
     backend_column,
-    co2_cell,
     describe_scores,
-    duration_cell,
-    energy_cell,
     energy_notes,
     explain_energies,
     explain_incomplete,
-    fact_cell,
     metric_cells,
     provenance_cells,
+    stage_cells,
 )
 from sv.score.bootstrap import subtract
 from sv.score.record import ScoredList
@@ -131,8 +130,7 @@ def build_inference_table(results: Results, sets: tuple[str, ...] | None = None)
         Column("system", "System", numeric=False),
         backend_column(results),
         Column("test_set", "Test set", numeric=False, csv_only=True),
-        Column("eer_percent", "EER (%)", marked=True),
-        Column("min_dcf", "minDCF", marked=True),
+        *(Column(key, title, marked=True) for key, title in MEASURES.items()),
         *ENERGY_COLUMNS,
         Column("duration_s", "Wall time"),
         Column("j_per_utterance", "J per utterance", marked=True),
@@ -249,7 +247,7 @@ def _build_row(item: Inference, lists: tuple[str, ...]) -> Row:
         "system": text_cell(view.name),
         "backend": text_cell(view.backend),
         "test_set": text_cell(item.data_set),
-        **metric_cells(average.eer_percent, average.min_dcf, average.reason, decimals=3),
+        **metric_cells(average.eer_percent, average.min_dcf, average.reason, 3),
         "precision": Cell(precision.upper(), precision),
         **{key: fact_cell(getattr(done, key, None)) for key in _FACTS},
         "trial_lists": text_cell(" ".join(lists)),
@@ -266,24 +264,27 @@ def _build_row(item: Inference, lists: tuple[str, ...]) -> Row:
 
 def _list_energies(item: Inference, done: Extraction | None) -> dict[str, Cell]:
     """Return the cells of `_ENERGIES` and of the change against fp32."""
-    stage, absent = item.stage, item.absent
-    energy, wall_time = energy_cell(stage, absent), duration_cell(stage, absent)
-    undivided = _explain_undivided(item, stage, done)
-    per_utterance = factor = unknown_cell(undivided or absent)
+    stage = item.stage
+    cells = stage_cells(stage, item.absent)
+    energy, undivided = cells["energy_kwh"], _explain_undivided(item, stage, done)
+    per_utterance = factor = unknown_cell(undivided or item.absent)
     if stage is None or stage.energy_kwh is None:
         per_utterance = unknown_cell(energy.reason)
     elif done is not None and not undivided:
-        per_utterance = unknown_cell("0 utterances were extracted")
-        if done.utterances:
-            value = j_from_kwh(stage.energy_kwh) / done.utterances
-            per_utterance = replace(energy, text=format_significant(value), value=value)
+        value = j_from_kwh(stage.energy_kwh) / done.utterances if done.utterances else None
+        reason = "0 utterances were extracted"
+        sidecar = None if value is None else stage.path
+        per_utterance = figure_cell(value, format_significant, reason, energy.marks, sidecar)
     if stage is not None and done is not None and not undivided:
-        factor = unknown_cell(f"no duration of the speech in {done.folder}/info.json")
-        if done.audio_s:
-            value = stage.sidecar.duration_s / done.audio_s
-            factor = Cell(format_significant(value), value)
-    cells = (energy, co2_cell(stage, absent), wall_time, per_utterance, factor)
-    return {**dict(zip(_ENERGIES, cells, strict=True)), **_compare_energy(item)}
+        value = stage.sidecar.duration_s / done.audio_s if done.audio_s else None
+        reason = f"no duration of the speech in {done.folder}/info.json"
+        factor = figure_cell(value, format_significant, reason)
+    return {
+        **cells,
+        "j_per_utterance": per_utterance,
+        "real_time_factor": factor,
+        **_compare_energy(item, stage, energy.marks),
+    }
 
 
 def _explain_undivided(item: Inference, stage: Stage | None, done: Extraction | None) -> str:
@@ -298,50 +299,50 @@ def _explain_undivided(item: Inference, stage: Stage | None, done: Extraction | 
     return ""
 
 
-def _compare_energy(item: Inference) -> dict[str, Cell]:
+def _compare_energy(
+    item: Inference, stage: Stage | None, marks: tuple[str, ...]
+) -> dict[str, Cell]:
     """Return the ratio of the energy to that in fp32, and its uncertainty (k = 2)."""
-    cells = {"energy_ratio": BLANK, "energy_ratio_uncertainty": fact_cell(None)}
+    spread = None
+    full = replace(item, precision=_FULL)
     if item.precision == _FULL:
-        return cells
-    of_full = replace(item, precision=_FULL)
-    stage, full = item.stage, of_full.stage
-    if stage is None or full is None:
-        reason = item.absent if stage is None else of_full.absent
-        return cells | {"energy_ratio": unknown_cell(reason)}
-    reasons = [explain_incomplete(full), explain_incomplete(stage)]
-    reason = next(filter(None, [*reasons, *explain_energies([full, stage])]), "")
-    if reason:
-        return cells | {"energy_ratio": unknown_cell(reason)}
-    assert stage.energy_kwh and full.energy_kwh  # or it was incomplete
-    ratio = stage.energy_kwh / full.energy_kwh
-    cells["energy_ratio"] = Cell(
-        format_significant(ratio), ratio, energy_cell(stage, item.absent).marks
-    )
-    spreads = (full.sidecar.uncertainty_kwh, stage.sidecar.uncertainty_kwh)
-    if spreads[0] is not None and spreads[1] is not None:
-        parts = spreads[0] / full.energy_kwh, spreads[1] / stage.energy_kwh
-        cells["energy_ratio_uncertainty"] = fact_cell(ratio * math.hypot(*parts))
-    return cells
+        cell = BLANK
+    elif reason := _explain_incomparable(item, full):
+        cell = unknown_cell(reason)
+    else:
+        assert stage and full.stage and stage.energy_kwh and full.stage.energy_kwh  # or a reason
+        ratio = stage.energy_kwh / full.stage.energy_kwh
+        cell = figure_cell(ratio, format_significant, marks=marks)
+        parts = [s.sidecar.uncertainty_kwh for s in (full.stage, stage)]
+        if parts[0] is not None and parts[1] is not None:
+            spread = ratio * math.hypot(
+                parts[0] / full.stage.energy_kwh, parts[1] / stage.energy_kwh
+            )
+    return {"energy_ratio": cell, "energy_ratio_uncertainty": fact_cell(spread)}
+
+
+def _explain_incomparable(item: Inference, full: Inference) -> str:
+    for one in (item, full):
+        if one.stage is None:
+            return one.absent
+    stages = [one.stage for one in (full, item) if one.stage]
+    return next(filter(None, [*map(explain_incomplete, stages), *explain_energies(stages)]), "")
 
 
 def _compare_eer(item: Inference, lists: tuple[str, ...]) -> dict[str, Cell]:
     """Return the difference of the EER to that in fp32, over the lists scored in both."""
-    cells = {key: fact_cell(None) for key in ("eer_difference_low", "eer_difference_high")}
-    if item.precision == _FULL:
-        return {**cells, "eer_difference": BLANK}
-    view, precision = item.view, item.precision
+    view, precision, cell, interval = item.view, item.precision, BLANK, None
     both = tuple(n for n in lists if find_score(view, n) and find_score(view, n, precision))
-    if not both:
-        reason = "no list is scored in both precisions"
-        return {**cells, "eer_difference": unknown_cell(reason)}
-    lower, full = (compute_average(view, both, name).eer_percent for name in (precision, _FULL))
-    assert lower is not None and full is not None  # both are scored
-    a, b = (find_measured(view, both, "eer_percent", name) for name in (precision, _FULL))
-    difference = subtract(a, b) if a and b else None
-    interval = difference.interval if difference else None
-    if interval is not None:
-        ends = zip(("low", "high"), interval, strict=True)
-        cells |= {f"eer_difference_{end}": fact_cell(bound) for end, bound in ends}
-    marks = ("within_noise",) if difference is not None and difference.within_noise else ()
-    value = lower - full
-    return {**cells, "eer_difference": Cell(format_difference(value, 3), value, marks)}
+    if precision != _FULL and not both:
+        cell = unknown_cell("no list is scored in both precisions")
+    elif precision != _FULL:
+        lower, full = (compute_average(view, both, name).eer_percent for name in (precision, _FULL))
+        assert lower is not None and full is not None  # both are scored
+        a, b = (find_measured(view, both, "eer_percent", name) for name in (precision, _FULL))
+        difference = subtract(a, b) if a and b else None
+        interval = difference.interval if difference else None
+        marks = ("within_noise",) if difference and difference.within_noise else ()
+        cell = Cell(format_difference(lower - full, 3), lower - full, marks)
+    low, high = interval or (None, None)
+    ends = {"eer_difference_low": fact_cell(low), "eer_difference_high": fact_cell(high)}
+    return {"eer_difference": cell, **ends}

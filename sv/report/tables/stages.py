@@ -4,7 +4,7 @@ Sums are never of figures that cover different parts of the machines. What lies 
 sidecars (totals of a cluster, forecasts) is a note with its ratio to our figure, and in no sum.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -12,30 +12,26 @@ from typing import Literal
 from sv.energy.record import Amount, Carbon
 from sv.report.results import RESULTS_STAGE, Results, Stage, read_known
 from sv.report.tables.cells import (
-    Cell,
+    BLANK,
     Column,
     Note,
     Row,
     Table,
+    fact_cell,
+    figure_cell,
     format_significant,
     text_cell,
-    unknown_cell,
 )
 from sv.report.tables.evidence import (
     ENERGY_COLUMNS,
     PROVENANCE_COLUMNS,
     Labelled,
-    co2_cell,
     describe_covered,
-    duration_cell,
-    energy_cell,
     energy_marks,
     energy_notes,
-    fact_cell,
-    figure_cell,
-    kg_from_g,
     list_some,
     provenance_cells,
+    stage_cells,
 )
 
 SHARED, RESULTS, EVERYTHING = "Shared stages", "Results", "Everything"
@@ -44,7 +40,7 @@ _TOTALS_NOTE = Note(
     f"never together. '{EVERYTHING}' is of all the stages above: its 'All tried' is what all of "
     "it cost."
 )
-_OF_ONE_STAGE = ("stage", "status")  # blank in a total
+_NOT_ALL = "no {} of every attempt in the sidecar"
 
 
 def build_stage_table(results: Results) -> Table:
@@ -106,30 +102,28 @@ def _build_row(owner: str, stage: Stage, section: str) -> Row:
     """Build a row; ``owner`` is the system or 'shared'."""
     sidecar, path = stage.sidecar, stage.path
     fraction = None if stage.energy_kwh is None else sidecar.measured_fraction
+    percents = (None, None) if fraction is None else (100 * fraction, 100 * (1 - fraction))
+    no_percent = f"{path.name} does not say which part was measured"
+    co2_all_kg = None if sidecar.co2_all_g is None else sidecar.co2_all_g / 1000
     quality = tuple(mark for mark in energy_marks(stage) if mark != "incomplete")
-    why_not_all = "no {} of every attempt in the sidecar"
+    not_certain = sidecar.uncertainty_reason or "not in the sidecar"
     cells = {
         **provenance_cells(stage),
-        "stage": Cell(f"{stage.number}", stage.number),
+        **stage_cells(stage),
+        "stage": figure_cell(stage.number, ""),
         "name": text_cell(stage.name),
         "system": text_cell(owner),
         "status": text_cell(sidecar.status),
-        "energy_kwh": energy_cell(stage, "no sidecar"),
-        "co2_kg": co2_cell(stage, "no sidecar"),
-        "energy_all_kwh": figure_cell(
-            sidecar.energy_all_kwh, why_not_all.format("energy"), path=path, marks=quality
-        ),
-        "co2_all_kg": figure_cell(
-            kg_from_g(sidecar.co2_all_g), why_not_all.format("CO2"), path=path, marks=quality
-        ),
-        "uncertainty_kwh": figure_cell(
-            sidecar.uncertainty_kwh, sidecar.uncertainty_reason or "not in the sidecar", path=path
-        ),
-        "attempts": Cell(f"{len(sidecar.attempts)}", len(sidecar.attempts)),
-        "duration_s": duration_cell(stage, "no sidecar"),
-        "measured_percent": _percent_cell(fraction, stage),
-        "estimated_percent": _percent_cell(None if fraction is None else 1 - fraction, stage),
+        "attempts": figure_cell(len(sidecar.attempts), ""),
+        "measured_percent": figure_cell(percents[0], _format_percent, no_percent),
+        "estimated_percent": figure_cell(percents[1], _format_percent, no_percent),
     }
+    for key, value, reason, marks in (
+        ("energy_all_kwh", sidecar.energy_all_kwh, _NOT_ALL.format("energy"), quality),
+        ("co2_all_kg", co2_all_kg, _NOT_ALL.format("CO2"), quality),
+        ("uncertainty_kwh", sidecar.uncertainty_kwh, not_certain, ()),
+    ):
+        cells[key] = figure_cell(value, format_significant, reason, marks, path)
     return Row(f"{stage.number:02d}_{stage.name} {owner}", cells, section)
 
 
@@ -138,17 +132,15 @@ def _build_total(owner: str, label: str, total: Stage, section: str) -> Row:
         **_build_row(owner, total, section).cells,
         "name": text_cell(label.removesuffix(f", {section}")),
         "pue": fact_cell(None),
-        **dict.fromkeys(_OF_ONE_STAGE, Cell("", "")),
+        "stage": BLANK,  # these are of one stage
+        "status": BLANK,
     }
     cells = {key: replace(cell, sidecar=None) for key, cell in cells.items()}
     return Row(label, cells, section, is_total=True)
 
 
-def _percent_cell(share: float | None, stage: Stage) -> Cell:
-    if share is None:
-        return unknown_cell(f"{stage.path.name} does not say which part was measured")
-    percent = 100 * share
-    return Cell(f"{percent:.0f}" if percent in (0, 100) else f"{percent:.1f}", percent)
+def _format_percent(percent: float) -> str:
+    return f"{percent:.0f}" if percent in (0, 100) else f"{percent:.1f}"
 
 
 # Sums.
@@ -173,20 +165,16 @@ def sum_by_cover(labelled: Sequence[Labelled]) -> dict[str, Stage]:
         sum is None where a part of it is not known; uncertainties are added linearly, as those of
         channels are. Without any energy it is one sum without an energy, by the name "".
     """
-    known = [item for item in labelled if item[1].energy_kwh is not None]
     unknown = [label for label, stage in labelled if stage.energy_kwh is None]
-    if not known:
-        return {"": _sum(labelled, f"not known of {list_some(unknown)}")}
     groups: dict[str, list[Labelled]] = {}
-    for label, stage in known:
-        groups.setdefault(describe_covered(stage), []).append((label, stage))
+    for label, stage in labelled:
+        if stage.energy_kwh is not None:
+            groups.setdefault(describe_covered(stage), []).append((label, stage))
+    if not groups:
+        return {"": _sum(labelled, f"not known of {list_some(unknown)}")}
     sums = {}
     for covered, group in groups.items():
-        part = [
-            label
-            for label, stage in group
-            if stage.sidecar.reason or stage.sidecar.status != "complete"
-        ]
+        part = [n for n, s in group if s.sidecar.reason or s.sidecar.status != "complete"]
         why = [f"with {list_some(part)}, which is not complete"] if part else []
         if unknown:
             why.append(f"without {list_some(unknown)}, whose energy is not known")
@@ -196,12 +184,24 @@ def sum_by_cover(labelled: Sequence[Labelled]) -> dict[str, Stage]:
 
 def _sum(labelled: Sequence[Labelled], reason: str) -> Stage:
     sidecars = [stage.sidecar for _, stage in labelled]
-    scopes = {(sidecar.carbon.scope, sidecar.carbon.basis) for sidecar in sidecars}
-    why_no_co2 = _list_lacking(labelled, lambda stage: stage.sidecar.co2_g)
-    if len(scopes) > 1:
-        why_no_co2 = "grams of different scope or basis are not summed"
-    co2_g = None if why_no_co2 else _add(sidecar.co2_g for sidecar in sidecars)
-    carbon = Carbon("", None, None, None, None, None, None, why_no_co2 or None, co2_g, ())
+
+    def add(name: str) -> float | None:
+        """Sum a figure; None where one is not known."""
+        values = [getattr(sidecar, name) for sidecar in sidecars]
+        return None if None in values else sum(values)
+
+    def explain(name: str) -> str:
+        lacking = [label for label, stage in labelled if getattr(stage.sidecar, name) is None]
+        return f"not known of {list_some(lacking)}" if lacking else ""
+
+    alike = len({(sidecar.carbon.scope, sidecar.carbon.basis) for sidecar in sidecars}) == 1
+    co2_g = add("co2_g") if alike else None
+    no_co2 = explain("co2_g") if alike else "grams of different scope or basis are not summed"
+    measured = None
+    if all(s.energy_kwh is not None and s.measured_fraction is not None for s in sidecars):
+        kwh = [(s.energy_kwh or 0.0, s.measured_fraction or 0.0) for s in sidecars]
+        whole = sum(energy for energy, _ in kwh)
+        measured = sum(energy * share for energy, share in kwh) / whole if whole else None
     total = replace(
         sidecars[0],
         name="total",
@@ -210,45 +210,22 @@ def _sum(labelled: Sequence[Labelled], reason: str) -> Stage:
         exit_code=None,
         host="",
         started_utc="",
-        duration_s=sum(sidecar.duration_s for sidecar in sidecars),
-        energy_kwh=_add(sidecar.energy_kwh for sidecar in sidecars),
+        duration_s=add("duration_s"),
+        energy_kwh=add("energy_kwh"),
         energy_node_kwh=None,
-        energy_all_kwh=_add(sidecar.energy_all_kwh for sidecar in sidecars),
-        uncertainty_kwh=_add(sidecar.uncertainty_kwh for sidecar in sidecars),
-        uncertainty_reason=_list_lacking(labelled, lambda stage: stage.sidecar.uncertainty_kwh),
-        measured_fraction=_weigh_fractions(labelled),
+        energy_all_kwh=add("energy_all_kwh"),
+        uncertainty_kwh=add("uncertainty_kwh"),
+        uncertainty_reason=explain("uncertainty_kwh"),
+        measured_fraction=measured,
         reason=reason or None,
         co2_g=co2_g,
-        co2_all_g=None if len(scopes) > 1 else _add(sidecar.co2_all_g for sidecar in sidecars),
-        carbon=carbon,
+        co2_all_g=add("co2_all_g") if alike else None,
+        carbon=Carbon("", None, None, None, None, None, None, no_co2 or None, co2_g, ()),
         run_attempts=(),
         channels=tuple(channel for sidecar in sidecars for channel in sidecar.channels),
         attempts=tuple(attempt for sidecar in sidecars for attempt in sidecar.attempts),
     )
     return Stage(Path("the sum"), total)
-
-
-def _add(values: Iterable[float | None]) -> float | None:
-    found = list(values)
-    known = [value for value in found if value is not None]
-    return sum(known) if len(known) == len(found) else None
-
-
-def _weigh_fractions(labelled: Sequence[Labelled]) -> float | None:
-    """Return the measured part of a sum of energies; None if one is not known."""
-    whole = measured = 0.0
-    for _, stage in labelled:
-        fraction = stage.sidecar.measured_fraction
-        if stage.energy_kwh is None or fraction is None:
-            return None
-        whole += stage.energy_kwh
-        measured += stage.energy_kwh * fraction
-    return measured / whole if whole else None
-
-
-def _list_lacking(labelled: Sequence[Labelled], take: Callable[[Stage], float | None]) -> str:
-    lacking = [label for label, stage in labelled if take(stage) is None]
-    return f"not known of {list_some(lacking)}" if lacking else ""
 
 
 # What lies next to the sidecars; the energy package writes it.
@@ -316,27 +293,29 @@ def _list_companions(results: Results) -> list[Note]:
 def _describe_import(found: _Imported) -> str:
     source = found.source
     text = (
-        f"{source.system} counts {_format_kwh(found.imported.energy_kwh)} for job {source.job} of "
-        f"{source.cluster} (imported, in no sum), our meter {_format_kwh(found.ours.energy_kwh)} "
-        f"in its time; ours / theirs {_format_ratio(found.ratio.energy_kwh)}"
+        f"{source.system} counts {_format_kwh(found.imported)} for job {source.job} of "
+        f"{source.cluster} (imported, in no sum), our meter {_format_kwh(found.ours)} "
+        f"in its time; ours / theirs {_format_ratio(found.ratio)}"
     )
     return f"{text} ({found.ratio_reason})" if found.ratio_reason else text
 
 
 def _describe_forecast(found: _Forecast) -> str:
     expected, outcome = found.expected, found.outcome
-    low, high = (_format_kwh(kwh) for kwh in (expected.energy_kwh_low, expected.energy_kwh_high))
-    text = f"a forecast of the training gave {_format_kwh(expected.energy_kwh)} ({low} to {high})"
-    text += f", an extrapolation ({found.extrapolation})"
+    ends = (_Energy(expected.energy_kwh_low), _Energy(expected.energy_kwh_high))
+    text = (
+        f"a forecast of the training gave {_format_kwh(expected)} "
+        f"({' to '.join(map(_format_kwh, ends))}), an extrapolation ({found.extrapolation})"
+    )
     if outcome is None:
         return f"{text}; the training has not ended since"
-    ratio = _format_ratio(outcome.ratio.energy_kwh)
-    return f"{text}; {_format_kwh(outcome.energy_kwh)} came, {ratio} times the forecast"
+    return f"{text}; {_format_kwh(outcome)} came, {_format_ratio(outcome.ratio)} times the forecast"
 
 
-def _format_kwh(value: float | None) -> str:
-    return "an unknown energy" if value is None else f"{format_significant(value)} kWh"
+def _format_kwh(found: _Energy) -> str:
+    kwh = found.energy_kwh
+    return "an unknown energy" if kwh is None else f"{format_significant(kwh)} kWh"
 
 
-def _format_ratio(value: float | None) -> str:
-    return "not known" if value is None else f"{value:.2f}"
+def _format_ratio(found: _Energy) -> str:
+    return "not known" if found.energy_kwh is None else f"{found.energy_kwh:.2f}"

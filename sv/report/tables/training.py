@@ -6,7 +6,6 @@ for each backend that scored it; its energy stands in the first of them alone.
 
 from sv.energy.units import j_from_kwh
 from sv.report.noise import (
-    MEASURES,
     describe_best,
     find_measured,
     mark_energies,
@@ -33,6 +32,7 @@ from sv.report.tables.cells import (
     Note,
     Row,
     Table,
+    figure_cell,
     format_millions,
     format_significant,
     text_cell,
@@ -40,20 +40,19 @@ from sv.report.tables.cells import (
 )
 from sv.report.tables.evidence import (
     ENERGY_COLUMNS,
+    MEASURES,
     PROVENANCE_COLUMNS,
     absent_file,
     absent_stage,
     backend_column,
-    co2_cell,
     describe_scores,
-    energy_cell,
     energy_notes,
     metric_cells,
     provenance_cells,
     score_cells,
+    stage_cells,
 )
 
-_METRICS = (("eer_percent", "EER (%)"), ("min_dcf", "minDCF"))
 _INTENSITIES = ("j_per_crop", "kwh_per_gmac", "mean_w")
 
 
@@ -65,19 +64,22 @@ def build_training_table(results: Results) -> Table:
         Column("family", "Family", numeric=False, csv_only=True),
         Column("parameters", "net", "Params (M)"),
         Column("parameters_with_head", "with head", "Params (M)"),
-        *(Column(key, title, "Average", marked=True) for key, title in _METRICS),
+        *(Column(key, title, "Average", marked=True) for key, title in MEASURES.items()),
         *ENERGY_COLUMNS,
         *(
             Column(f"{key}_{name}", title, name, marked=True)
             for name in results.trial_sets
-            for key, title in _METRICS
+            for key, title in MEASURES.items()
         ),
         *(Column(key, "", marked=True, csv_only=True) for key in _INTENSITIES),
         *PROVENANCE_COLUMNS,
     )
     views = list_views(results)
-    trained = [_find_training(results, view) for view in views]
-    rows = [_build_row(results, view) for view in views]
+    trained = [
+        find_stage(view, TRAIN_STAGE, "train") if view.backend == results.backends[0] else None
+        for view in views
+    ]
+    rows = [_build_row(results, *pair) for pair in zip(views, trained, strict=True)]
     lists = {f"_{name}": (name,) for name in results.scored} | {"": results.scored}
     for suffix, names in lists.items():
         for key in MEASURES:
@@ -88,7 +90,7 @@ def build_training_table(results: Results) -> Table:
     notes = [
         Note("Energy and CO2 are of training: the run that made the network."),
         Note(f"EER and minDCF (P_target {P_TARGET}) of {describe_scores(results)}, fp32."),
-        *_average_notes(results),
+        *_list_notes(results),
         *describe_best(rows, results, "column"),
         *not_compared,
         *energy_notes(labelled),
@@ -99,38 +101,26 @@ def build_training_table(results: Results) -> Table:
     return Table("table1", caption, columns, tuple(rows), tuple(notes))
 
 
-def _find_training(results: Results, view: System) -> Stage | None:
-    """Find the training whose energy a row shows: in the row of the first backend alone."""
-    if view.backend != results.backends[0]:
-        return None
-    return find_stage(view, TRAIN_STAGE, "train")
-
-
-def _build_row(results: Results, view: System) -> Row:
+def _build_row(results: Results, view: System, stage: Stage | None) -> Row:
     average = compute_average(view, results.scored)
     cells = {
         "system": text_cell(view.name),
         "backend": text_cell(view.backend),
         "family": text_cell(family_of(view.name)),
-        **metric_cells(average.eer_percent, average.min_dcf, average.reason, decimals=2),
+        **metric_cells(average.eer_percent, average.min_dcf, average.reason, 2),
+        **provenance_cells(stage),
     }
     for key in ("parameters", "parameters_with_head"):
-        if view.network is None:
-            cells[key] = unknown_cell(absent_file(view, "model.json"))
-        else:
-            count = getattr(view.network, key)
-            cells[key] = Cell(format_millions(count), count)
+        count = getattr(view.network, key, None)
+        cells[key] = figure_cell(count, format_millions, absent_file(view, "model.json"))
     for name in results.trial_sets:
-        cells |= score_cells(view, name, decimals=2, suffix=f"_{name}")
-    stage = _find_training(results, view)
-    cells |= provenance_cells(stage)
-    label, section = name_view(results, view), FAMILIES[family_of(view.name)]
+        cells |= score_cells(view, name, 2, suffix=f"_{name}")
     if view.backend == results.backends[0]:
-        absent = absent_stage(view, f"{TRAIN_STAGE:02d}_train")
-        cells |= {"energy_kwh": energy_cell(stage, absent), "co2_kg": co2_cell(stage, absent)}
-        return Row(label, cells | _intensity_cells(view, stage, cells["energy_kwh"]), section)
-    cells |= dict.fromkeys(("energy_kwh", "co2_kg", *_INTENSITIES), BLANK)
-    return Row(label, cells, section)
+        cells |= stage_cells(stage, absent_stage(view, f"{TRAIN_STAGE:02d}_train"))
+        cells |= _intensity_cells(view, stage, cells["energy_kwh"])
+    else:
+        cells |= dict.fromkeys(("energy_kwh", "co2_kg", *_INTENSITIES), BLANK)
+    return Row(name_view(results, view), cells, FAMILIES[family_of(view.name)])
 
 
 def _intensity_cells(system: System, stage: Stage | None, energy: Cell) -> dict[str, Cell]:
@@ -148,16 +138,14 @@ def _intensity_cells(system: System, stage: Stage | None, energy: Cell) -> dict[
         (stage.energy_kwh, network and network.gmac, f"gmac {lacks}"),
         (energy_j, stage.sidecar.duration_s, f"no duration in {stage.path.name}"),
     )
-    cells = {}
-    for key, (amount, divisor, reason) in zip(_INTENSITIES, figures, strict=True):
-        cells[key] = unknown_cell(reason)
-        if divisor:
-            value = amount / divisor
-            cells[key] = Cell(format_significant(value), value, energy.marks)
-    return cells
+    cells = [
+        figure_cell(amount / each if each else None, format_significant, reason, energy.marks)
+        for amount, each, reason in figures
+    ]
+    return dict(zip(_INTENSITIES, cells, strict=True))
 
 
-def _average_notes(results: Results) -> list[Note]:
+def _list_notes(results: Results) -> list[Note]:
     notes = []
     if len(results.scored) > 1:
         notes.append(Note(f"Averages are over {', '.join(results.scored)}."))
@@ -171,9 +159,8 @@ def _untrained_notes(results: Results) -> list[Note]:
     """Return the chance level of each network, where the recipe asked for it."""
     notes = []
     for system in results.systems:
-        found = {score.trials_name: score for score in system.scores if score.untrained}
-        eers = {n: found[n].eer_percent for n in results.trial_sets if n in found}
-        parts = [f"EER {eer_percent:.1f} % ({name})" for name, eer_percent in eers.items()]
+        found = {score.trials_name: score.eer_percent for score in system.scores if score.untrained}
+        parts = [f"EER {found[n]:.1f} % ({n})" for n in results.trial_sets if n in found]
         if parts:
             notes.append(Note(f"untrained network: {system.name} {', '.join(parts)}"))
     return notes
