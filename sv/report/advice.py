@@ -11,7 +11,7 @@ All EERs are of the same draws of speakers and all energies of the same parts of
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from sv.report.noise import LEAST_SPEAKERS, find_measured, find_ties
 from sv.report.results import TRAIN_STAGE, Results, Stage, System, compute_average, find_stage
 from sv.report.tables.cells import format_significant
 from sv.report.tables.evidence import energy_marks, explain_energies, explain_incomplete
-from sv.score.bootstrap import PERCENTILES, Measured, subtract
+from sv.score.bootstrap import Measured, compute_interval, subtract
 
 _OFTEN = 0.05  # of the replicates: a system off the front is named from here
 LEAST_SYSTEMS = 3
@@ -46,28 +46,25 @@ KNEE_METHOD = (
 
 @dataclass(frozen=True)
 class Candidate:
-    """A system with both figures; ``eer`` is the average over all lists scored, with replicates."""
+    """A system with both figures, each with its replicates.
+
+    ``eer`` is the average over all lists scored; the replicates of ``energy`` (kWh) are drawn from
+    its uncertainty, with those of the EER.
+    """
 
     name: str
     stage: Stage
-    kwh: float
+    energy: Measured
     eer: Measured
 
-
-@dataclass(frozen=True)
-class Candidates:
-    """The systems to weigh; ``left_out`` are the others with the reason.
-
-    ``blocked`` says why nothing may be said of any; then the systems must not be compared.
-    """
-
-    systems: tuple[Candidate, ...]
-    left_out: tuple[str, ...]
-    blocked: tuple[str, ...]
+    @property
+    def point(self) -> tuple[float, float]:
+        """The kWh and the EER."""
+        return self.energy.value, self.eer.value
 
 
-def find_candidates(results: Results) -> Candidates:
-    """Choose the systems that advice may weigh."""
+def find_candidates(results: Results) -> tuple[list[Candidate], list[str]]:
+    """Choose the systems to weigh; return them, and the others with the reason."""
     found: list[Candidate] = []
     left_out = []
     for system in results.systems:
@@ -75,31 +72,29 @@ def find_candidates(results: Results) -> Candidates:
         if isinstance(candidate, Candidate):
             found.append(candidate)
         else:
-            left_out.append(f"{system.name} is not weighed: {candidate}")
+            left_out.append(f"{system.name} is not weighed: {candidate}.")
     draws = Counter(candidate.eer.draws for candidate in found)
-    if len(draws) > 1:
-        most = draws.most_common(1)[0][0]
-        others = [candidate for candidate in found if candidate.eer.draws != most]
-        found = [candidate for candidate in found if candidate.eer.draws == most]
-        for candidate in others:
-            reason = f"not the same trials, seed or number of replicates as {found[0].name}"
-            left_out.append(f"{candidate.name} is not weighed: {reason}")
-    return Candidates(tuple(found), tuple(left_out), tuple(_find_obstacles(results, found)))
-
-
-def draw_energies(candidates: tuple[Candidate, ...]) -> np.ndarray:
-    """Draw energies from their uncertainties, (systems, replicates) kWh.
-
-    Normal and independent of each other; an energy whose uncertainty is not known stays as it is.
-    """
+    most = draws.most_common(1)[0][0] if draws else None
+    alike = [candidate for candidate in found if candidate.eer.draws == most]
+    left_out += [
+        f"{candidate.name} is not weighed: not the same trials, seed or number of replicates as "
+        f"{alike[0].name}."
+        for candidate in found
+        if candidate.eer.draws != most
+    ]
     random = np.random.default_rng(_SEED)
-    count = len(candidates[0].eer.replicates)
-    rows = []
-    for candidate in candidates:
-        deviation = (candidate.stage.sidecar.uncertainty_kwh or 0.0) / _K
-        drawn = candidate.kwh + deviation * random.standard_normal(count)
-        rows.append(np.maximum(drawn, _LEAST_SHARE * candidate.kwh))
-    return np.array(rows)
+    return [replace(c, energy=_draw_energy(c, random)) for c in alike], left_out
+
+
+def _draw_energy(candidate: Candidate, random: np.random.Generator) -> Measured:
+    """Draw replicates of an energy: normal, independent of the others.
+
+    An energy whose uncertainty is not known stays as it is.
+    """
+    kwh = candidate.energy.value
+    deviation = (candidate.stage.sidecar.uncertainty_kwh or 0.0) / _K
+    drawn = kwh + deviation * random.standard_normal(len(candidate.eer.replicates))
+    return replace(candidate.energy, replicates=np.maximum(drawn, _LEAST_SHARE * kwh))
 
 
 def _find_candidate(results: Results, system: System) -> Candidate | str:
@@ -116,10 +111,11 @@ def _find_candidate(results: Results, system: System) -> Candidate | str:
     if eer is None:
         return "no replicates of its EER on every list (stage 7 writes them)"
     assert stage.energy_kwh is not None  # or it was incomplete
-    return Candidate(system.name, stage, stage.energy_kwh, eer)
+    return Candidate(system.name, stage, replace(eer, value=stage.energy_kwh), eer)
 
 
 def _find_obstacles(results: Results, found: list[Candidate]) -> list[str]:
+    """Say why nothing may be advised: then the systems must not be compared."""
     reasons = []
     if len(found) < LEAST_SYSTEMS:
         reasons.append(
@@ -190,15 +186,15 @@ def find_knee(points: Sequence[tuple[float, float]]) -> Knee | None:
     width = math.log10(last_kwh) - math.log10(first_kwh)
     if width == 0:  # apart by less than a logarithm tells
         return None
-    best: Knee | None = None
+    depths = {}
     for index in front:
         kwh, eer_percent = points[index]
         x = (math.log10(kwh) - math.log10(first_kwh)) / width
         y = (eer_percent - least) / (most - least)
-        depth = 1 - x - y  # the line falls from (0, 1) to (1, 0)
-        if best is None or depth > best.depth + _EQUAL:
-            best = Knee(index, kwh, eer_percent, depth)
-    return best if best is not None and best.depth >= MIN_KNEE_DEPTH else None
+        depths[index] = 1 - x - y  # the line falls from (0, 1) to (1, 0)
+    deepest = max(depths.values())
+    best = next(index for index in front if depths[index] >= deepest - _EQUAL)
+    return Knee(best, *points[best], depths[best]) if depths[best] >= MIN_KNEE_DEPTH else None
 
 
 # What a lower EER costs along the front, and how sure front and knee are.
@@ -222,97 +218,63 @@ class Price:
     reason: str
 
 
-@dataclass(frozen=True)
-class Certainty:
-    """Shares of the replicates: each system on the front, and each system the knee.
+def compute_certainty(candidates: Sequence[Candidate]) -> tuple[dict[str, float], dict[str, float]]:
+    """Find front and knee anew in every replicate.
 
-    ``none`` is the share in which the front has no knee.
+    Returns:
+        The share of replicates in which each system is on the front, and is the knee.
     """
-
-    on_front: dict[str, float]
-    knee: dict[str, float]
-    none: float
-
-
-def compute_certainty(candidates: tuple[Candidate, ...]) -> Certainty:
-    """Find front and knee anew in every replicate, with energies drawn from their uncertainties."""
     eers = np.array([candidate.eer.replicates for candidate in candidates])
-    energies = draw_energies(candidates)
-    defined = ~np.isnan(eers).any(axis=0)
-    names = [candidate.name for candidate in candidates]
-    on_front, knees = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
-    for place in np.flatnonzero(defined):
+    energies = np.array([candidate.energy.replicates for candidate in candidates])
+    defined = np.flatnonzero(~np.isnan(eers).any(axis=0))
+    on_front: Counter[int] = Counter()
+    knees: Counter[int] = Counter()
+    for place in defined:
         points = list(zip(energies[:, place].tolist(), eers[:, place].tolist(), strict=True))
-        for index in pareto_front(points):
-            on_front[names[index]] += 1
-        knee = find_knee(points)
-        if knee is not None:
-            knees[names[knee.index]] += 1
-    count = int(defined.sum())
-    return Certainty(
-        {name: number / count for name, number in on_front.items()},
-        {name: number / count for name, number in knees.items()},
-        1 - sum(knees.values()) / count,
+        on_front.update(pareto_front(points))
+        if knee := find_knee(points):
+            knees[knee.index] += 1
+    front_shares, knee_shares = (
+        {candidate.name: counts[i] / len(defined) for i, candidate in enumerate(candidates)}
+        for counts in (on_front, knees)
     )
+    return front_shares, knee_shares
 
 
-def compute_prices(candidates: tuple[Candidate, ...], start: str) -> list[Price]:
-    """Price the steps along the front from ``start`` to ever more energy.
+def compute_prices(front: Sequence[Candidate], start: Candidate) -> list[Price]:
+    """Price the steps along the front from ``start``, which is on it, to ever more energy.
 
     Where a step's gain is within noise it has no price, and the next step is priced from the same
     cheaper system: several small steps may together be a sure one.
-
-    Args:
-        candidates: Systems of the same draws.
-        start: A system on the front.
     """
-    front = [candidates[i] for i in pareto_front([(c.kwh, c.eer.value) for c in candidates])]
-    drawn = dict(zip([c.name for c in candidates], draw_energies(candidates), strict=True))
-    names = [candidate.name for candidate in front]
-    prices, base = [], front[names.index(start)]
-    for candidate in front[names.index(start) + 1 :]:
-        if (candidate.kwh, candidate.eer.value) == (base.kwh, base.eer.value):
+    prices, base = [], start
+    for candidate in front[front.index(start) + 1 :]:
+        if candidate.point == base.point:
             continue  # the same in both: no step
-        more = drawn[candidate.name] - drawn[base.name]
-        price = _price(base, candidate, more)
-        prices.append(price)
-        if price.kwh_per_tenth is not None:
+        prices.append(_price(base, candidate))
+        if prices[-1].kwh_per_tenth is not None:
             base = candidate
     return prices
 
 
-def _price(base: Candidate, candidate: Candidate, more_kwh: np.ndarray) -> Price:
-    difference = subtract(base.eer, candidate.eer)
-    assert difference is not None  # candidates are of the same draws
-    gains = difference.replicates
-    defined = ~np.isnan(gains)
-    low, high = (float(end) for end in np.percentile(gains[defined], PERCENTILES))
-    more = candidate.kwh - base.kwh
-    least, most = (float(end) for end in np.percentile(more_kwh, PERCENTILES))
+def _price(base: Candidate, candidate: Candidate) -> Price:
+    gain, more = subtract(base.eer, candidate.eer), subtract(candidate.energy, base.energy)
+    assert gain and more and gain.interval  # candidates are of the same draws, and defined
     kwh_per_tenth, interval, reason = None, None, ""
-    if low <= 0 <= high:
+    if gain.within_noise:
         reason = "the gain is within noise"
-    elif least <= 0 <= most:
+    elif more.within_noise:
         reason = "the energies do not differ beyond their uncertainties"
     else:
-        kwh_per_tenth = TENTH * more / difference.value
+        kwh_per_tenth = TENTH * more.value / gain.value
         # Percentiles of gain a kWh, then inverted: a gain of 0 has no finite price.
-        rates = gains[defined] / more_kwh[defined]
-        worst, best = (float(end) for end in np.percentile(rates, PERCENTILES))
-        if worst > 0:
-            interval = (TENTH / best, TENTH / worst)
+        rates = compute_interval(gain.replicates / more.replicates)
+        if rates and rates[0] > 0:
+            interval = (TENTH / rates[1], TENTH / rates[0])
         else:
             reason = "no upper end: in some replicates nothing is gained"
-    return Price(
-        base.name,
-        candidate.name,
-        more,
-        difference.value,
-        (low, high),
-        kwh_per_tenth,
-        interval,
-        reason,
-    )
+    steps = (base.name, candidate.name, more.value, gain.value, gain.interval)
+    return Price(*steps, kwh_per_tenth, interval, reason)
 
 
 # What is said of it.
@@ -326,32 +288,30 @@ class Advice:
     ``on_front`` is the share of replicates in which each system weighed is on the front.
     """
 
-    lines: tuple[str, ...]
-    withheld: tuple[str, ...]
-    front: tuple[str, ...]
-    knee: str | None
+    lines: tuple[str, ...] = ()
+    withheld: tuple[str, ...] = ()
+    front: tuple[str, ...] = ()
+    knee: str | None = None
     prices: tuple[Price, ...] = ()
     on_front: tuple[tuple[str, float], ...] = ()
 
 
 def build_advice(results: Results) -> Advice:
     """Draw advice from the results; what they cannot carry is withheld with the reason."""
-    candidates = find_candidates(results)
-    if candidates.blocked:
-        reasons = [f"No advice on training: {reason}." for reason in candidates.blocked]
-        reasons += [f"{reason}." for reason in candidates.left_out]
-        return Advice((), tuple(reasons), (), None)
-    systems = candidates.systems
-    points = [(candidate.kwh, candidate.eer.value) for candidate in systems]
-    front = tuple(systems[index] for index in pareto_front(points))
+    systems, left_out = find_candidates(results)
+    if obstacles := _find_obstacles(results, systems):
+        reasons = [f"No advice on training: {reason}." for reason in obstacles]
+        return Advice(withheld=(*reasons, *left_out))
+    points = [system.point for system in systems]
+    front = [systems[index] for index in pareto_front(points)]
     found = find_knee(points)
     knee = None if found is None else systems[found.index]
-    certainty = compute_certainty(systems)
-    prices = compute_prices(systems, (knee or front[0]).name)
+    on_front, knees = compute_certainty(systems)
+    prices = compute_prices(front, knee or front[0])
     lines = [
-        _describe_basis(results, candidates),
-        _describe_front(front, certainty),
-        *([_describe_knee(knee, certainty)] if knee else []),
+        _describe_basis(results, systems),
+        _describe_front(front, on_front),
+        *([_describe_knee(knee, knees)] if knee else []),
         *(_describe_price(price) for price in prices),
         _describe_choice(systems),
         "Intervals and shares tell of other speakers, not of another training of the same "
@@ -359,17 +319,13 @@ def build_advice(results: Results) -> Advice:
         "run.",
     ]
     no_knee = [] if knee else [f"No advice on a knee: the front has none; {KNEE_METHOD}."]
-    withheld = [
-        *no_knee,
-        *(f"{reason}." for reason in candidates.left_out),
-    ]
     return Advice(
         lines=tuple(lines),
-        withheld=tuple(withheld),
+        withheld=(*no_knee, *left_out),
         front=tuple(candidate.name for candidate in front),
         knee=knee.name if knee else None,
         prices=tuple(prices),
-        on_front=tuple((c.name, certainty.on_front[c.name]) for c in systems),
+        on_front=tuple(on_front.items()),
     )
 
 
@@ -383,10 +339,10 @@ def format_advice(advice: Advice) -> str:
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
-def _describe_basis(results: Results, candidates: Candidates) -> str:
+def _describe_basis(results: Results, candidates: Sequence[Candidate]) -> str:
     lists = ", ".join(results.scored)
     what = f"EER is of {lists}" if len(results.scored) == 1 else f"EER is the average of {lists}"
-    stages = [candidate.stage for candidate in candidates.systems]
+    stages = [candidate.stage for candidate in candidates]
     hosts = {stage.sidecar.host for stage in stages}
     other = f", on {len(hosts)} hosts that must be alike to compare" if len(hosts) > 1 else ""
     unknown = sum(stage.sidecar.uncertainty_kwh is None for stage in stages)
@@ -409,33 +365,31 @@ def _quality(stages: list[Stage]) -> str:
     return "estimated" if marks == {"estimated"} else "partly estimated"
 
 
-def _describe_front(front: tuple[Candidate, ...], certainty: Certainty) -> str:
-    names = {candidate.name for candidate in front}
-    parts = [f"{_figures(c)}, {_percent(certainty.on_front[c.name])}" for c in front]
+def _describe(candidate: Candidate, *more: str) -> str:
+    kwh, eer_percent = candidate.point
+    figures = (f"{format_significant(kwh)} kWh", f"{eer_percent:.2f} %", *more)
+    return f"{candidate.name} ({', '.join(figures)})"
+
+
+def _list_often(shares: dict[str, float], names: set[str]) -> str:
+    """List the systems that are not of ``names`` and have a share to speak of."""
+    others = {name: share for name, share in shares.items() if name not in names}
+    return ", ".join(f"{n} ({_percent(s)})" for n, s in others.items() if s >= _OFTEN)
+
+
+def _describe_front(front: Sequence[Candidate], shares: dict[str, float]) -> str:
     text = "On the Pareto front, where no other system has less energy and a lower EER (energy, "
-    text += "EER, share of replicates): " + "; ".join(_bracket(part) for part in parts)
-    near = {n: s for n, s in certainty.on_front.items() if n not in names and s >= _OFTEN}
-    if near:
-        others = ", ".join(f"{name} ({_percent(share)})" for name, share in near.items())
-        text += f". Off the front, but on it in some replicates: {others}"
+    text += "EER, share of replicates): "
+    text += "; ".join(_describe(c, _percent(shares[c.name])) for c in front)
+    if near := _list_often(shares, {candidate.name for candidate in front}):
+        text += f". Off the front, but on it in some replicates: {near}"
     return f"{text}."
 
 
-def _figures(candidate: Candidate) -> str:
-    return f"{candidate.name} {format_significant(candidate.kwh)} kWh, {candidate.eer.value:.2f} %"
-
-
-def _bracket(part: str) -> str:
-    name, _, figures = part.partition(" ")
-    return f"{name} ({figures})"
-
-
-def _describe_knee(knee: Candidate, certainty: Certainty) -> str:
-    others = {n: s for n, s in certainty.knee.items() if n != knee.name and s >= _OFTEN}
-    text = f"The knee is {_bracket(_figures(knee))}, in {_percent(certainty.knee[knee.name])} of "
-    text += "the replicates"
-    if others:
-        text += ", else " + ", ".join(f"{n} ({_percent(s)})" for n, s in others.items())
+def _describe_knee(knee: Candidate, shares: dict[str, float]) -> str:
+    text = f"The knee is {_describe(knee)}, in {_percent(shares[knee.name])} of the replicates"
+    if others := _list_often(shares, {knee.name}):
+        text += f", else {others}"
     return f"{text}; {KNEE_METHOD}."
 
 
@@ -454,21 +408,20 @@ def _describe_price(price: Price) -> str:
     return f"{text}; {cost} (95 %: {ends})."
 
 
-def _describe_choice(systems: tuple[Candidate, ...]) -> str:
+def _describe_choice(systems: Sequence[Candidate]) -> str:
     """Name the least energy that is as good as the best, within noise."""
-    best = min(systems, key=lambda candidate: (candidate.eer.value, candidate.kwh))
+    best = min(systems, key=lambda candidate: (candidate.eer.value, candidate.energy.value))
     ties = find_ties({candidate.name: candidate.eer for candidate in systems}, best.name)
-    text = f"The lowest EER has {_bracket(_figures(best))}"
+    text = f"The lowest EER has {_describe(best)}"
     as_good = [candidate for candidate in systems if candidate.name in ties]
-    cheaper = [candidate for candidate in as_good if candidate.kwh < best.kwh]
-    if not cheaper:
+    least = min([best, *as_good], key=lambda candidate: candidate.energy.value)
+    if least is best:
         return f"{text}; no system of less energy is within noise of it."
-    least = min(cheaper, key=lambda candidate: candidate.kwh)
     names = ", ".join(candidate.name for candidate in as_good)
-    ratio = format_significant(least.kwh / best.kwh, 2)
+    ratio = format_significant(least.energy.value / best.energy.value, 2)
     return (
         f"{text}; within noise of it: {names}; the least energy of these has "
-        f"{_bracket(_figures(least))}, {ratio} times that of the best, and is to be preferred."
+        f"{_describe(least)}, {ratio} times that of the best, and is to be preferred."
     )
 
 

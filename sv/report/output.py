@@ -139,9 +139,12 @@ def write_output(
         _add_tables(output, _note_mixing(tables, differences), directory)
 
     def advise() -> None:
-        from sv.report.advice import build_advice, format_advice  # noqa: PLC0415
+        from sv.report.advice import Advice, build_advice, format_advice  # noqa: PLC0415
 
-        made["advice"] = _withhold_mixed(build_advice(results), differences)
+        mixed = [
+            f"No advice on systems of different settings: {d.describe()}." for d in differences
+        ]
+        made["advice"] = Advice(withheld=tuple(mixed)) if mixed else build_advice(results)
         output.paths.append(directory / "advice.md")
         write_text(output.paths[-1], format_advice(made["advice"]))
 
@@ -218,16 +221,6 @@ def _choose_sets(
 def _note_mixing(tables: list[Table], differences: list[Difference]) -> list[Table]:
     notes = mixing_notes(differences)
     return [replace(table, notes=(*notes, *table.notes)) for table in tables]
-
-
-def _withhold_mixed(advice: "Advice", differences: list[Difference]) -> "Advice":
-    """Withhold advice from systems that were not trained and scored alike."""
-    if not differences:
-        return advice
-    reasons = (f"No advice on systems of different settings: {d.describe()}." for d in differences)
-    return replace(
-        advice, lines=(), withheld=tuple(reasons), front=(), knee=None, prices=(), on_front=()
-    )
 
 
 def _add_tables(output: Output, tables: list[Table], directory: Path) -> None:
