@@ -14,12 +14,12 @@ A system without config.toml was not trained, and what a system lacks is compare
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from sv.errors import SvError
 from sv.files import read_toml
 from sv.report.results import Results, System, find_front_end
-from sv.report.tables.cells import Note
 from sv.report.tables.evidence import list_some
 
 # Of config.toml: when something is saved or kept and how the same is computed, not what.
@@ -48,12 +48,10 @@ def find_differences(results: Results) -> list[Difference]:
     Raises:
         SvError: A config.toml or final.pt cannot be read.
     """
-    found: dict[str, dict[str, list[str]]] = {}
-    for settings in (_list_trainings(results.systems), _list_scorings(results.systems)):
-        for key, value, name in settings:
-            names = found.setdefault(key, {}).setdefault(value, [])
-            if name not in names:
-                names.append(name)
+    found: dict[str, dict[str, dict[str, None]]] = {}
+    settings = chain(_list_trainings(results.systems), _list_scorings(results.systems))
+    for key, value, name in settings:
+        found.setdefault(key, {}).setdefault(value, {})[name] = None
     return [
         Difference(key, {value: tuple(names) for value, names in values.items()})
         for key, values in found.items()
@@ -77,14 +75,6 @@ def refuse_mixed(differences: list[Difference]) -> None:
             f"{others if more else ''}; run steps/make_results.sh with --models of alike ones, or "
             "with --allow-mixed true"
         )
-
-
-def mixing_notes(differences: list[Difference]) -> tuple[Note, ...]:
-    """Say below a table in which settings its systems differ."""
-    return tuple(
-        Note(f"Mixed, and so not comparable: {difference.describe()}.")
-        for difference in differences
-    )
 
 
 def _list_trainings(systems: tuple[System, ...]) -> Iterator[tuple[str, str, str]]:

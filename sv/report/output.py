@@ -13,7 +13,7 @@ from sv.energy.config import NETWORK, EnergyConfig
 from sv.energy.factors import compute_co2_g
 from sv.errors import SvError
 from sv.files import write_text
-from sv.report.mixing import Difference, find_differences, mixing_notes, refuse_mixed
+from sv.report.mixing import find_differences, refuse_mixed
 from sv.report.published import read_study
 from sv.report.results import Results, Stage, write_model_results
 from sv.report.tables.cells import (
@@ -25,10 +25,9 @@ from sv.report.tables.cells import (
     format_markdown,
 )
 from sv.report.tables.confidence import build_confidence_table
-from sv.report.tables.inference import build_inference_table, prefer_sets
 from sv.report.tables.latex import format_latex
 from sv.report.tables.stages import build_stage_table
-from sv.report.tables.training import build_training_table
+from sv.report.tables.systems import build_inference_table, build_training_table, prefer_sets
 
 if TYPE_CHECKING:
     from sv.report.advice import Advice
@@ -70,17 +69,12 @@ def recompute_co2(results: Results, config: EnergyConfig, environ: Mapping[str, 
             answer.
         UsageError: The provider cannot know the country or the year.
     """
-    return replace(
-        results,
-        systems=tuple(
-            replace(
-                system,
-                stages=tuple(_recompute(stage, config, environ) for stage in system.stages),
-            )
-            for system in results.systems
-        ),
-        shared=tuple(_recompute(stage, config, environ) for stage in results.shared),
-    )
+
+    def recompute(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+        return tuple(_recompute(stage, config, environ) for stage in stages)
+
+    systems = tuple(replace(system, stages=recompute(system.stages)) for system in results.systems)
+    return replace(results, systems=systems, shared=recompute(results.shared))
 
 
 def _recompute(stage: Stage, config: EnergyConfig, environ: Mapping[str, str]) -> Stage:
@@ -127,24 +121,30 @@ def write_output(
     made: dict[str, Advice] = {}
     figures: list[Drawn] = []
     sets = _choose_sets(results, study, inference_sets)
-    tables = _note_mixing(build_tables(results, sets), differences)
+    mixed = [Note(f"Mixed, and so not comparable: {d.describe()}.") for d in differences]
+
+    def add_tables(tables: list[Table]) -> None:
+        noted = [replace(table, notes=(*mixed, *table.notes)) for table in tables]
+        output.paths += write_tables(noted, directory)
+        output.tables += noted
+
+    tables = build_tables(results, sets)
     output.joined = write_model_results(results)
-    _add_tables(output, tables, directory)
+    add_tables(tables)
     show(output.tables)
 
     def compare() -> None:
         from sv.report.tables.against import build_comparison  # noqa: PLC0415
 
-        tables = build_comparison(results, study)
-        _add_tables(output, _note_mixing(tables, differences), directory)
+        add_tables(build_comparison(results, study))
 
     def advise() -> None:
         from sv.report.advice import Advice, build_advice, format_advice  # noqa: PLC0415
 
-        mixed = [
+        unlike = [
             f"No advice on systems of different settings: {d.describe()}." for d in differences
         ]
-        made["advice"] = Advice(withheld=tuple(mixed)) if mixed else build_advice(results)
+        made["advice"] = Advice(withheld=tuple(unlike)) if unlike else build_advice(results)
         output.paths.append(directory / "advice.md")
         write_text(output.paths[-1], format_advice(made["advice"]))
 
@@ -216,16 +216,6 @@ def _choose_sets(
     except SvError:  # the comparison reads it again, and says so
         return None
     return prefer_sets(results, [results.trial_sets.get(name, "") for name in lists])
-
-
-def _note_mixing(tables: list[Table], differences: list[Difference]) -> list[Table]:
-    notes = mixing_notes(differences)
-    return [replace(table, notes=(*notes, *table.notes)) for table in tables]
-
-
-def _add_tables(output: Output, tables: list[Table], directory: Path) -> None:
-    output.paths += write_tables(tables, directory)
-    output.tables += tables
 
 
 def _remove_old_tables(tables: list[Table], directory: Path) -> None:

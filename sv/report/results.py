@@ -100,12 +100,18 @@ class Extraction:
     device: str | None = None
     untrained: bool = False
 
+    @property
+    def expected_folder(self) -> str:
+        """Name of the folder that has the embeddings of the trained network."""
+        return f"xvectors_{extract_name(self.data_set, self.precision)}"
+
 
 @dataclass(frozen=True)
 class System:
     """One model folder; ``network`` is None where it has no model.json.
 
-    ``backend`` is the one whose scores are looked up: in `Results.systems` the first of all.
+    ``extractions`` are by the trained network; ``backend`` is the one whose scores are looked up:
+    in `Results.systems` the first of all.
     """
 
     name: str
@@ -181,9 +187,11 @@ def collect_results(data: Path, exp: Path, models: list[str] | None = None) -> R
     backends = _order_backends(scores)
     systems = tuple(replace(system, backend=backends[0]) for system in found)
     # In the order of the recipe's conf/corpora.toml, then lists that it no longer has, by name.
-    sets = _read_test_trials(data / "test_trials")
+    sets = dict(_read_pairs(data / "test_trials", None, "<trials-name> <data-set>"))
     for score in sorted(scores, key=lambda score: score.trials_name):
         sets.setdefault(score.trials_name, score.data_set)
+    # What stage 1 wrote; * is of all lists.
+    remarks = _read_pairs(data / "remarks.tsv", "\t", "<trials-name><tab><remark>")
     # Not exp/energy: the journal of stage 8 is being written now.
     folders = [data / "energy", *(system.directory / "energy" for system in systems)]
     return Results(
@@ -195,13 +203,14 @@ def collect_results(data: Path, exp: Path, models: list[str] | None = None) -> R
         scored=tuple(name for name in sets if any(find_score(s, name) for s in systems)),
         backends=backends,
         journals=tuple(path for folder in folders for path in _list_journals(folder)),
-        remarks=_read_remarks(data / "remarks.tsv"),
+        remarks=tuple((None if name == "*" else name, text) for name, text in remarks),
     )
 
 
 def read_system(directory: Path) -> System:
     """Read one model folder; each part may be absent."""
     infos = sorted(directory.glob("xvectors_*/info.json"))
+    found = [read_known(path, Extraction, folder=path.parent.name) for path in infos]
     model = directory / "model.json"
     network = None
     if model.is_file():
@@ -211,7 +220,7 @@ def read_system(directory: Path) -> System:
         directory=directory,
         network=network,
         stages=_read_sidecars(directory / "energy"),
-        extractions=tuple(read_known(path, Extraction, folder=path.parent.name) for path in infos),
+        extractions=tuple(e for e in found if e.folder == e.expected_folder and not e.untrained),
         scores=read_scores(directory / "scores"),
     )
 
@@ -260,29 +269,16 @@ def _list_models(exp: Path) -> list[str]:
     ]
 
 
-def _read_test_trials(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        return {}
-    sets = {}
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        words = line.split()
-        if len(words) != 2:
-            raise SvError(f"{path}: line {number} is not '<trials-name> <data-set>'")
-        sets[words[0]] = words[1]
-    return sets
-
-
-def _read_remarks(path: Path) -> tuple[tuple[str | None, str], ...]:
-    """Read what stage 1 wrote: ``<trials>`` or ``*``, a tab, the remark."""
-    if not path.is_file():
-        return ()
-    rows = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        trials, tab, text = line.partition("\t")
-        if not tab:
-            raise SvError(f"{path}: line {number} is not '<trials-name><tab><remark>'")
-        rows.append((None if trials == "*" else trials, text))
-    return tuple(rows)
+def _read_pairs(path: Path, separator: str | None, form: str) -> list[tuple[str, str]]:
+    """Read a text file of two fields a line; an absent file has none."""
+    lines = read_text(path).splitlines() if path.is_file() else []
+    pairs = []
+    for number, line in enumerate(lines, 1):
+        fields = line.split(separator, 1)
+        if len(fields) != 2 or (separator is None and len(line.split()) != 2):
+            raise SvError(f"{path}: line {number} is not '{form}'")
+        pairs.append((fields[0], fields[1].strip() if separator is None else fields[1]))
+    return pairs
 
 
 def _read_sidecars(directory: Path) -> tuple[Stage, ...]:
@@ -367,25 +363,17 @@ def extract_name(data_set: str, precision: str) -> str:
     return data_set if precision == "fp32" else f"{data_set}_{precision}"
 
 
-def is_of_trained(found: Extraction) -> bool:
-    """Tell embeddings of the trained network, ``xvectors_<set>[_<precision>]``, from others."""
-    expected = f"xvectors_{extract_name(found.data_set, found.precision)}"
-    return found.folder == expected and not found.untrained
-
-
 def find_extraction(system: System, data_set: str, precision: str) -> Extraction | None:
     """Find the trained network's embeddings of a test set, or None."""
-    folder = f"xvectors_{extract_name(data_set, precision)}"
-    return next((found for found in system.extractions if found.folder == folder), None)
+    of = (data_set, precision)
+    return next((e for e in system.extractions if (e.data_set, e.precision) == of), None)
 
 
 def find_score(system: System, trials: str, precision: str = "fp32") -> ScoredList | None:
     """Find the metrics of a trial list by the system's backend, or None."""
-    wanted = (trials, precision, False, system.backend)
-    for score in system.scores:
-        if (score.trials_name, score.precision, score.untrained, score.backend) == wanted:
-            return score
-    return None
+    of = (trials, precision, False, system.backend)
+    found = (s for s in system.scores if (s.trials_name, s.precision, s.untrained, s.backend) == of)
+    return next(found, None)
 
 
 def compute_average(system: System, trials: tuple[str, ...], precision: str = "fp32") -> Average:
@@ -395,17 +383,16 @@ def compute_average(system: System, trials: tuple[str, ...], precision: str = "f
     """
     if not trials:
         return Average(None, None, "no trial list has been scored")
-    scores = [find_score(system, name, precision) for name in trials]
-    missing = [name for name, score in zip(trials, scores, strict=True) if score is None]
+    scores = {name: find_score(system, name, precision) for name in trials}
+    missing = [name for name, score in scores.items() if score is None]
     if missing:
         return Average(None, None, f"not scored on {', '.join(missing)} ({precision})")
-    found = [score for score in scores if score is not None]
+    found = [score for score in scores.values() if score is not None]
     eer_percent = sum(score.eer_percent for score in found) / len(found)
-    costs = [score.min_dcf.get(P_TARGET) for score in found]
-    known = [cost for cost in costs if cost is not None]
-    if len(known) < len(costs):
+    costs = [score.min_dcf[P_TARGET] for score in found if P_TARGET in score.min_dcf]
+    if len(costs) < len(found):
         return Average(eer_percent, None, f"no minDCF at P {P_TARGET} in every list")
-    return Average(eer_percent, sum(known) / len(known), "")
+    return Average(eer_percent, sum(costs) / len(costs), "")
 
 
 # The front end: of model.json, else of final.pt, a zip archive in which ``data.pkl`` pickles
@@ -495,10 +482,9 @@ def _join_model(results: Results, system: System) -> dict[str, Any]:
     average = compute_average(system, results.scored)
     extractions = []
     for found in system.extractions:
-        if is_of_trained(found):
-            name = f"extract_{extract_name(found.data_set, found.precision)}"
-            energy = _join_energy(find_stage(system, EXTRACT_STAGE, name))
-            extractions.append({**dataclasses.asdict(found), "energy": energy})
+        name = f"extract_{extract_name(found.data_set, found.precision)}"
+        energy = _join_energy(find_stage(system, EXTRACT_STAGE, name))
+        extractions.append({**dataclasses.asdict(found), "energy": energy})
     return {
         "name": system.name,
         "family": family_of(system.name),

@@ -8,7 +8,7 @@ more rows than a page holds goes on in another float with the same number.
 
 import re
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import chain, groupby
 
 from sv.report.tables.cells import MARKS, UNKNOWN, Cell, Column, Row, Table, missing_lines
 
@@ -48,17 +48,16 @@ _NOT_IN_OT1 = "ÐðÞþ"
 def format_latex(table: Table) -> str:
     r"""Format as ``table*`` floats to ``\input``; the notes are below the last."""
     columns = [column for column in table.columns if not column.csv_only]
-    texts = [_escape_note(note.text, MARKS.get(note.mark, "")) for note in table.notes]
+    texts = [escape_latex(f"{MARKS.get(n.mark, '')} {n.text}".lstrip()) for n in table.notes]
     texts += [escape_latex(f"Missing: {line}") for line in missing_lines(table)]
     note_lines = sum(1 + len(text) // _CHARACTERS_A_LINE for text in texts)
     lines = list(zip(table.rows, _format_rows(table.rows, columns), strict=True))
     parts = _divide(lines, note_lines)
-    return "\n".join(
-        "\n".join(
-            _format_float(table, columns, part, texts if place == len(parts) - 1 else [], place)
-        )
+    floats = [
+        _format_float(table, columns, part, texts if part is parts[-1] else [], place)
         for place, part in enumerate(parts)
-    )
+    ]
+    return "\n".join(chain.from_iterable(floats))
 
 
 def escape_latex(text: str) -> str:
@@ -78,10 +77,6 @@ def _escape_character(character: str) -> str:
     if code < 0x7F or (code in _LATIN_1_LETTERS and character not in _NOT_IN_OT1):
         return character
     return f"U+{code:04X}"
-
-
-def _escape_note(text: str, mark: str) -> str:
-    return f"{escape_latex(mark)} {escape_latex(text)}" if mark else escape_latex(text)
 
 
 def _divide(lines: list[tuple[Row, str]], note_lines: int) -> list[list[tuple[Row, str]]]:
@@ -188,7 +183,7 @@ def _format_rows(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
     by_column = [
         _align([row.cells[column.key] for row in rows])
         if column.numeric
-        else [_format_cell(row.cells[column.key]) for row in rows]
+        else [_format_figure(c) + _format_marks(c) for c in (row.cells[column.key] for row in rows)]
         for column in columns
     ]
     return [" & ".join(cells) + r" \\" for cells in zip(*by_column, strict=True)]
@@ -236,7 +231,3 @@ def _format_figure(cell: Cell) -> str:
     if cell.best:
         return rf"{{\boldmath\textbf{{{text}}}}}" if power else rf"\textbf{{{text}}}"
     return text
-
-
-def _format_cell(cell: Cell) -> str:
-    return _format_figure(cell) + _format_marks(cell)

@@ -1,13 +1,14 @@
-"""Table 2: what the extraction of a test set's embeddings costs, at each precision.
+"""Tables 1 and 2: what training each system, and embedding a test set with it, took and gave.
 
-The columns are those of the study's Table 2, two that do not depend on the size of the test set
-(energy per utterance, real-time factor) and, where a lower precision was used, what it changes
-against fp32: the ratio of the energies and the difference of the EERs. A system has a row for each
-backend that scored it; its energy stands in the first of them alone.
+The columns are those of the study's tables, so that they can be compared. Table 2 has two more
+that do not depend on the size of the test set (energy per utterance, real-time factor) and, where a
+lower precision was used, what it changes against fp32: the ratio of the energies and the difference
+of the EERs. A system has a row for each backend that scored it; its energy stands in the first of
+them alone.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sv.energy.units import j_from_kwh
@@ -21,18 +22,20 @@ from sv.report.noise import (
 )
 from sv.report.results import (
     EXTRACT_STAGE,
+    FAMILIES,
     P_TARGET,
     PRECISIONS,
+    TRAIN_STAGE,
     Extraction,
     Results,
     Stage,
     System,
     compute_average,
     extract_name,
+    family_of,
     find_extraction,
     find_score,
     find_stage,
-    is_of_trained,
     list_views,
     name_view,
 )
@@ -46,6 +49,7 @@ from sv.report.tables.cells import (
     fact_cell,
     figure_cell,
     format_difference,
+    format_millions,
     format_significant,
     text_cell,
     unknown_cell,
@@ -54,6 +58,7 @@ from sv.report.tables.evidence import (
     ENERGY_COLUMNS,
     MEASURES,
     PROVENANCE_COLUMNS,
+    Labelled,
     absent_file,
     absent_stage,
     backend_column,
@@ -63,6 +68,7 @@ from sv.report.tables.evidence import (
     explain_incomplete,
     metric_cells,
     provenance_cells,
+    score_cells,
     stage_cells,
 )
 from sv.score.bootstrap import subtract
@@ -80,6 +86,130 @@ _CHANGE_NOTE = Note(
     "kWh / fp32 and EER - fp32: against the same system's extraction in fp32; a difference marked "
     "≈ is within noise (its 95 % interval contains 0)."
 )
+_INTENSITIES = ("j_per_crop", "kwh_per_gmac", "mean_w")
+
+
+def build_training_table(results: Results) -> Table:
+    """Build Table 1: a row for each system and backend, a pair of columns for each trial list."""
+    columns = (
+        Column("system", "System", numeric=False),
+        backend_column(results),
+        Column("family", "Family", numeric=False, csv_only=True),
+        Column("parameters", "net", "Params (M)"),
+        Column("parameters_with_head", "with head", "Params (M)"),
+        *(Column(key, title, "Average", marked=True) for key, title in MEASURES.items()),
+        *ENERGY_COLUMNS,
+        *(
+            Column(f"{key}_{name}", title, name, marked=True)
+            for name in results.trial_sets
+            for key, title in MEASURES.items()
+        ),
+        *(Column(key, "", marked=True, csv_only=True) for key in _INTENSITIES),
+        *PROVENANCE_COLUMNS,
+    )
+    views = list_views(results)
+    trained = [
+        find_stage(view, TRAIN_STAGE, "train") if view.backend == results.backends[0] else None
+        for view in views
+    ]
+    rows = [_build_training(results, *pair) for pair in zip(views, trained, strict=True)]
+    lists = {f"_{name}": (name,) for name in results.scored} | {"": results.scored}
+    for suffix, names in lists.items():
+        for key in MEASURES:
+            measured = [find_measured(view, names, key) for view in views]
+            mark_measures(rows, f"{key}{suffix}", measured)
+    not_compared = mark_energies(rows, trained)
+    notes = [
+        Note("Energy and CO2 are of training: the run that made the network."),
+        Note(f"EER and minDCF (P_target {P_TARGET}) of {describe_scores(results)}, fp32."),
+        *_list_notes(results),
+        *describe_best(rows, results, "column"),
+        *not_compared,
+        *energy_notes(_label(rows, trained)),
+        *_untrained_notes(results),
+        *note_ties(cell for row in rows for cell in row.cells.values()),
+    ]
+    caption = "Size, verification performance and training energy of each system"
+    return Table("table1", caption, columns, tuple(rows), tuple(notes))
+
+
+def _start_row(
+    view: System, lists: tuple[str, ...], precision: str, decimals: int, stage: Stage | None
+) -> dict[str, Cell]:
+    """Return the cells that both tables have, but for the energy."""
+    average = compute_average(view, lists, precision)
+    return {
+        "system": text_cell(view.name),
+        "backend": text_cell(view.backend),
+        **metric_cells(average.eer_percent, average.min_dcf, average.reason, decimals),
+        **provenance_cells(stage),
+    }
+
+
+def _label(rows: Sequence[Row], stages: Sequence[Stage | None]) -> list[Labelled]:
+    return [(row.label, stage) for row, stage in zip(rows, stages, strict=True) if stage]
+
+
+def _build_training(results: Results, view: System, stage: Stage | None) -> Row:
+    cells = _start_row(view, results.scored, "fp32", 2, stage)
+    cells["family"] = text_cell(family_of(view.name))
+    for key in ("parameters", "parameters_with_head"):
+        count = getattr(view.network, key, None)
+        cells[key] = figure_cell(count, format_millions, absent_file(view, "model.json"))
+    for name in results.trial_sets:
+        cells |= score_cells(view, name, 2, suffix=f"_{name}")
+    if view.backend == results.backends[0]:
+        cells |= stage_cells(stage, absent_stage(view, f"{TRAIN_STAGE:02d}_train"))
+        cells |= _intensity_cells(view, stage, cells["energy_kwh"])
+    else:
+        cells |= dict.fromkeys(("energy_kwh", "co2_kg", *_INTENSITIES), BLANK)
+    return Row(name_view(results, view), cells, FAMILIES[family_of(view.name)])
+
+
+def _intensity_cells(system: System, stage: Stage | None, energy: Cell) -> dict[str, Cell]:
+    """Return J per crop trained, kWh per GMAC of one crop, and the mean power in W.
+
+    GMAC is of a crop as trained; the power is of all machines and GPUs together.
+    """
+    if stage is None or not stage.energy_kwh:
+        return dict.fromkeys(_INTENSITIES, unknown_cell(energy.reason or "the energy is 0"))
+    network = system.network
+    lacks = "is not in model.json" if network else absent_file(system, "model.json")
+    energy_j = j_from_kwh(stage.energy_kwh)
+    figures = (
+        (energy_j, network and network.crops_trained, f"crops_trained {lacks}"),
+        (stage.energy_kwh, network and network.gmac, f"gmac {lacks}"),
+        (energy_j, stage.sidecar.duration_s, f"no duration in {stage.path.name}"),
+    )
+    cells = [
+        figure_cell(amount / each if each else None, format_significant, reason, energy.marks)
+        for amount, each, reason in figures
+    ]
+    return dict(zip(_INTENSITIES, cells, strict=True))
+
+
+def _list_notes(results: Results) -> list[Note]:
+    notes = []
+    if len(results.scored) > 1:
+        notes.append(Note(f"Averages are over {', '.join(results.scored)}."))
+    left_out = [name for name in results.trial_sets if name not in results.scored]
+    if left_out:
+        notes.append(Note(f"No system has been scored on {', '.join(left_out)}."))
+    return notes
+
+
+def _untrained_notes(results: Results) -> list[Note]:
+    """Return the chance level of each network, where the recipe asked for it."""
+    notes = []
+    for system in results.systems:
+        found = {score.trials_name: score.eer_percent for score in system.scores if score.untrained}
+        parts = [f"EER {found[n]:.1f} % ({n})" for n in results.trial_sets if n in found]
+        if parts:
+            notes.append(Note(f"untrained network: {system.name} {', '.join(parts)}"))
+    return notes
+
+
+# Table 2.
 
 
 @dataclass(frozen=True)
@@ -145,7 +275,7 @@ def build_inference_table(results: Results, sets: tuple[str, ...] | None = None)
     means, not_compared = [], {}
     for data_set, section in sections.items():
         lists = _list_trials(results, data_set)
-        members = [_build_row(item, lists) for item in section]
+        members = [_build_inference(item, lists) for item in section]
         for key in MEASURES:
             measured = [find_measured(i.view, lists, key, i.precision) for i in section]
             mark_measures(members, key, measured)
@@ -154,7 +284,6 @@ def build_inference_table(results: Results, sets: tuple[str, ...] | None = None)
         if len(lists) > 1:
             means.append(Note(f"EER and minDCF of {data_set}: means of {', '.join(lists)}."))
         rows += members
-    labelled = [(row.label, item.stage) for row, item in zip(rows, found, strict=True)]
     notes = [
         Note(
             "Energy, CO2 and wall time (hh:mm:ss) are of the whole extraction stage: starting the "
@@ -166,7 +295,7 @@ def build_inference_table(results: Results, sets: tuple[str, ...] | None = None)
         *means,
         *describe_best(rows, results, "column and test set"),
         *not_compared.values(),
-        *energy_notes([(label, stage) for label, stage in labelled if stage is not None]),
+        *energy_notes(_label(rows, [item.stage for item in found])),
         *note_ties(row.cells[key] for row in rows for key in MEASURES),
     ]
     caption = "Inference: extraction of the embeddings of a test set"
@@ -196,9 +325,8 @@ def prefer_sets(results: Results, preferred: list[str]) -> tuple[str, ...] | Non
     return tuple(name for name in preferred if name in found) or None
 
 
-def _list_done(results: Results) -> Iterator[Extraction]:
-    for system in results.systems:
-        yield from filter(is_of_trained, system.extractions)
+def _list_done(results: Results) -> list[Extraction]:
+    return [found for system in results.systems for found in system.extractions]
 
 
 def _list_inferences(results: Results, data_set: str) -> list[Inference]:
@@ -239,20 +367,15 @@ def _list_trials(results: Results, data_set: str) -> tuple[str, ...]:
 # What a row says.
 
 
-def _build_row(item: Inference, lists: tuple[str, ...]) -> Row:
+def _build_inference(item: Inference, lists: tuple[str, ...]) -> Row:
     view, precision = item.view, item.precision
     done = find_extraction(view, item.data_set, precision)
-    average = compute_average(view, lists, precision)
-    cells = {
-        "system": text_cell(view.name),
-        "backend": text_cell(view.backend),
+    cells = _start_row(view, lists, precision, 3, item.stage) | {
         "test_set": text_cell(item.data_set),
-        **metric_cells(average.eer_percent, average.min_dcf, average.reason, 3),
         "precision": Cell(precision.upper(), precision),
         **{key: fact_cell(getattr(done, key, None)) for key in _FACTS},
         "trial_lists": text_cell(" ".join(lists)),
         **_compare_eer(item, lists),
-        **provenance_cells(item.stage),
     }
     label = f"{item.name} {item.data_set} {precision}"
     if item.has_energy:
