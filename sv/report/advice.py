@@ -111,7 +111,8 @@ def _find_candidate(results: Results, system: System) -> Candidate | str:
     if eer is None:
         return "no replicates of its EER on every list (stage 7 writes them)"
     assert stage.energy_kwh is not None  # or it was incomplete
-    return Candidate(system.name, stage, replace(eer, value=stage.energy_kwh), eer)
+    energy = replace(eer, value=stage.energy_kwh)  # of the same draws; `find_candidates` draws them
+    return Candidate(system.name, stage, energy, eer)
 
 
 def _find_obstacles(results: Results, found: list[Candidate]) -> list[str]:

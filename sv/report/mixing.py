@@ -26,7 +26,6 @@ from sv.report.tables.evidence import list_some
 HOW_KEYS = ("activation_checkpointing", "checkpoint_minutes", "keep_checkpoints")
 _OF_NETWORK = ("input_dim", "speakers", "crops_trained")
 _NOT_SET = "not set"
-_MAX_KEYS = 5
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,7 @@ def refuse_mixed(differences: list[Difference]) -> None:
     """
     if differences:
         more = [difference.key for difference in differences[1:]]
-        listed = ", ".join(more[:_MAX_KEYS])
-        listed += f" and {len(more) - _MAX_KEYS} more" if len(more) > _MAX_KEYS else ""
-        others = f"; {listed} differ too" if len(more) > 1 else f"; {listed} differs too"
+        others = f"; {list_some(more)} differ{'' if len(more) > 1 else 's'} too"
         raise SvError(
             f"systems of different settings would stand in one table: {differences[0].describe()}"
             f"{others if more else ''}; run steps/make_results.sh with --models of alike ones, or "

@@ -4,10 +4,10 @@ Sums are never of figures that cover different parts of the machines. What lies 
 sidecars (totals of a cluster, forecasts) is a note with its ratio to our figure, and in no sum.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sv.energy.record import Amount, Carbon
 from sv.report.results import RESULTS_STAGE, Results, Stage, read_known
@@ -276,20 +276,6 @@ class _Forecast:
     outcome: _Outcome | None = None
 
 
-def _list_companions(results: Results) -> list[Note]:
-    notes = []
-    for system in results.systems:
-        path = system.directory / "energy" / "ceems.json"
-        if path.is_file():
-            text = _describe_import(read_known(path, _Imported))
-            notes.append(Note(f"{system.name}: {text}"))
-        path = system.directory / "forecast.json"
-        if path.is_file():
-            text = _describe_forecast(read_known(path, _Forecast))
-            notes.append(Note(f"{system.name}: {text}"))
-    return notes
-
-
 def _describe_import(found: _Imported) -> str:
     source = found.source
     text = (
@@ -319,3 +305,19 @@ def _format_kwh(found: _Energy) -> str:
 
 def _format_ratio(found: _Energy) -> str:
     return "not known" if found.energy_kwh is None else f"{found.energy_kwh:.2f}"
+
+
+# File of a model folder: its record, and what a note says of it.
+_COMPANIONS: dict[str, tuple[type, Callable[[Any], str]]] = {
+    "energy/ceems.json": (_Imported, _describe_import),
+    "forecast.json": (_Forecast, _describe_forecast),
+}
+
+
+def _list_companions(results: Results) -> list[Note]:
+    return [
+        Note(f"{system.name}: {describe(read_known(system.directory / name, record))}")
+        for system in results.systems
+        for name, (record, describe) in _COMPANIONS.items()
+        if (system.directory / name).is_file()
+    ]
