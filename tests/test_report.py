@@ -18,8 +18,8 @@ from report_tree import (
 from sv.errors import SvError
 from sv.report.results import collect_results, system_order
 from sv.report.tables.cells import format_duration, format_millions, format_significant
-from sv.report.tables.systems import prefer_sets
 from sv.report.tables.latex import escape_latex
+from sv.report.tables.systems import prefer_sets
 
 FIGURES = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<svg"}
 
