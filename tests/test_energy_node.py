@@ -26,7 +26,6 @@ from metered_node import (
 from sv.energy.config import EnergyConfig
 from sv.energy.sensors import node
 from sv.energy.sensors.node import (
-    CrayReader,
     Measurement,
     PolledReader,
     SensorError,
@@ -34,7 +33,7 @@ from sv.energy.sensors.node import (
     choose_powers,
     parse_report,
 )
-from sv.energy.sensors.readers import ChannelSpec, SilentReader, contain
+from sv.energy.sensors.readers import ChannelSpec, Reader, contain
 
 
 @pytest.fixture
@@ -77,7 +76,7 @@ def test_cray_counts_the_machine(meter, tmp_path):
 
 def test_a_cray_counter_that_stands_still_is_stale(tmp_path):
     make_counters(tmp_path, 10, 1)
-    reader = CrayReader(tmp_path / "sys/cray/pm_counters/energy")
+    (reader,) = node.open_node(EnergyConfig(), tmp_path / "sys", {})
     assert [reader.read()["node.cray"] for _ in range(2)] == [10, None]
     make_counters(tmp_path, 10, 2)
     assert reader.read() == {"node.cray": 10}
@@ -124,10 +123,7 @@ def test_hwmon_names_are_one_sensors(hwmon):
 
 def test_what_contains_what():
     def build(*channels):
-        return [
-            SilentReader([ChannelSpec(name, kind, "measured", None, "t")])
-            for name, kind in channels
-        ]
+        return [Reader([ChannelSpec(name, kind, "measured", None, "t")]) for name, kind in channels]
 
     everything = [
         ("rapl.package.0", "cpu_package"), ("rapl.dram.0", "dram"), ("rapl.psys", "psys"),

@@ -17,13 +17,16 @@ from typing import Any
 from urllib.parse import quote
 
 from sv.energy.config import EnergyConfig
-from sv.energy.sensors.readers import ChannelSpec, Reader, SilentReader, build_unavailable
+from sv.energy.sensors.readers import ChannelSpec, Reader, build_unavailable
 from sv.energy.units import UNITS_PER_W
 
 ANY_IPMI = "ipmi"  # node_power = "auto" on a machine with IPMI: the first tool that answers
 GIVE_UP = 3  # questions to an IPMI that the config does not name
-IPMI_UNCERTAINTY = (0.05, "assumed: IPMI DCMI states none; power supplies' meters have 1 to 5 %")
-HWMON_UNCERTAINTY = (0.1, "assumed: what the config's sensors feed is the user's word")
+UNCERTAINTY = {  # of the sensor itself, k = 2, with its basis
+    ANY_IPMI: (0.05, "assumed: IPMI DCMI states none; power supplies' meters have 1 to 5 %"),
+    "hwmon": (0.1, "assumed: what the config's sensors feed is the user's word"),
+    "cray": (0.05, "assumed: the maker states none for this counter"),
+}
 
 
 def open_node(config: EnergyConfig, sysfs: Path, environ: Mapping[str, str]) -> list[Reader]:
@@ -39,33 +42,28 @@ def open_node(config: EnergyConfig, sysfs: Path, environ: Mapping[str, str]) -> 
         chosen = "cray" if cray.exists() else ANY_IPMI if has_ipmi else "none"
     if chosen == "none":
         return []
-    if chosen == "cray":
-        return [CrayReader(cray)]
-    try:
-        return [_open_polled(chosen, config, sysfs, environ)]
-    except SensorError as error:
-        return [SilentReader([build_unavailable(f"node.{chosen}", "node", chosen, str(error))])]
-
-
-def _open_polled(
-    chosen: str, config: EnergyConfig, sysfs: Path, environ: Mapping[str, str]
-) -> Reader:
+    period_s: float | None = config.node_period_s
     method, unit, resolution = "power_integral", "W", 1
-    sensor_rel, basis = IPMI_UNCERTAINTY
-    if chosen == "redfish":
-        source = f"Redfish {config.redfish_url}, chassis {', '.join(config.redfish_chassis)}"
-        measure, unit = build_redfish(config, environ), "mW"
-        resolution = UNITS_PER_W["mW"]  # controllers report whole watts
-    elif chosen == "hwmon":
-        source = f"hwmon {' + '.join(config.hwmon_sensors)}"
-        measure, unit = build_hwmon(config.hwmon_sensors, sysfs), "uW"
-        sensor_rel, basis = HWMON_UNCERTAINTY
-        if "/energy" in config.hwmon_sensors[0]:
-            method, unit = "counter_delta", "uJ"
-    else:
-        tools = find_ipmi_tools(chosen, environ)
-        source = f"IPMI DCMI power reading, {' or '.join(tools)}"
-        measure = build_ipmi(tools, environ)
+    sensor_rel, basis = UNCERTAINTY.get(chosen, UNCERTAINTY[ANY_IPMI])
+    try:
+        if chosen == "cray":
+            source, measure, period_s = f"Cray pm_counters {cray}", build_cray(cray), None
+            method, unit = "counter_delta", "J"
+        elif chosen == "redfish":
+            source = f"Redfish {config.redfish_url}, chassis {', '.join(config.redfish_chassis)}"
+            measure, unit = build_redfish(config, environ), "mW"
+            resolution = UNITS_PER_W["mW"]  # controllers report whole watts
+        elif chosen == "hwmon":
+            source = f"hwmon {' + '.join(config.hwmon_sensors)}"
+            measure, unit = build_hwmon(config.hwmon_sensors, sysfs), "uW"
+            if "/energy" in config.hwmon_sensors[0]:
+                method, unit = "counter_delta", "uJ"
+        else:
+            tools = find_ipmi_tools(chosen, environ)
+            source = f"IPMI DCMI power reading, {' or '.join(tools)}"
+            measure = build_ipmi(tools, environ)
+    except SensorError as error:
+        return [Reader([build_unavailable(f"node.{chosen}", "node", chosen, str(error))])]
     channel = ChannelSpec(
         id=f"node.{chosen}",
         boundary="node",
@@ -73,13 +71,13 @@ def _open_polled(
         method=method,
         source=source,
         unit=unit,
-        update_period_s=config.node_period_s,
+        update_period_s=period_s or 1 / _read_scan_hz(cray.with_name("raw_scan_hz")),
         resolution=resolution,
         sensor_rel=sensor_rel,
         sensor_rel_basis=basis,
     )
     give_up = GIVE_UP if chosen == ANY_IPMI else None
-    return PolledReader(channel, measure, config.node_period_s, give_up=give_up)
+    return [PolledReader(channel, measure, period_s, give_up=give_up)]
 
 
 # A slow sensor
@@ -108,19 +106,25 @@ Measure = Callable[[], Measurement]
 
 
 class PolledReader(Reader):
-    """Reads one channel in the background; each reading is returned once.
+    """Reads one channel; each reading is returned once.
 
     Args:
         channel: The channel.
         measure: Asks the sensor; `SensorError` if it does not answer. Called by one thread only.
-        period_s: Time between the beginnings of two questions.
+        period_s: Time between the beginnings of two questions, which a thread asks; None: the
+            sensor is fast, has a clock, and is asked at each sample.
         give_up: After so many failures without any answer, ask no more; None: ask for ever.
     """
 
     def __init__(
-        self, channel: ChannelSpec, measure: Measure, period_s: float, *, give_up: int | None = None
+        self,
+        channel: ChannelSpec,
+        measure: Measure,
+        period_s: float | None,
+        *,
+        give_up: int | None = None,
     ) -> None:
-        self.channels = [channel]
+        super().__init__([channel])
         self._id = channel.id
         self._measure = measure
         self._period_s = period_s
@@ -128,7 +132,7 @@ class PolledReader(Reader):
         self._lock = threading.Lock()  # guards all that follows
         self._fresh: int | None = None
         self._stamp: str | None = None
-        self._stamps_move = False
+        self._stamps_move = period_s is None
         self._counts = {"readings": 0, "stale": 0, "failed": 0}
         self._last_error: str | None = None
         self._metadata: dict[str, object] = {}
@@ -136,10 +140,14 @@ class PolledReader(Reader):
 
     def start(self) -> None:
         """Begin to ask."""
-        threading.Thread(target=self._run, name=f"sensor {self._id}", daemon=True).start()
+        if self._period_s is not None:
+            run, name = self._poll, f"sensor {self._id}"
+            threading.Thread(target=run, args=(self._period_s,), name=name, daemon=True).start()
 
     def read(self) -> dict[str, int | None]:
         """Return the reading that came since the last call, else None."""
+        if self._period_s is None:
+            self._ask()
         with self._lock:
             value, self._fresh = self._fresh, None
         return {self._id: value}
@@ -147,15 +155,13 @@ class PolledReader(Reader):
     def read_metadata(self) -> dict[str, object]:
         """Return what the sensor says of itself, how often it answered, and its last failure."""
         with self._lock:
-            return {
-                self._id: {**self._metadata, **self._counts, "last_error": self._last_error},
-            }
+            return {self._id: {**self._metadata, **self._counts, "last_error": self._last_error}}
 
     def close(self) -> None:
         """Stop asking; a question on its way is not waited for."""
         self._closing.set()
 
-    def _run(self) -> None:
+    def _poll(self, period_s: float) -> None:
         next_s = time.monotonic()
         while not self._closing.is_set():
             self._ask()
@@ -163,7 +169,7 @@ class PolledReader(Reader):
                 silent = self._counts["readings"] == 0
                 if silent and self._counts["failed"] == self._give_up:
                     return
-            next_s = max(time.monotonic(), next_s + self._period_s)
+            next_s = max(time.monotonic(), next_s + period_s)
             self._closing.wait(next_s - time.monotonic())
 
     def _ask(self) -> None:
@@ -194,54 +200,24 @@ CRAY_ENERGY = r"(\d+) J(?: (\d+) us)?"
 SCAN_HZ = 10  # HPE Cray EX documentation; raw_scan_hz says it where it is there
 
 
-class CrayReader(Reader):
-    """Reads the node's energy counter.
+def build_cray(file: Path) -> Measure:
+    """Build the reading of ``energy`` of pm_counters: ``<count> J <microseconds> us``.
 
-    A file holds ``<count> J <microseconds> us``. A counter whose time has not moved between two
-    samples is not taken again.
-
-    Args:
-        file: ``energy`` of pm_counters.
+    Raises:
+        SensorError: It cannot be read now.
     """
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._stamp: str | None = None
-        if self._read() is None:
-            reason = f"{self._file} cannot be read"
-            self.channels = [build_unavailable("node.cray", "node", "Cray pm_counters", reason)]
-            return
-        self.channels = [
-            ChannelSpec(
-                id="node.cray",
-                boundary="node",
-                kind="measured",
-                method="counter_delta",
-                source=f"Cray pm_counters {self._file}",
-                unit="J",
-                update_period_s=1 / _read_scan_hz(file.with_name("raw_scan_hz")),
-                resolution=1,
-                sensor_rel=0.05,
-                sensor_rel_basis="assumed: the maker states none for this counter",
-            )
-        ]
-
-    def read(self) -> dict[str, int | None]:
-        """Return the joules so far; None if the file fails or has not moved since the last call."""
-        found = self._read()
-        if found is None:
-            return {"node.cray": None}
-        energy_j, stamp = found
-        stale = stamp is not None and stamp == self._stamp
-        self._stamp = stamp
-        return {"node.cray": None if stale else energy_j}
-
-    def _read(self) -> tuple[int, str | None] | None:
+    def measure() -> Measurement:
         try:
-            match = re.fullmatch(CRAY_ENERGY, self._file.read_text(encoding="ascii").strip())
+            match = re.fullmatch(CRAY_ENERGY, file.read_text(encoding="ascii").strip())
         except (OSError, ValueError):
-            return None
-        return match and (int(match[1]), match[2])
+            match = None
+        if match is None:
+            raise SensorError(f"{file} cannot be read")
+        return Measurement(int(match[1]), match[2])
+
+    measure()
+    return measure
 
 
 def _read_scan_hz(path: Path) -> float:
@@ -438,9 +414,8 @@ def build_redfish(config: EnergyConfig, environ: Mapping[str, str]) -> Measure:
     headers = {"OData-Version": "4.0"}
     if config.redfish_user_variable:
         names = (config.redfish_user_variable, config.redfish_password_variable)
-        for name in names:
-            if not environ.get(name):
-                raise SensorError(f"the environment variable {name} is not set")
+        if missing := [name for name in names if not environ.get(name)]:
+            raise SensorError(f"the environment variable {missing[0]} is not set")
         token = base64.b64encode(":".join(environ[name] for name in names).encode()).decode()
         headers["Authorization"] = f"Basic {token}"
     root = config.redfish_url.rstrip("/")

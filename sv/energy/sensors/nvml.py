@@ -11,8 +11,9 @@ import ctypes
 import os
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
 
 from sv.energy.processes import find_descendants
 from sv.energy.sensors.readers import ChannelSpec, Reader, build_unavailable
@@ -31,15 +32,16 @@ UNCERTAINTY_BASIS = (
 )
 VALUES = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")  # by nvmlValueType_t
 Read = Callable[[], int]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Board:
-    """A GPU board: its UUID, its NVML handle once known, and whether it is split (MIG)."""
+    """A GPU board: its UUID, its NVML handle, and whether it is split (MIG)."""
 
     uuid: str
-    handle: Any = None
-    mig: bool = False
+    handle: Any
+    mig: bool
 
 
 class NvmlReader(Reader):
@@ -51,7 +53,7 @@ class NvmlReader(Reader):
     """
 
     def __init__(self, visible: str | None, pci_order: bool) -> None:
-        self.channels: list[ChannelSpec] = []
+        super().__init__()
         self._reads: dict[str, Read] = {}
         self._boards: list[Board] = []
         try:
@@ -75,57 +77,53 @@ class NvmlReader(Reader):
         try:
             nvml.nvmlInit()
             handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
-            uuids = [_decode(nvml.nvmlDeviceGetUUID(handle)) for handle in handles]
+            by_uuid = {_decode(nvml.nvmlDeviceGetUUID(handle)): handle for handle in handles}
             names = {_decode(nvml.nvmlDeviceGetName(handle)) for handle in handles}
         except nvml.NVMLError as error:
             raise _MissingError(f"NVML does not answer: {error}") from error
-        by_uuid = dict(zip(uuids, handles, strict=True))
-        boards = [
-            Board(board.uuid, by_uuid[board.uuid], board.mig or self._is_mig(by_uuid[board.uuid]))
-            for board in choose_boards(visible, uuids, self._find_mig_parent)
-        ]
-        by_index = visible is not None and any(
-            item.strip().isdigit() for item in visible.split(",")
-        )
+        boards = []
+        for uuid, mig in choose_boards(visible, list(by_uuid), self._find_mig_parent).items():
+            mode = _ask(nvml, lambda uuid=uuid: nvml.nvmlDeviceGetMigMode(by_uuid[uuid])[0])
+            boards.append(Board(uuid, by_uuid[uuid], mig or bool(mode)))
+        by_index = any(item.strip().isdigit() for item in (visible or "").split(","))
         uncertain = by_index and not pci_order and len(names) > 1
         return boards, SEVERAL_KINDS if uncertain else None
 
     def _find_mig_parent(self, mig_uuid: str) -> str | None:
         nvml = self._nvml
-        try:
+
+        def find() -> str:
             handle = nvml.nvmlDeviceGetHandleByUUID(mig_uuid)
             parent = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
             return _decode(nvml.nvmlDeviceGetUUID(parent))
-        except nvml.NVMLError:
-            return None
 
-    def _is_mig(self, handle: Any) -> bool:
-        try:
-            return bool(self._nvml.nvmlDeviceGetMigMode(handle)[0])
-        except self._nvml.NVMLError:
-            return False  # the board or the driver knows no MIG
+        return _ask(nvml, find)
 
     def read(self) -> dict[str, int | None]:
         """Read every board; a board that has dropped off the bus gives None."""
-        values: dict[str, int | None] = {}
-        for channel_id, read in self._reads.items():
-            try:
-                values[channel_id] = read()
-            except self._nvml.NVMLError:
-                values[channel_id] = None
-        return values
+        return {name: _ask(self._nvml, read) for name, read in self._reads.items()}
 
     def read_metadata(self) -> dict[str, object]:
-        """Return the driver and, of each board, name, limit, MIG and who else computes on it."""
+        """Return the driver and, of each board, name, limit, MIG and who else computes on it.
+
+        What NVML does not report is None (in a container it may see no process, or know them by
+        other numbers).
+        """
         if not self._boards:
             return {}
-        own_pids = {os.getpid(), *find_descendants(os.getpid())}
-        nvml = self._nvml
-        try:
-            driver = _decode(nvml.nvmlSystemGetDriverVersion())
-        except nvml.NVMLError:
-            driver = None
-        boards = {board.uuid: _describe_board(nvml, board, own_pids) for board in self._boards}
+        nvml, own_pids = self._nvml, {os.getpid(), *find_descendants(os.getpid())}
+        boards = {}
+        for board in self._boards:
+            handle = board.handle
+            running = _ask(nvml, partial(nvml.nvmlDeviceGetComputeRunningProcesses, handle))
+            others = running and sorted({int(process.pid) for process in running} - own_pids)
+            boards[board.uuid] = {
+                "name": _decode(nvml.nvmlDeviceGetName(handle)),
+                "power_limit_mw": _ask(nvml, partial(nvml.nvmlDeviceGetEnforcedPowerLimit, handle)),
+                "other_pids": others,
+                "mig": board.mig,
+            }
+        driver = _ask(nvml, lambda: _decode(nvml.nvmlSystemGetDriverVersion()))
         return {"nvml": {"driver": driver, "boards": boards}}
 
 
@@ -150,9 +148,17 @@ def _load_nvml() -> Any:
     return pynvml
 
 
+def _ask(nvml: Any, call: Callable[[], T]) -> T | None:
+    """Return what NVML answers; None where board or driver do not know it, or the board is gone."""
+    try:
+        return call()
+    except nvml.NVMLError:
+        return None
+
+
 def choose_boards(
     visible: str | None, uuids: list[str], find_mig_parent: Callable[[str], str | None]
-) -> list[Board]:
+) -> dict[str, bool]:
     """Choose boards by a list of indices, GPU-<uuid prefix> and MIG-<uuid>, as CUDA reads it.
 
     Args:
@@ -161,12 +167,12 @@ def choose_boards(
         find_mig_parent: Returns the board's UUID for a MIG device's, None if there is none.
 
     Returns:
-        Each board once, in the order of the list. As in CUDA, an item that names nothing hides
-        itself and all items after it.
+        The UUID of each board in the order of the list, and whether it is chosen as the parent of
+        a MIG device. As in CUDA, an item that names nothing hides itself and all items after it.
     """
     if visible is None:
-        return [Board(uuid) for uuid in uuids]
-    boards: dict[str, Board] = {}
+        return dict.fromkeys(uuids, False)
+    boards: dict[str, bool] = {}
     for item in (word.strip() for word in visible.split(",")):
         mig = item.startswith("MIG-")
         if item.isascii() and item.isdigit():
@@ -180,8 +186,8 @@ def choose_boards(
             matches = [uuid for uuid in uuids if item.startswith("GPU-") and uuid.startswith(item)]
         if len(matches) != 1:
             break
-        boards.setdefault(matches[0], Board(matches[0], mig=mig))
-    return list(boards.values())
+        boards.setdefault(matches[0], mig)
+    return boards
 
 
 def find_sources(
@@ -191,7 +197,7 @@ def find_sources(
 
     Args:
         nvml: The module pynvml, initialised.
-        board: With its handle.
+        board: The board.
         uncertain: What a reader of its figures should know.
 
     Returns:
@@ -199,78 +205,57 @@ def find_sources(
         total; then the cross-check of its counter and the module around it, where they can be
         read, never in the total.
     """
-    handle = board.handle
-    gpu_power = _probe(nvml, lambda: _read_instant_mw(nvml, handle, nvml.NVML_POWER_SCOPE_GPU))
-    module_power = _probe(
-        nvml, lambda: _read_instant_mw(nvml, handle, nvml.NVML_POWER_SCOPE_MODULE)
-    )
-    usage = _probe(nvml, lambda: int(nvml.nvmlDeviceGetPowerUsage(handle)))
-    counter = _probe(nvml, lambda: int(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)))
+    handle, field = board.handle, "NVML_FI_DEV_POWER_INSTANT"
+
+    def probe(read: Callable[..., int], *args: Any) -> Read | None:
+        call = partial(read, *args)
+        return None if _ask(nvml, call) is None else call
+
+    gpu_power = probe(_read_instant_mw, nvml, handle, nvml.NVML_POWER_SCOPE_GPU)
+    module_power = probe(_read_instant_mw, nvml, handle, nvml.NVML_POWER_SCOPE_MODULE)
+    usage = probe(nvml.nvmlDeviceGetPowerUsage, handle)
+    counter = probe(nvml.nvmlDeviceGetTotalEnergyConsumption, handle)
     with_cpu = gpu_power is None and module_power is not None
     power = module_power if with_cpu else gpu_power or usage
-    name, field = _decode(nvml.nvmlDeviceGetName(handle)), "NVML_FI_DEV_POWER_INSTANT"
+    name = _decode(nvml.nvmlDeviceGetName(handle))
     power_source = f"NVML {'nvmlDeviceGetPowerUsage' if power is usage else field} {name}"
     kind = "module" if with_cpu else "board"
     channel_id, boundary = f"nvml.{kind}.{board.uuid}", f"gpu_{kind}"
     notes = [WHOLE_BOARD if board.mig else uncertain, WITH_CPU if with_cpu else None]
-    reason = "; ".join(filter(None, notes)) or None
-    has_module = module_power is not None and not with_cpu
-    inside = (f"nvml.module.{board.uuid}",) if has_module else ()
+    inside = (f"nvml.module.{board.uuid}",) if module_power and not with_cpu else ()
+    integral = ChannelSpec(
+        channel_id, boundary, "derived", "power_integral", power_source, "mW",
+        reason="; ".join(filter(None, notes)) or None, contained_in=inside,
+        update_period_s=UPDATE_PERIOD_S, resolution=1, sensor_rel=UNCERTAINTY,
+        sensor_rel_basis=UNCERTAINTY_BASIS,
+    )  # fmt: skip
     sources: list[tuple[ChannelSpec, Read | None]] = []
     if counter is not None:
-        channel = _build_channel(
-            channel_id, boundary, f"NVML nvmlDeviceGetTotalEnergyConsumption {name}",
-            kind="measured", method="counter_delta", unit="mJ", reason=reason, contained_in=inside,
-        )  # fmt: skip
-        sources.append((channel, counter))
-        if power is not None:
-            channel = _build_channel(
-                f"nvml.power.{board.uuid}", boundary, power_source, reason=CROSS_CHECK,
-                in_total=False, contained_in=(channel_id, *inside),
-            )  # fmt: skip
-            sources.append((channel, power))
-    elif power is not None:
-        channel = _build_channel(
-            channel_id, boundary, power_source, reason=reason, contained_in=inside
+        source = f"NVML nvmlDeviceGetTotalEnergyConsumption {name}"
+        channel = replace(
+            integral, kind="measured", method="counter_delta", source=source, unit="mJ"
         )
-        sources.append((channel, power))
-    else:
-        why = _explain(nvml, lambda: nvml.nvmlDeviceGetPowerUsage(handle))
+        sources.append((channel, counter))
+        integral = replace(
+            integral, id=f"nvml.power.{board.uuid}", reason=CROSS_CHECK, in_total=False,
+            contained_in=(channel_id, *inside),
+        )  # fmt: skip
+    if power is not None:
+        sources.append((integral, power))
+    if not sources:
+        try:
+            why: object = f"{nvml.nvmlDeviceGetPowerUsage(handle)} mW now"
+        except nvml.NVMLError as error:
+            why = error
         why = f"neither energy nor power can be read: {why}"
         sources.append((build_unavailable(channel_id, boundary, "NVML", why), None))
-    if has_module:
-        source = f"NVML {field}, module scope, {name}"
-        channel = _build_channel(inside[0], "gpu_module", source, reason=NOT_SUMMED, in_total=False)
-        sources.append((channel, module_power))
+    if inside:
+        module = replace(
+            integral, id=inside[0], boundary="gpu_module", reason=NOT_SUMMED, in_total=False,
+            source=f"NVML {field}, module scope, {name}", contained_in=(),
+        )  # fmt: skip
+        sources.append((module, module_power))
     return sources
-
-
-def _build_channel(
-    channel_id: str, boundary: str, source: str, *, reason: str | None, kind: str = "derived",
-    method: str = "power_integral", unit: str = "mW", in_total: bool = True,
-    contained_in: tuple[str, ...] = (),
-) -> ChannelSpec:  # fmt: skip
-    return ChannelSpec(
-        channel_id, boundary, kind, method, source, unit, in_total=in_total, reason=reason,
-        contained_in=contained_in, update_period_s=UPDATE_PERIOD_S, resolution=1,
-        sensor_rel=UNCERTAINTY, sensor_rel_basis=UNCERTAINTY_BASIS,
-    )  # fmt: skip
-
-
-def _probe(nvml: Any, read: Read) -> Read | None:
-    try:
-        read()
-    except nvml.NVMLError:
-        return None
-    return read
-
-
-def _explain(nvml: Any, call: Callable[[], object]) -> str:
-    try:
-        call()
-    except nvml.NVMLError as error:
-        return str(error)
-    return "it answers now"
 
 
 def _read_instant_mw(nvml: Any, handle: Any, scope: int) -> int:
@@ -282,25 +267,6 @@ def _read_instant_mw(nvml: Any, handle: Any, scope: int) -> int:
     if value <= 0:  # some drivers report so that a board lacks this scope
         raise nvml.NVMLError(nvml.NVML_ERROR_NOT_SUPPORTED)
     return int(value)
-
-
-def _describe_board(nvml: Any, board: Board, own_pids: set[int]) -> dict[str, object]:
-    """Return name, power limit, MIG, and the processes on the board that are not this meter's.
-
-    What NVML does not report is None (in a container it may see no process, or know them by other
-    numbers).
-    """
-    try:
-        limit_mw = int(nvml.nvmlDeviceGetEnforcedPowerLimit(board.handle))
-    except nvml.NVMLError:
-        limit_mw = None
-    try:
-        running = nvml.nvmlDeviceGetComputeRunningProcesses(board.handle)
-        others = sorted({int(process.pid) for process in running} - own_pids)
-    except nvml.NVMLError:
-        others = None
-    name = _decode(nvml.nvmlDeviceGetName(board.handle))
-    return {"name": name, "power_limit_mw": limit_mw, "other_pids": others, "mig": board.mig}
 
 
 def _decode(value: str | bytes) -> str:

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from sv.energy.sensors.readers import ChannelSpec, Reader, SilentReader, build_unavailable
+from sv.energy.sensors.readers import ChannelSpec, Reader, build_unavailable
 
 SYSFS_OF_PYRAPL = Path("/sys")  # literal in pyRAPL 0.2.3.1, device_api.py
 CPUINFO, MSR = Path("/proc/cpuinfo"), Path("/dev/cpu/0/msr")
@@ -90,36 +90,31 @@ def open_rapl(sysfs: Path) -> list[Reader]:
     """
     zones = find_zones(sysfs)
     readers: list[Reader] = []
-    for boundary in ("cpu_package", "dram", "psys"):
+    for boundary in UNCERTAINTY:
         chosen = [zone for zone in zones if zone.boundary == boundary]
         if chosen:
             readers.append(_open_boundary(chosen, sysfs))
         elif boundary != "psys":
-            readers.append(SilentReader([_build_missing(boundary, bool(zones), sysfs)]))
+            reason = f"this CPU has no {boundary} counter"
+            if not zones:
+                reason = (
+                    f"no {sysfs}/class/powercap/intel-rapl:0: a virtual machine, a CPU without "
+                    "RAPL, or the driver is not loaded; run: sudo modprobe intel_rapl_msr"
+                )
+            name = f"rapl.{boundary.removeprefix('cpu_')}"
+            source = f"powercap {sysfs}/class/powercap"
+            readers.append(Reader([build_unavailable(name, boundary, source, reason)]))
     return [*readers, FilterReader()] if zones else readers
 
 
 def _open_boundary(zones: list[Zone], sysfs: Path) -> Reader:
-    packages_only = all(zone.socket is not None for zone in zones)
-    if sysfs == SYSFS_OF_PYRAPL and packages_only:
+    if sysfs == SYSFS_OF_PYRAPL and all(zone.socket is not None for zone in zones):
         try:
             return PyraplReader(zones)
         except Exception:
             # Whatever an outside package finds wrong, our own reader gives the user the reason.
             logging.getLogger(__name__).debug("pyRAPL failed", exc_info=True)
     return PowercapReader(zones, sysfs)
-
-
-def _build_missing(boundary: str, any_zone: bool, sysfs: Path) -> ChannelSpec:
-    if any_zone:
-        reason = f"this CPU has no {boundary} counter"
-    else:
-        reason = (
-            f"no {sysfs}/class/powercap/intel-rapl:0: a virtual machine, a CPU without RAPL, "
-            "or the driver is not loaded; run: sudo modprobe intel_rapl_msr"
-        )
-    short = "package" if boundary == "cpu_package" else boundary
-    return build_unavailable(f"rapl.{short}", boundary, f"powercap {sysfs}/class/powercap", reason)
 
 
 def find_zones(sysfs: Path) -> list[Zone]:
@@ -135,12 +130,10 @@ def find_zones(sysfs: Path) -> list[Zone]:
         parent = key.rsplit(":", 1)[0] if key.count(":") > 1 else key
         package = PACKAGE_NAME.fullmatch(names.get(parent) or "")
         if package and (names[key] == "dram" or key == parent):
-            kind = "dram" if names[key] == "dram" else "package"
-            die = package[2]
+            boundary, die = "dram" if names[key] == "dram" else "cpu_package", package[2]
             number = package[1] if die is None else f"{package[1]}.die.{die}"
-            boundary = "dram" if kind == "dram" else "cpu_package"
             socket = int(package[1]) if die is None else None
-            zone_id = f"rapl.{kind}.{number}"
+            zone_id = f"rapl.{boundary.removeprefix('cpu_')}.{number}"
         elif names[key] == "psys" and key == parent:
             zone_id, boundary, socket = "rapl.psys", "psys", None
         else:
@@ -198,7 +191,7 @@ class PowercapReader(Reader):
     """Reads zones file by file."""
 
     def __init__(self, zones: list[Zone], sysfs: Path) -> None:
-        self.channels: list[ChannelSpec] = []
+        super().__init__()
         self._zones: list[Zone] = []
         for zone in zones:
             try:
@@ -259,11 +252,8 @@ def _import_pyrapl():
     return pyRAPL
 
 
-class FilterReader(SilentReader):
+class FilterReader(Reader):
     """Reports whether the processor blurs its counters on purpose; has no channel."""
-
-    def __init__(self) -> None:
-        super().__init__([])
 
     def read_metadata(self) -> dict[str, object]:
         """Return ``sgx`` and ``energy_filter``: true, false, or null where they cannot be read."""

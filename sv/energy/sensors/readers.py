@@ -8,7 +8,6 @@ return None for it, and at the start an ``unavailable`` channel whose reason nam
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from sv.energy.units import UNITS_PER_J
 
@@ -73,10 +72,15 @@ class ChannelSpec:
     sensor_rel_basis: str | None = None
 
 
-class Reader(Protocol):
-    """Anything that reads channels; only `read` must be written."""
+class Reader:
+    """Reads some channels; as it stands, those of a sensor that cannot be read.
 
-    channels: list[ChannelSpec]
+    Args:
+        channels: Unavailable, each with its reason.
+    """
+
+    def __init__(self, channels: Iterable[ChannelSpec] = ()) -> None:
+        self.channels = list(channels)
 
     def start(self) -> None:
         """Begin what needs a thread. Called once, after the command was started."""
@@ -86,7 +90,7 @@ class Reader(Protocol):
 
         A source that is slower than the meter returns each reading once, None in between.
         """
-        ...
+        return {}
 
     def read_metadata(self) -> dict[str, object]:
         """Return what else is worth knowing, as JSON. Called at the start and the end."""
@@ -94,21 +98,6 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """End what `start` began; must not wait for a sensor. Called once, at the end."""
-
-
-class SilentReader(Reader):
-    """Stands for a sensor that cannot be read.
-
-    Args:
-        channels: Unavailable, each with its reason.
-    """
-
-    def __init__(self, channels: list[ChannelSpec]) -> None:
-        self.channels = channels
-
-    def read(self) -> dict[str, int | None]:
-        """Return nothing."""
-        return {}
 
 
 def build_unavailable(channel_id: str, boundary: str, source: str, reason: str) -> ChannelSpec:
