@@ -5,7 +5,6 @@ A pure function of the journals: the stage's own, and those of its meters elsewh
 attempt of one meter alone is the same with one machine, whose channels do not name their host.
 """
 
-from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -31,7 +30,7 @@ from sv.energy.channels import (
 from sv.energy.factors import CarbonFactor, parse_factor
 from sv.energy.journal import RESUMED
 from sv.energy.nodes import SIBLING
-from sv.energy.record import Attempt, Attribution, Carbon, Channel, Mark, Meter, Phase, Pue
+from sv.energy.record import Attempt, Carbon, Mark, Meter, Phase, Pue
 from sv.energy.samples import AttemptLines, StageJournals
 from sv.energy.units import kwh_from_j, parse_utc, sum_known
 
@@ -69,7 +68,8 @@ def build_attempt(number: int, lines: AttemptLines, journals: StageJournals | No
     start_s, end_s = lines.span_s
     duration_s = end_s - start_s
     status = end["status"] if end else "interrupted"
-    reason = _explain_alone(machines[0]) if alone else None
+    # Why the energy that one meter alone counts is not known, or is 0.
+    reason = sum_energy(channels)[2] or machines[0].attribution.reason if alone else None
     meters = _list_meters(machines, journals or StageJournals(), status, reason)
     uncertainty_kwh, uncertainty_reason = _sum_uncertainties(machines)
     carbon = _build_carbon(machines, head["pue"]["value"])
@@ -138,20 +138,6 @@ def build_machines(lines: AttemptLines, journals: StageJournals | None) -> list[
     ]
 
 
-def build_curve(
-    lines: AttemptLines,
-) -> tuple[list[Channel], array | None, Attribution, dict[str, array]]:
-    """Return how the energy grew that one meter counts, as if there were no other.
-
-    Returns:
-        Its channels; the job's joules so far at each sample (None: not known); its attribution;
-        and each channel's joules so far at each sample (empty: not known).
-    """
-    (machine,) = build_machines(lines, None)
-    curve_j = None if machine.job is None else machine.job.value
-    return machine.channels, curve_j, machine.attribution, machine.runs[0].so_far
-
-
 def list_points(machines: Sequence[Machine]) -> list[tuple[float, float]]:
     """List Unix time and joules so far of all machines, where those of one of them are known."""
     if machines[0].alone:
@@ -205,7 +191,7 @@ def _find_measured(machines: Sequence[Machine]) -> float | None:
     if machines[0].alone:
         return sum_energy(machines[0].channels)[1]
     known_j = sum(machine.energy_j for machine in machines if machine.energy_j is not None)
-    return sum(machine.account.measured_j for machine in machines) / known_j if known_j else None
+    return sum(machine.measured_j for machine in machines) / known_j if known_j else None
 
 
 def _sum_uncertainties(machines: Sequence[Machine]) -> tuple[float | None, str | None]:
@@ -398,8 +384,8 @@ def _describe_meter(machine: Machine, index: int, reason: str | None) -> Meter:
         started_utc=head["started_utc"],
         boot_s=run.lines.span_s,
         duration_s=run.lines.span_s[1] - run.lines.span_s[0],
-        counted_s=machine.account.counted_s[index],
-        energy_kwh=kwh_from_j(machine.account.shares_j[index]) if known else None,
+        counted_s=machine.counted_s[index],
+        energy_kwh=kwh_from_j(machine.shares_j[index]) if known else None,
         rule=attribution.rule,
         channels=tuple(
             channel.id
@@ -441,12 +427,6 @@ def _find_late(machines: Sequence[Machine]) -> dict[tuple[str, int], str]:
             if missed:
                 late[label, start] = f"without {' and '.join(missed)} of its job"
     return late
-
-
-def _explain_alone(machine: Machine) -> str | None:
-    """Say why the energy that one meter alone counts is not known, or is 0; None: it is known."""
-    reason = sum_energy(machine.channels)[2]
-    return reason or machine.attribution.reason
 
 
 def _explain(machines: Sequence[Machine], meters: Sequence[Meter]) -> str | None:

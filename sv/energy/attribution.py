@@ -105,17 +105,15 @@ def sort_channels(channels: Sequence[Channel], summable: set[str]) -> dict[str, 
             roles["gpu"].append(name)
         elif name not in summable:
             continue  # a cross-check
-        elif boundary in GPU and not _is_inside_gpu(channel, channels):
-            roles["gpu_inside"].append(name)
+        elif boundary in GPU:
+            outer = (ch for ch in channels if ch.id in channel.contained_in)
+            if not any(ch.boundary in GPU for ch in outer):
+                roles["gpu_inside"].append(name)
         elif boundary == "node" and channel.in_total:
             roles["node"].append(name)
         elif boundary in ("cpu_package", "dram"):
             roles["cpu" if boundary == "cpu_package" else "dram"].append(name)
     return roles
-
-
-def _is_inside_gpu(channel: Channel, channels: Sequence[Channel]) -> bool:
-    return any(ch.id in channel.contained_in and ch.boundary in GPU for ch in channels)
 
 
 def compare_looks(before: Record, now: Record) -> dict[str, float]:
@@ -234,40 +232,16 @@ def list_claims(run: MeterRun) -> tuple[list[tuple[float, Claim]], Attribution]:
         return [(inf, NOTHING)], replace(found, reason=TOO_FEW_LOOKS)
     claims = []
     for (a, before), (b, now) in pairwise(looks):
-        cpu_j, dram_j = (
-            sum(run.so_far[name][b] - run.so_far[name][a] for name in _find(run, boundary))
-            for boundary in ("cpu_package", "dram")
-        )
+        used_j = dict.fromkeys(("cpu_package", "dram"), 0.0)
+        for name in run.curves:
+            channel = run.channels[name]
+            if channel.boundary in used_j and channel.kind != "estimated":
+                used_j[channel.boundary] += run.so_far[name][b] - run.so_far[name][a]
         use = compare_looks(before, now)
-        claims.append((lines.t_s[b], claim_parts(run.rule, use, cpu_j, dram_j, jobs)))
+        claims.append((lines.t_s[b], claim_parts(run.rule, use, *used_j.values(), jobs)))
     # Before the first and after the last look (a full disk, a killed meter): as next to it.
     claims[-1] = (inf, claims[-1][1])
     return claims, found
-
-
-def _find(run: MeterRun, boundary: str) -> list[str]:
-    return [
-        name
-        for name in run.curves
-        if run.channels[name].boundary == boundary and run.channels[name].kind != "estimated"
-    ]
-
-
-@dataclass(frozen=True)
-class Account:
-    """Whose the energy of a machine is.
-
-    Attributes:
-        job: The stage's joules so far; None: not known.
-        measured_j: The part of them that is no estimate, where several meters share the machine.
-        shares_j: Of each meter: its part of the stage's joules.
-        counted_s: Of each meter: its part of the machine's time.
-    """
-
-    job: Curve | None
-    measured_j: float
-    shares_j: list[float]
-    counted_s: list[float]
 
 
 @dataclass(frozen=True)
@@ -278,22 +252,23 @@ class Machine:
         runs: Its meters.
         channels: Their channels joined, each with its place in the total.
         attributions: Of each meter.
-        account: Whose the energy is.
         energy_j: The stage's joules; where all of the machine is the stage's, as it was counted.
         alone: Whether its one meter is the only one of the attempt.
+        job: The stage's joules so far; None: not known.
+        measured_j: The part of them that is no estimate, where several meters share the machine.
+        shares_j: Of each meter: its part of the stage's joules.
+        counted_s: Of each meter: its part of the machine's time.
     """
 
-    runs: list[MeterRun]
-    channels: list[Channel]
-    attributions: list[Attribution]
-    account: Account
+    runs: Sequence[MeterRun]
+    channels: Sequence[Channel]
+    attributions: Sequence[Attribution]
     energy_j: float | None
     alone: bool
-
-    @property
-    def job(self) -> Curve | None:
-        """The stage's joules so far; None: not known."""
-        return self.account.job
+    job: Curve | None
+    measured_j: float
+    shares_j: Sequence[float]
+    counted_s: Sequence[float]
 
     @property
     def host(self) -> str:
@@ -341,18 +316,20 @@ def build_machine(runs: Sequence[MeterRun], marks_s: Iterable[float], *, alone: 
     claims, attributions = zip(*(list_claims(run) for run in runs), strict=True)
     summable = {s["id"] for run in runs for s in run.lines.head["channels"] if s["in_total"]}
     roles = sort_channels(channels, summable)
-    node_j = sum_energy(channels)[0]
-    is_exclusive = all(found.rule == EXCLUSIVE for found in attributions)
+    energy_j = sum_energy(channels)[0]
     if alone:
-        account = _account_alone(runs[0], channels, roles, claims[0], attributions[0])
+        job, *parts = _account_alone(runs[0], channels, roles, claims[0], attributions[0])
     else:
-        account = _account(runs, roles, curves, claims, marks_s)
-    if node_j is None:
-        account = replace(account, job=None)
-    energy_j = node_j
-    if not is_exclusive:
-        energy_j = None if account.job is None else account.job.last
-    return Machine(list(runs), channels, list(attributions), account, energy_j, alone)
+        job, *parts = _account(runs, roles, curves, claims, marks_s)
+    if energy_j is None:
+        job = None
+    elif any(found.rule != EXCLUSIVE for found in attributions):
+        energy_j = None if job is None else job.last
+    return Machine(runs, channels, attributions, energy_j, alone, job, *parts)
+
+
+# Whose the energy of a machine is: the last four attributes of `Machine`.
+Account = tuple[Curve | None, float, Sequence[float], Sequence[float]]
 
 
 def _account_alone(
@@ -362,27 +339,19 @@ def _account_alone(
     claims: Sequence[tuple[float, Claim]],
     attribution: Attribution,
 ) -> Account:
-    """Share a machine between the one meter of an attempt and the other users of the machine."""
+    """Share a machine between the one meter of an attempt and the other users of the machine.
+
+    The job's joules are known at each sample; from one look at the use of the machine to the next
+    they grow evenly with the machine's.
+    """
     first_s, last_s = run.lines.span_s
     seconds = last_s - first_s
-    so_far = sum_curves(run, channels)
-    if attribution.reason or not so_far:
-        return Account(None, 0.0, [0.0], [seconds])
-    if attribution.rule != EXCLUSIVE:
-        so_far = _share_alone(run, so_far, roles, claims)
-    return Account(Curve(run.lines.t_s, so_far, seconds), 0.0, [so_far[-1]], [seconds])
-
-
-def _share_alone(
-    run: MeterRun,
-    node_j: array,
-    roles: Mapping[str, Sequence[str]],
-    claims: Sequence[tuple[float, Claim]],
-) -> array:
-    """Return the job's joules so far at each sample of the one meter of a machine.
-
-    From one look at the use of the machine to the next they grow evenly with the machine's.
-    """
+    known = [run.so_far[ch.id] for ch in channels if ch.in_total and run.so_far[ch.id]]
+    node_j = array("d", (sum(values) for values in zip(*known, strict=True)))
+    if attribution.reason or not node_j:
+        return None, 0.0, [0.0], [seconds]
+    if attribution.rule == EXCLUSIVE:
+        return Curve(run.lines.t_s, node_j, seconds), 0.0, [node_j[-1]], [seconds]
     looks = [i for i, _ in list_looks(run.lines)]
     ratios = []
     for (a, b), (_, claim) in zip(pairwise(looks), claims, strict=True):
@@ -398,13 +367,7 @@ def _share_alone(
         while window < len(ratios) - 1 and i > looks[window + 1]:
             window += 1
         job_j.append(job_j[-1] + ratios[window] * (node_j[i] - node_j[i - 1]))
-    return job_j
-
-
-def sum_curves(run: MeterRun, channels: Sequence[Channel]) -> array:
-    """Add up the joules so far of the channels in the total, sample by sample."""
-    known = [run.so_far[ch.id] for ch in channels if ch.in_total and run.so_far[ch.id]]
-    return array("d", (sum(values) for values in zip(*known, strict=True)))
+    return Curve(run.lines.t_s, job_j, seconds), 0.0, [job_j[-1]], [seconds]
 
 
 def _join_channel(runs: Sequence[MeterRun], name: str) -> tuple[Channel, Curve | None]:
@@ -519,4 +482,4 @@ def _account(
     counted_s = (counted * width / np.maximum(1, counted.sum(axis=0))).sum(axis=1)
     so_far = np.concatenate([[0.0], np.cumsum(parts_j.sum(axis=0))])
     job = Curve(times, array("d", so_far), times[-1] - times[0])
-    return Account(job, measured_j, parts_j.sum(axis=1).tolist(), counted_s.tolist())
+    return job, measured_j, parts_j.sum(axis=1).tolist(), counted_s.tolist()

@@ -7,13 +7,14 @@ Source: CEEMS API server 0.10, GET /api/v1/units, 2026-11.
 
 import base64
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sv.energy.factors import is_usable
-from sv.energy.record import Attempt, read_record
+from sv.energy.record import Meter, read_record
 from sv.energy.units import format_utc, kwh_from_j, parse_utc, sum_known
 from sv.energy.web import FetchError, fetch_json
 from sv.errors import SvError, UsageError
@@ -115,8 +116,8 @@ def _fetch_units(job: Job) -> list[Fields]:
 
 def _sum_units(units: list[Fields], now_s: float) -> Fields:
     """Add up the runs of a job: one that was requeued has several under one id."""
-    spans = [_read_span(unit) for unit in units]
-    ends = [end_s for _, end_s in spans]
+    stamps = [[unit.get(key) for key in ("started_at_ts", "ended_at_ts")] for unit in units]
+    spans = [[ms / MS_PER_S if is_usable(ms) else None for ms in span] for span in stamps]
     cpu, gpu = (
         sum_known([_read_number(unit, f"total_{part}_energy_usage_kwh", "total") for unit in units])
         for part in ("cpu", "gpu")
@@ -138,40 +139,44 @@ def _sum_units(units: list[Fields], now_s: float) -> Fields:
         "state": units[-1].get("state"),
         "spans": [[None if at_s is None else format_utc(at_s) for at_s in span] for span in spans],
         # A running job, and one that has just ended, will have more.
-        "final": all(end_s is not None and now_s - end_s > LAG_S for end_s in ends),
+        "final": all(end_s is not None and now_s - end_s > LAG_S for _, end_s in spans),
     }
-
-
-def _read_span(unit: Fields) -> tuple[float | None, float | None]:
-    times = []
-    for key in ("started_at_ts", "ended_at_ts"):
-        value = unit.get(key)
-        times.append(value / MS_PER_S if is_usable(value) else None)
-    return times[0], times[1]
 
 
 def _sum_ours(sidecars: Sequence[Path], spans: list[list[str | None]]) -> Fields:
     """Add up the energy of the attempts of our sidecars that lie in one of the job's runs."""
     by_boundary: dict[str, float] = {}
-    energies, fractions, used, left_out = [], [], [], []
+    energy_kwh, measured_kwh = None, 0.0
+    used, left_out = [], []
     for path in sidecars:
-        for part in (part for a in read_record(path).attempts for part in _list_parts(a)):
-            why = _explain_outside(part, spans)
-            if why is not None:
-                left_out.append(f"{path.name}, {part.label}: {why}")
+        for attempt, meter in ((a, m) for a in read_record(path).attempts for m in a.meters):
+            alone = len(attempt.meters) == 1
+            if not alone and (meter.label is None or meter.started_utc is None):
                 continue
-            used.append(f"{path.name}, {part.label}")
-            energies.append(part.energy_kwh)
-            fractions.append((part.energy_kwh, part.measured_fraction))
-            for boundary, kwh in part.by_boundary_kwh:
-                by_boundary[boundary] = by_boundary.get(boundary, 0.0) + kwh
-    energy_kwh = sum_known(energies)
+            label = f"{path.name}, attempt {attempt.attempt}"
+            if not alone:
+                label += f", {meter.label}, start {meter.start}"
+            kwh = meter.energy_kwh
+            why = _explain_outside(meter, spans)
+            if why is not None or kwh is None:
+                left_out.append(f"{label}: {why or 'its energy is not known'}")
+                continue
+            used.append(label)
+            energy_kwh = (energy_kwh or 0.0) + kwh
+            measured_kwh += kwh * (attempt.measured_fraction or 0.0)
+            parts = {" + ".join(attempt.boundary): kwh}
+            if alone:
+                parts = Counter()
+                for channel in attempt.channels:
+                    if channel.in_total and channel.energy_j is not None:
+                        parts[channel.boundary] += kwh_from_j(channel.energy_j)
+            for boundary, part_kwh in parts.items():
+                by_boundary[boundary] = by_boundary.get(boundary, 0.0) + part_kwh
     # What holds both, and a share of a machine, cannot be split into the two.
     is_split = _is_divided(by_boundary) and math.isclose(
         sum(by_boundary.values()), energy_kwh or 0.0, rel_tol=1e-6
     )
     rest = [kwh for boundary, kwh in by_boundary.items() if boundary != GPU]
-    measured_kwh = sum(kwh * share for kwh, share in fractions if kwh and share)
     return {
         "energy_kwh": energy_kwh,
         "cpu_kwh": sum(rest) if rest and is_split else None,
@@ -183,55 +188,17 @@ def _sum_ours(sidecars: Sequence[Path], spans: list[list[str | None]]) -> Fields
     }
 
 
-@dataclass(frozen=True)
-class Part:
-    """What may lie in the job's time: an attempt, or one of its meters on other machines."""
-
-    label: str
-    started_utc: str
-    duration_s: float
-    energy_kwh: float | None
-    measured_fraction: float | None
-    by_boundary_kwh: tuple[tuple[str, float], ...]
-
-
-def _list_parts(attempt: Attempt) -> list[Part]:
-    label, fraction = f"attempt {attempt.attempt}", attempt.measured_fraction
-    if len(attempt.meters) == 1:
-        by_boundary = tuple(
-            (channel.boundary, kwh_from_j(channel.energy_j))
-            for channel in attempt.channels
-            if channel.in_total and channel.energy_j is not None
-        )
-        return [
-            Part(
-                label, attempt.started_utc, attempt.duration_s, attempt.energy_kwh, fraction,
-                by_boundary,
-            )
-        ]  # fmt: skip
-    whole = " + ".join(attempt.boundary)
-    return [
-        Part(
-            f"{label}, {meter.label}, start {meter.start}", meter.started_utc,
-            meter.duration_s or 0.0, meter.energy_kwh, fraction,
-            ((whole, meter.energy_kwh or 0.0),),
-        )
-        for meter in attempt.meters
-        if meter.label is not None and meter.started_utc is not None
-    ]  # fmt: skip
-
-
 def _is_divided(by_boundary: Mapping[str, float]) -> bool:
     return WHOLE.isdisjoint(by_boundary) and not any(" + " in key for key in by_boundary)
 
 
-def _explain_outside(part: Part, spans: list[list[str | None]]) -> str | None:
-    start_s = parse_utc(part.started_utc)
-    end_s = start_s + part.duration_s
+def _explain_outside(meter: Meter, spans: list[list[str | None]]) -> str | None:
+    start_s = parse_utc(meter.started_utc or "")
+    end_s = start_s + (meter.duration_s or 0.0)
     for begun, ended in spans:
         after_begin = begun is not None and start_s >= parse_utc(begun) - EDGE_S
         if after_begin and (ended is None or end_s <= parse_utc(ended) + EDGE_S):
-            return "its energy is not known" if part.energy_kwh is None else None
+            return None
     return "not in the time of the job"
 
 

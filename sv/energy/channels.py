@@ -21,21 +21,13 @@ as its ``sensor``, where one is stated.
 
 import math
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from sv.energy.journal import Record
-from sv.energy.record import (
-    Attempt,
-    Channel,
-    Crosscheck,
-    Power,
-    Raw,
-    Samples,
-    Uncertainty,
-)
+from sv.energy.record import Attempt, Channel, Crosscheck, Power, Raw, Samples, Uncertainty
 from sv.energy.samples import MISSING, Accumulator, AttemptLines, Reading, interpolate
-from sv.energy.units import UNITS_PER_J, UNITS_PER_W, kwh_from_j
+from sv.energy.units import UNITS_PER_J, UNITS_PER_W, kwh_from_j, sum_known
 
 # A channel that was read over less of the attempt than this does not stand for the whole of it.
 MIN_COVERED = 0.9
@@ -45,6 +37,7 @@ MEASURED_KINDS = ("measured", "derived")  # derived: the integral of a measured 
 # Boundary -> what a measured channel of it makes an estimate of unnecessary.
 COVERS = {"node": {"cpu_package", "dram"}, "gpu_module": {"cpu_package"}}
 COVERAGE = 2
+PARTS = ("edge", "resolution", "gap_fill", "sensor")  # of an uncertainty, in joules
 NO_CHANNEL = "no channel has an energy; each has its reason"
 
 
@@ -167,11 +160,11 @@ def _compute_uncertainty(spec: Record, total: Accumulator, unread_s: float) -> U
     """
     energy_j = total.energy_j
     rel, basis = spec.get("sensor_rel"), spec.get("sensor_rel_basis")
+    if spec["kind"] == "estimated" and rel is None:
+        reason = "the error of an estimate is not known"
+        return Uncertainty(COVERAGE, None, None, None, None, None, None, reason)
     if spec["kind"] == "estimated":
-        if rel is None:
-            reason = "the error of an estimate is not known"
-            return Uncertainty(COVERAGE, None, None, None, None, None, None, reason)
-        return _add_parts(0.0, 0.0, 0.0, rel * energy_j, basis)
+        return _add_parts([0.0, 0.0, 0.0, rel * energy_j], basis)
     assert total.first is not None and total.last is not None
     awake_s = total.last.awake_s - total.first.awake_s
     mean_w = energy_j / awake_s if awake_s > 0 else 0.0
@@ -188,24 +181,17 @@ def _compute_uncertainty(spec: Record, total: Accumulator, unread_s: float) -> U
         resolution_j = COVERAGE * step / UNITS_PER_J[spec["unit"]] / math.sqrt(6)
     edge_j = None if period_s is None else period_s * (first_w + last_w)
     sensor_j = None if rel is None else rel * abs(energy_j)
-    return _add_parts(edge_j, resolution_j, gap_j, sensor_j, basis)
+    return _add_parts([edge_j, resolution_j, gap_j, sensor_j], basis)
 
 
-def _add_parts(
-    edge: float | None,
-    resolution: float | None,
-    gap_fill: float | None,
-    sensor: float | None,
-    basis: str | None,
-) -> Uncertainty:
-    parts = {"edge": edge, "resolution": resolution, "gap_fill": gap_fill, "sensor": sensor}
-    unknown = [name for name, value in parts.items() if value is None]
-    known = [value for value in parts.values() if value is not None]
+def _add_parts(parts_j: Sequence[float | None], basis: str | None) -> Uncertainty:
+    parts = dict(zip(PARTS, parts_j, strict=True))
+    unknown = [name for name, joules in parts.items() if joules is None]
     return Uncertainty(
         k=COVERAGE,
         **parts,
         sensor_basis=basis,
-        total=None if unknown else math.hypot(*known),
+        total=None if unknown else math.hypot(*parts.values()),
         reason=f"not known: {', '.join(unknown)}" if unknown else None,
     )
 
@@ -278,16 +264,13 @@ def sum_uncertainty(channels: Sequence[Channel]) -> tuple[float | None, str | No
     Returns:
         The sum, and why it is None.
     """
-    chosen = [ch for ch in channels if ch.in_total and ch.energy_j is not None]
+    chosen = [(ch.id, ch.u_energy_j) for ch in channels if ch.in_total and ch.energy_j is not None]
     if not chosen:
         return None, "no channel has an energy"
-    sum_j = 0.0
-    for channel in chosen:
-        u = channel.u_energy_j
+    for name, u in chosen:
         if u is None or u.total is None:
-            return None, f"{channel.id}: {u.reason if u else 'not known'}"
-        sum_j += u.total
-    return sum_j, None
+            return None, f"{name}: {u.reason if u else 'not known'}"
+    return sum(u.total for _, u in chosen), None
 
 
 def sum_channels(attempts: Sequence[Attempt]) -> tuple[Channel, ...]:
@@ -312,12 +295,13 @@ def sum_group(channels: Sequence[Channel]) -> Channel:
     """Add up what several attempts, or several meters, have of one channel."""
     if len(channels) == 1:
         return channels[0]
-    known_j = [channel.energy_j for channel in channels if channel.energy_j is not None]
     reasons = dict.fromkeys(ch.reason for ch in channels if ch.reason is not None)
     samples = [channel.samples for channel in channels]
+    gaps_s = [each.max_gap_s for each in samples if each.max_gap_s is not None]
+    covered = [each.covered for each in samples if each.covered is not None]
     return replace(
         channels[-1],
-        energy_j=sum(known_j) if known_j else None,
+        energy_j=sum_known(channel.energy_j for channel in channels),
         u_energy_j=_sum_uncertainties(channels),
         reason="; ".join(reasons) or None,
         raw=None,
@@ -325,35 +309,22 @@ def sum_group(channels: Sequence[Channel]) -> Channel:
         samples=Samples(
             n=sum(each.n for each in samples),
             failed=sum(each.failed for each in samples),
-            max_gap_s=_choose(max, [each.max_gap_s for each in samples]),
-            covered=_choose(min, [each.covered for each in samples]),
+            max_gap_s=max(gaps_s, default=None),
+            covered=min(covered, default=None),
         ),
     )
 
 
-def _choose(choose: Callable[..., float], values: list[float | None]) -> float | None:
-    return choose((value for value in values if value is not None), default=None)
-
-
 def _sum_uncertainties(channels: Sequence[Channel]) -> Uncertainty | None:
-    parts = [channel.u_energy_j for channel in channels if channel.u_energy_j is not None]
-    if not parts:
+    found = [channel.u_energy_j for channel in channels if channel.u_energy_j is not None]
+    if not found:
         return None
-
-    def add(values: list[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return sum(known) if len(known) == len(values) else None
-
-    reasons = dict.fromkeys(part.reason for part in parts if part.reason)
-    return replace(
-        parts[-1],
-        edge=add([part.edge for part in parts]),
-        resolution=add([part.resolution for part in parts]),
-        gap_fill=add([part.gap_fill for part in parts]),
-        sensor=add([part.sensor for part in parts]),
-        total=add([part.total for part in parts]),
-        reason="; ".join(reasons) or None,
-    )
+    sums = {}
+    for name in (*PARTS, "total"):
+        values = [getattr(one, name) for one in found]
+        sums[name] = None if None in values else sum(values)
+    reasons = dict.fromkeys(one.reason for one in found if one.reason)
+    return replace(found[-1], **sums, reason="; ".join(reasons) or None)
 
 
 def compute_crosschecks(channels: Sequence[Channel]) -> tuple[Crosscheck, ...]:
@@ -365,10 +336,12 @@ def compute_crosschecks(channels: Sequence[Channel]) -> tuple[Crosscheck, ...]:
       shown and never summed.
     - The estimate of the processor against what was measured.
     """
-    by_host: dict[str | None, list[Channel]] = {}
-    for channel in channels:
-        by_host.setdefault(channel.host, []).append(channel)
-    return tuple(check for of_host in by_host.values() for check in _compare_channels(of_host))
+    hosts = dict.fromkeys(channel.host for channel in channels)
+    return tuple(
+        check
+        for host in hosts
+        for check in _compare_channels([ch for ch in channels if ch.host == host])
+    )
 
 
 def _compare_channels(channels: list[Channel]) -> list[Crosscheck]:

@@ -6,7 +6,6 @@ That a file is a sidecar at all is checked where it is read (`sv.energy.record`)
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -101,22 +100,13 @@ def _find_differences(ours: Any, again: Any, where: str) -> Iterator[str]:
                 yield from _find_differences(ours[key], again[key], place)
             else:
                 yield f"{place}: {'not' if key not in ours else 'only'} in the sidecar"
-    elif _is_list(ours) and _is_list(again) and len(ours) == len(again):
+    elif isinstance(ours, tuple) and isinstance(again, tuple) and len(ours) == len(again):
         for i, pair in enumerate(zip(ours, again, strict=True)):
             yield from _find_differences(*pair, f"{where}[{i}]")
-    elif _is_number(ours) and _is_number(again):
-        if not is_same(ours, again):
-            yield f"{where}: {ours} in the sidecar, {again} computed"
+    elif isinstance(ours, float) and isinstance(again, float) and is_same(ours, again):
+        return
     elif ours != again:
         yield f"{where}: {ours!r} in the sidecar, {again!r} computed"
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_same(a: float, b: float) -> bool:
@@ -195,50 +185,20 @@ def check_overlaps(sidecars: Sequence[tuple[Path, Sidecar]]) -> list[tuple[Path,
     An estimate from the command's own processes overlaps with no other, and a job's part of a
     shared machine is meant to be counted together with the other parts.
     """
-    spans = [
-        (path, span)
+    counted = [  # in whole: a meter, and where it stands
+        ((path, attempt.attempt), f"attempts[{attempt.attempt - 1}].meters[{i}]", meter)
         for path, sidecar in sidecars
         for attempt in sidecar.attempts
-        for span in _list_spans(attempt)
-    ]
-    wrong = []
-    for (path, one), (other_path, other) in combinations(spans, 2):
-        if one.machine != other.machine or (path == other_path and one.attempt == other.attempt):
-            continue
-        start_s = max(one.boot_s[0], other.boot_s[0])
-        end_s = min(one.boot_s[1], other.boot_s[1])
-        both = sorted(one.counted & other.counted)
-        if both and end_s > start_s:
-            wrong.append(
-                (
-                    other_path,
-                    f"{other.place}: {', '.join(both)} of {end_s - start_s:.1f} s are also in "
-                    f"{path}, {one.place}",
-                )
-            )
-    return wrong
-
-
-@dataclass(frozen=True)
-class Span:
-    """What a meter counted in whole: where it stands, of which machine, when, which channels."""
-
-    attempt: int
-    place: str
-    machine: tuple[str | None, str | None]
-    boot_s: tuple[float, ...]
-    counted: set[str]
-
-
-def _list_spans(attempt: Attempt) -> list[Span]:
-    return [
-        Span(
-            attempt.attempt,
-            f"attempts[{attempt.attempt - 1}].meters[{i}]",
-            (meter.host, meter.boot_id),
-            meter.boot_s,
-            set(meter.channels),
-        )
         for i, meter in enumerate(attempt.meters)
         if meter.rule == "exclusive" and meter.boot_s is not None
     ]
+    wrong = []
+    for (of, place, one), (other_of, other_place, other) in combinations(counted, 2):
+        if (one.host, one.boot_id) != (other.host, other.boot_id) or of == other_of:
+            continue
+        seconds = min(one.boot_s[1], other.boot_s[1]) - max(one.boot_s[0], other.boot_s[0])
+        both = ", ".join(sorted({*one.channels} & {*other.channels}))
+        if both and seconds > 0:
+            also = f"{both} of {seconds:.1f} s are also in {of[0]}, {place}"
+            wrong.append((other_of[0], f"{other_place}: {also}"))
+    return wrong

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from sv.energy.attempt import PHASE, build_attempt, build_curve, build_machines, list_points
+from sv.energy.attempt import PHASE, build_attempt, build_machines, list_points
 from sv.energy.attribution import join_attributions
 from sv.energy.carbon import join_carbon
 from sv.energy.channels import compute_crosschecks, list_boundaries, sum_channels
@@ -29,7 +29,7 @@ from sv.energy.journal import (
 )
 from sv.energy.live import SILENT_S, get_live_path, read_live_file, remove_live
 from sv.energy.nodes import is_stale, list_folders
-from sv.energy.record import SCHEMA, Attempt, Carbon, Phase, Sidecar, write_record
+from sv.energy.record import SCHEMA, Attempt, Phase, Sidecar, write_record
 from sv.energy.samples import AttemptLines, StageJournals, read_journals, split_attempts
 from sv.energy.sensors.readers import BOUNDARIES
 from sv.energy.units import format_figure, format_utc, parse_utc, sum_known
@@ -63,6 +63,9 @@ def rebuild(
     run, last, head = attempts[find_run(attempts) :], attempts[-1], groups[-1].head
     channels = sum_channels(run)
     carbon = join_carbon([attempt.carbon for attempt in run])
+    split = [a for a in run if a.measured_fraction is not None]
+    total_kwh = sum(a.energy_node_kwh or 0.0 for a in split)
+    measured_kwh = sum((a.measured_fraction or 0.0) * (a.energy_node_kwh or 0.0) for a in split)
     unsure = dict.fromkeys(a.uncertainty_reason for a in run if a.uncertainty_reason)
     return Sidecar(
         schema=SCHEMA,
@@ -79,7 +82,7 @@ def rebuild(
         energy_all_kwh=sum_known(attempt.energy_kwh for attempt in attempts),
         uncertainty_kwh=None if unsure else sum_known(a.uncertainty_kwh for a in run),
         uncertainty_reason="; ".join(unsure) or None,
-        measured_fraction=_join_fractions(run),
+        measured_fraction=measured_kwh / total_kwh if total_kwh else None,
         boundary=list_boundaries(channels),
         attribution=join_attributions([attempt.attribution for attempt in run]),
         reason=_explain(run),
@@ -94,16 +97,6 @@ def rebuild(
         attempts=attempts,
         torn_lines=torn + sum(each.torn for each in journals.values()),
     )
-
-
-def _join_fractions(run: Sequence[Attempt]) -> float | None:
-    known = [
-        (attempt.measured_fraction, attempt.energy_node_kwh or 0.0)
-        for attempt in run
-        if attempt.measured_fraction is not None
-    ]
-    energy_kwh = sum(kwh for _, kwh in known)
-    return sum(fraction * kwh for fraction, kwh in known) / energy_kwh if energy_kwh else None
 
 
 def _explain(run: Sequence[Attempt]) -> str | None:
@@ -130,8 +123,8 @@ def _sum_phases(run: Sequence[Attempt]) -> tuple[Phase, ...]:
         by_name.setdefault(phase.name, []).append(phase)
     summed = []
     for name, phases in by_name.items():
-        known = [phase.energy_kwh for phase in phases if phase.energy_kwh is not None]
-        energy_kwh = sum(known) if len(known) == len(phases) else None
+        known = [phase.energy_kwh for phase in phases]
+        energy_kwh = None if None in known else sum_known(known)
         seconds = sum(phase.duration_s for phase in phases)
         summed.append(Phase(name, seconds, energy_kwh, len(phases)))
     return tuple(summed)
@@ -222,7 +215,9 @@ def fold_nodes(journal: Path) -> list[str]:
             name = f"{path.name.removesuffix(SUFFIX)} on {live['host'] if live else 'its host'}"
             try:
                 with open_journal(path, wait_s=0.0) as node:
-                    if live is not None and _is_fresh(path, live["host"]):  # a disk without locks
+                    # On another host, and written lately: the disk may know no locks.
+                    elsewhere = live is not None and live["host"] != os.uname().nodename
+                    if elsewhere and time.time() - os.stat(path).st_mtime < SILENT_S:
                         running.append(name)
                         continue
                     attempts = count_attempts(path)
@@ -234,10 +229,6 @@ def fold_nodes(journal: Path) -> list[str]:
     return running
 
 
-def _is_fresh(path: Path, host: str) -> bool:
-    return host != os.uname().nodename and time.time() - os.stat(path).st_mtime < SILENT_S
-
-
 # What is printed, and what else is computed from the journals
 
 
@@ -245,7 +236,8 @@ def format_summary(sidecar: Sidecar, path: Path) -> str:
     """Format ``stage 5 train: 0.0123 kWh (estimated), 0.5 gCO2e, 312 s -> <path>``."""
     parts = [_format_energy(sidecar)]
     if sidecar.co2_g is not None:
-        fallback = _format_fallback(sidecar.carbon)
+        failed = "; ".join(sidecar.carbon.fallback_from)
+        fallback = f" (at {sidecar.carbon.provider}, because {failed})" if failed else ""
         parts.append(f"{format_figure(sidecar.co2_g)} gCO2e{fallback}")
     parts.append(f"{format_figure(sidecar.duration_s)} s")
     if sidecar.status != "complete":
@@ -264,11 +256,6 @@ def _format_energy(sidecar: Sidecar) -> str:
     else:
         how = f"{fraction:.0%} measured"
     return f"{format_figure(sidecar.energy_kwh)} kWh ({how})"
-
-
-def _format_fallback(carbon: Carbon) -> str:
-    failed = carbon.fallback_from
-    return f" (at {carbon.provider}, because {'; '.join(failed)})" if failed else ""
 
 
 def read_energy_series(journal: Path) -> list[tuple[float, float]]:
@@ -334,7 +321,9 @@ def write_trace(path: Path) -> tuple[Path, int]:
 
 
 def _list_rows(lines: AttemptLines, order: list[str]) -> Iterator[list[str]]:
-    _, curve_j, _, so_far = build_curve(lines)
+    (machine,) = build_machines(lines, None)  # as if there were no other meter
+    curve_j = machine.job and machine.job.value
+    so_far = machine.runs[0].so_far
     start_unix_s = parse_utc(lines.head["started_utc"]) if lines.t_s else 0.0
     for a, b in pairwise(range(len(lines.t_s))):
         seconds = lines.awake_s[b] - lines.awake_s[a]
