@@ -97,7 +97,14 @@ def fetch_history(
     return sorted(factors.values(), key=lambda factor: parse_utc(factor.observed_utc or ""))
 
 
-def _build_factor(provider: str, at_s: float, step_s: float, **values: Any) -> CarbonFactor:
+def _build_factor(
+    provider: str, answer: Mapping[str, Any], key: str, step_s: float, **values: Any
+) -> CarbonFactor:
+    """Build the factor of an answer, whose time is in its ``key``."""
+    try:
+        at_s = parse_utc(answer[key])
+    except (KeyError, TypeError, ValueError):
+        raise FetchError(f"an answer without a {key}") from None
     return CarbonFactor(
         provider=provider,
         valid_from_utc=format_utc(at_s),
@@ -151,13 +158,10 @@ def _parse_rte(record: Any, data_set: str) -> CarbonFactor:
     value = record.get("taux_co2") if isinstance(record, dict) else None
     if not is_usable(value):
         raise FetchError(f"taux_co2 is {value!r}"[:80])
-    try:
-        at_s = parse_utc(record["date_heure"])
-    except (KeyError, TypeError, ValueError):
-        raise FetchError("a record without a date_heure") from None
     return _build_factor(
         "rte",
-        at_s,
+        record,
+        "date_heure",
         RTE_STEP_S,
         zone="FRA",
         scope="direct",
@@ -236,13 +240,10 @@ def _parse_zone(answer: Any, config: EnergyConfig) -> CarbonFactor:
     estimated = answer.get("isEstimated")
     if estimated is True and not config.electricity_maps_estimates:
         raise FetchError("only an estimate, and estimates are refused")
-    try:
-        at_s = parse_utc(answer["datetime"])
-    except (KeyError, TypeError, ValueError):
-        raise FetchError("an answer without a datetime") from None
     return _build_factor(
         "electricity_maps",
-        at_s,
+        answer,
+        "datetime",
         ZONE_STEP_S,
         zone=zone,
         scope=config.electricity_maps_scope,
@@ -293,16 +294,24 @@ def recompute_carbon(
     check_providers(config)
     (provider,) = list_providers(config)
     points: Points = []
-    if sidecar.energy_kwh is not None:
-        points = _read_points(path, sidecar) if provider in NETWORK else _span_run(sidecar)
-    factors = _find_factors(provider, config, environ, points)
+    if provider not in NETWORK:
+        factor = ask_providers(config, environ, 0.0)
+        if factor.g_per_kwh is None:
+            raise SvError(f"{provider}: {factor.reason}")
+        if sidecar.energy_kwh is not None:
+            last, start_s = sidecar.attempts[-1], parse_utc(sidecar.started_utc)
+            end_s = max(start_s, parse_utc(last.started_utc) + last.duration_s)
+            points = [(start_s, 0.0), (end_s, j_from_kwh(sidecar.energy_kwh))]
+        factors = [factor]
+    elif sidecar.energy_kwh is None:
+        factors = [CarbonFactor(provider, reason="the energy is not known")]
+    else:
+        points = _read_points(path, sidecar)
+        try:
+            factors = fetch_history(provider, config, environ, points[0][0], points[-1][0])
+        except SvError as error:
+            raise type(error)(f"{provider}: {error}") from error
     return apply_factors(points, factors, sidecar.pue.value)
-
-
-def _span_run(sidecar: Sidecar) -> Points:
-    last = sidecar.attempts[-1]
-    start_s, end_s = parse_utc(sidecar.started_utc), parse_utc(last.started_utc) + last.duration_s
-    return [(start_s, 0.0), (max(end_s, start_s), j_from_kwh(sidecar.energy_kwh or 0.0))]
 
 
 def _read_points(path: Path, sidecar: Sidecar) -> Points:
@@ -319,19 +328,3 @@ def _read_points(path: Path, sidecar: Sidecar) -> Points:
             f"again: python3 -m sv.bin.meter --rebuild {path.parent}"
         )
     return points
-
-
-def _find_factors(
-    provider: str, config: EnergyConfig, environ: Mapping[str, str], points: Points
-) -> list[CarbonFactor]:
-    if provider not in NETWORK:
-        factor = ask_providers(config, environ, 0.0)
-        if factor.g_per_kwh is None:
-            raise SvError(f"{provider}: {factor.reason}")
-        return [factor]
-    if not points:
-        return [CarbonFactor(provider, reason="the energy is not known")]
-    try:
-        return fetch_history(provider, config, environ, points[0][0], points[-1][0])
-    except SvError as error:
-        raise type(error)(f"{provider}: {error}") from error

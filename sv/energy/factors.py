@@ -87,11 +87,6 @@ def compute_co2_g(energy_kwh: float | None, pue: float, g_per_kwh: float | None)
 # The providers of the config, asked in order until one answers
 
 
-def uses_network(config: EnergyConfig) -> bool:
-    """Return whether the config names a provider on the network."""
-    return any(name in NETWORK for name in list_providers(config))
-
-
 def check_providers(config: EnergyConfig) -> None:
     """Refuse, before anything runs, what no provider could answer.
 
@@ -113,13 +108,16 @@ def check_providers(config: EnergyConfig) -> None:
         choose_zone(config)
 
 
-def ask_providers(config: EnergyConfig, environ: Mapping[str, str], now_s: float) -> CarbonFactor:
+def ask_providers(
+    config: EnergyConfig, environ: Mapping[str, str], now_s: float, *, silent: str | None = None
+) -> CarbonFactor:
     """Return the factor of the first provider that answers.
 
     Args:
         config: Settings, checked by `check_providers`.
         environ: Has the token of Electricity Maps.
         now_s: Unix time: from then on the factor is applied.
+        silent: Why those on the network are not asked, as if they had failed; None: they are.
 
     Returns:
         The factor; its ``fallback_from`` has those that failed. Provider ``none`` if all did.
@@ -127,34 +125,21 @@ def ask_providers(config: EnergyConfig, environ: Mapping[str, str], now_s: float
     failures: list[str] = []
     for name in list_providers(config):
         try:
-            factor = _ask(name, config, environ)
+            factor = _ask(name, config, environ, silent)
         except SvError as error:
             failures.append(f"{name}: {error}")
         else:
-            return _apply_from(factor, now_s if uses_network(config) else None, failures)
-    return _build_none(failures)
-
-
-def choose_offline(config: EnergyConfig, now_s: float, why: str) -> CarbonFactor:
-    """Return the factor that needs no network, because those on it did not answer (yet)."""
-    names = list_providers(config)
-    failures = [f"{name}: {why}" for name in names if name in NETWORK]
-    rest = next((name for name in names if name not in NETWORK), None)
-    if rest is None:
-        return _build_none(failures)
-    return _apply_from(_ask(rest, config, {}), now_s, failures)
-
-
-def _build_none(failures: list[str]) -> CarbonFactor:
+            varies = any(name in NETWORK for name in list_providers(config))
+            since = format_utc(now_s) if varies else None
+            return replace(factor, valid_from_utc=since, fallback_from=tuple(failures))
     return CarbonFactor("none", reason="; ".join(failures), fallback_from=tuple(failures))
 
 
-def _apply_from(factor: CarbonFactor, now_s: float | None, failures: list[str]) -> CarbonFactor:
-    since = None if now_s is None else format_utc(now_s)
-    return replace(factor, valid_from_utc=since, fallback_from=tuple(failures))
-
-
-def _ask(name: str, config: EnergyConfig, environ: Mapping[str, str]) -> CarbonFactor:
+def _ask(
+    name: str, config: EnergyConfig, environ: Mapping[str, str], silent: str | None
+) -> CarbonFactor:
+    if name in NETWORK and silent is not None:
+        raise SvError(silent)
     if name in NETWORK:
         from sv.energy.carbon_web import fetch_latest  # noqa: PLC0415
 
@@ -197,15 +182,9 @@ def find_factor(country: str, year: int | None = None) -> CarbonFactor:
         raise UsageError(f"no carbon factor of {year} for {zone} (there are: {known})")
     row = found[year]
     return CarbonFactor(
-        provider="owid",
-        zone=zone,
-        year=year,
-        vintage=row["vintage"],
-        scope="lifecycle",
-        basis="production",
-        g_per_kwh=float(row["g_per_kwh"]),
-        source=row["source"],
-    )
+        "owid", zone, year, row["vintage"], scope="lifecycle", basis="production",
+        g_per_kwh=float(row["g_per_kwh"]), source=row["source"],
+    )  # fmt: skip
 
 
 class FactorFeed:
@@ -226,7 +205,7 @@ class FactorFeed:
         check_providers(config)
         self._config, self._environ = config, environ
         self._factors: SimpleQueue[CarbonFactor] = SimpleQueue()
-        self._network = uses_network(config)
+        self._network = any(name in NETWORK for name in list_providers(config))
         self._answered, self._ended = threading.Event(), threading.Event()
         if not self._network:
             self._factors.put(ask_providers(config, {}, time.time()))
@@ -259,7 +238,7 @@ class FactorFeed:
         """
         if self._network and not self._answered.wait(timeout_s):
             why = f"no answer before the stage had ended and {timeout_s:g} s were over"
-            self._factors.put(choose_offline(self._config, time.time(), why))
+            self._factors.put(ask_providers(self._config, {}, time.time(), silent=why))
         self._ended.set()
         return self.drain()
 

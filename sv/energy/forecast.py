@@ -8,6 +8,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +45,6 @@ class Segment:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """One amount (J or s) of the whole training, and what it is computed from."""
-
-    expected: float
-    low: float
-    high: float
-    each_step: float
-    once: float
-    each_epoch: float
-
-
 def compute_forecast(sidecar: Sidecar, now_s: float) -> Fields:
     """Return what the whole training is expected to cost.
 
@@ -78,30 +67,24 @@ def compute_forecast(sidecar: Sidecar, now_s: float) -> Fields:
         raise SvError(f"no forecast: the stretch gave no energy ({why})")
     plan = next((mark.payload for mark in reversed(attempt.marks) if mark.mark == "plan"), None)
     marks = [m for m in attempt.marks if m.energy_kwh is not None and m.t_s is not None]
-    ends = [mark for mark in marks if mark.mark == SEGMENT_END]
-    if plan is None or len(ends) < MIN_SEGMENTS + 1:
+    cuts = [mark for mark in marks if mark.mark == SEGMENT_END]
+    if plan is None or len(cuts) < MIN_SEGMENTS + 1:
         raise SvError(
-            f"no forecast: the stretch has {len(ends)} marks with an energy and needs "
+            f"no forecast: the stretch has {len(cuts)} marks with an energy and needs "
             f"{MIN_SEGMENTS + 1}; give it more steps"
         )
-    steps = sum(mark.payload["steps"] for mark in ends)
+    steps = sum(mark.payload["steps"] for mark in cuts)
     segments = list_segments(marks)
     whole = Segment(steps, j_from_kwh(attempt.energy_kwh), _get_work_s(attempt))
-    estimates = {
-        "energy_kwh": (_estimate("energy_j", marks, segments, whole, plan), kwh_from_j),
-        "hours": (_estimate("seconds", marks, segments, whole, plan), hours_from_s),
-    }
     expected: Fields = {}
     found: Fields = {}
-    for name, (estimate, convert) in estimates.items():
-        expected[name] = convert(estimate.expected)
-        expected[f"{name}_low"] = convert(estimate.low)
-        expected[f"{name}_high"] = convert(estimate.high)
-        found[name] = {
-            "each_step": convert(estimate.each_step),
-            "once": convert(estimate.once),
-            "each_epoch": convert(estimate.each_epoch),
-        }
+    for name, amount, convert in (
+        ("energy_kwh", "energy_j", kwh_from_j),
+        ("hours", "seconds", hours_from_s),
+    ):
+        ends, costs = _estimate(amount, marks, segments, whole, plan)
+        expected |= {f"{name}{end}": convert(value) for end, value in ends.items()}
+        found[name] = {key: convert(value) for key, value in costs.items()}
     for end in ("", "_low", "_high"):
         kwh = expected[f"energy_kwh{end}"]
         expected[f"co2_g{end}"] = compute_co2_g(kwh, sidecar.pue.value, sidecar.carbon.g_per_kwh)
@@ -172,22 +155,25 @@ def _estimate(
     segments: Sequence[Segment],
     whole: Segment,
     plan: Mapping[str, Any],
-) -> Estimate:
-    """Estimate one amount of the whole training, ``energy_j`` or ``seconds``."""
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Estimate one amount of the whole training, ``energy_j`` or ``seconds``.
+
+    Returns:
+        What is expected, with the ends of its interval; and what it is computed from.
+    """
     values = [(segment.steps, getattr(segment, amount)) for segment in segments]
     mean = sum(value for _, value in values) / sum(count for count, _ in values)
     spread = statistics.stdev(value / count for count, value in values)
     # Neighbouring segments are alike: all steps to come count as one further segment, not as many.
     t = T_95[min(len(values) - 1, len(T_95)) - 1]
     half = t * spread * math.sqrt(1 + 1 / len(values))
-    pairs = list(zip(marks, marks[1:], strict=False))
-    validations = [getattr(_subtract(b, a), amount) for a, b in pairs if b.mark == "validation"]
-    # The last checkpoint alone follows its segment at once; another may have had steps before it.
-    saves = [
-        getattr(_subtract(b, a), amount)
-        for a, b in pairs
-        if (a.mark, b.mark) == (SEGMENT_END, "checkpoint")
+    costs = [
+        (before.mark, mark.mark, getattr(_subtract(mark, before), amount))
+        for before, mark in pairwise(marks)
     ]
+    validations = [cost for _, mark, cost in costs if mark == "validation"]
+    # The last checkpoint alone follows its segment at once; another may have had steps before it.
+    saves = [cost for *names, cost in costs if names == [SEGMENT_END, "checkpoint"]]
     validation = statistics.fmean(validations) if validations else 0.0
     each_epoch = validation + (saves[-1] if saves else 0.0)
     # Imports, data, the first steps' preparations, and the untrained network's validation.
@@ -197,7 +183,8 @@ def _estimate(
     epochs = plan["total_steps"] / plan["steps_per_epoch"]
     middle = mean * steps + once + each_epoch * epochs
     low, high = max(0.0, middle - half * steps), middle + half * steps
-    return Estimate(middle, low, high, mean, once, each_epoch)
+    costs = {"each_step": mean, "once": once, "each_epoch": each_epoch}
+    return {"": middle, "_low": low, "_high": high}, costs
 
 
 def _weigh_steps(plan: Mapping[str, Any]) -> tuple[float, list[str]]:
@@ -246,8 +233,7 @@ def add_outcome(forecast: Fields, sidecar: Sidecar) -> Fields:
         "hours": hours_from_s(sidecar.duration_s),
         "co2_g": sidecar.co2_g,
     }
-    ratio: dict[str, float | None] = {}
-    inside: dict[str, bool | None] = {}
+    ratio, inside = {}, {}
     for key, value in measured.items():
         known = value is not None and expected[key] is not None
         ratio[key] = value / expected[key] if known and expected[key] else None
