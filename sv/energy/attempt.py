@@ -29,7 +29,7 @@ from sv.energy.channels import (
 )
 from sv.energy.factors import CarbonFactor, parse_factor
 from sv.energy.journal import RESUMED
-from sv.energy.nodes import SIBLING
+from sv.energy.nodes import SIBLING, list_jobs
 from sv.energy.record import Attempt, Carbon, Mark, Meter, Phase, Pue
 from sv.energy.samples import AttemptLines, StageJournals
 from sv.energy.units import kwh_from_j, parse_utc, sum_known
@@ -139,30 +139,25 @@ def build_machines(lines: AttemptLines, journals: StageJournals | None) -> list[
 
 
 def list_points(machines: Sequence[Machine]) -> list[tuple[float, float]]:
-    """List Unix time and joules so far of all machines, where those of one of them are known."""
-    if machines[0].alone:
-        return _list_points(machines[0])
-    known = [(m.job, find_zero(m.runs)) for m in machines if m.job is not None]
-    times = sorted({at_s + zero_s for job, zero_s in known for at_s in job.t_s})
-    return [(at_s, sum(job.read(at_s - zero_s) for job, zero_s in known)) for at_s in times]
-
-
-def _list_points(machine: Machine) -> list[tuple[float, float]]:
-    """List Unix time and the stage's joules so far of one machine.
+    """List Unix time and the stage's joules so far, where those of one machine are known.
 
     The times are those of the start by the wall clock, and from then on by one that is never set.
     One meter's samples are thinned to `POINT_S`; a shared machine's curve is so already.
     """
+    known = [machine for machine in machines if machine.job is not None]
     points: list[tuple[float, float]] = []
-    if machine.job is None:
+    if len(known) == 1:
+        (machine,) = known
+        unix_begin_s, begin_s = find_start(machine.runs)
+        last = len(machine.job.t_s) - 1
+        for i, (at_s, joules) in enumerate(zip(machine.job.t_s, machine.job.value, strict=True)):
+            unix_s = unix_begin_s + at_s - begin_s
+            if not machine.alone or not points or i == last or unix_s - points[-1][0] >= POINT_S:
+                points.append((unix_s, joules))
         return points
-    unix_begin_s, begin_s = find_start(machine.runs)
-    last = len(machine.job.t_s) - 1
-    for i, (at_s, joules) in enumerate(zip(machine.job.t_s, machine.job.value, strict=True)):
-        unix_s = unix_begin_s + at_s - begin_s
-        if not machine.alone or not points or i == last or unix_s - points[-1][0] >= POINT_S:
-            points.append((unix_s, joules))
-    return points
+    jobs = [(machine.job, find_zero(machine.runs)) for machine in known]
+    times = sorted({at_s + zero_s for job, zero_s in jobs for at_s in job.t_s})
+    return [(at_s, sum(job.read(at_s - zero_s) for job, zero_s in jobs)) for at_s in times]
 
 
 def _get_rule(lines: AttemptLines) -> str:
@@ -174,9 +169,7 @@ def _choose_rule(lines: AttemptLines, journals: StageJournals) -> str:
 
     A job whose machine 0 has no meter of its own has it below the stage's: that one works too.
     """
-    matches = [SIBLING.fullmatch(label) for label in {*journals.expected, *journals.attempts}]
-    jobs = {match["job"] for match in matches if match}
-    begun = {match["job"] for match in matches if match and match[0] == f"{match['job']}.node0"}
+    jobs, begun = list_jobs({*journals.expected, *journals.attempts})
     waits = lines.config.get("submit_attribution", "cpu_share") == "cpu_share" and jobs == begun
     return WAITING if waits else _get_rule(lines)
 
@@ -205,8 +198,8 @@ def _sum_uncertainties(machines: Sequence[Machine]) -> tuple[float | None, str |
             reasons.append(reason if machine.alone else f"{machine.host}: {reason}")
         elif node_j and machine.energy_j is not None:
             summed_j += uncertainty_j * (machine.energy_j / node_j)
-        elif machine.alone:
-            summed_j = uncertainty_j
+        else:
+            summed_j += uncertainty_j
     return (None, "; ".join(reasons)) if reasons else (kwh_from_j(summed_j), None)
 
 
@@ -227,14 +220,19 @@ def _build_carbon(machines: Sequence[Machine], pue: float) -> Carbon:
     found = []
     for machine in machines:
         factors = [factor for run in machine.runs for factor in list_factors(run.lines)]
-        if len(machine.runs) > 1:
-            factors = _drop_repeated(factors)
-        carbon = apply_factors(_list_points(machine), factors, pue)
+        if len(machine.runs) > 1:  # what a second meter received again is left out
+            kept: list[CarbonFactor] = []
+            for factor in sorted(factors, key=lambda f: f.valid_from_utc or ""):
+                since = kept[-1].valid_from_utc if kept else None
+                if not kept or replace(factor, valid_from_utc=since) != kept[-1]:
+                    kept.append(factor)
+            factors = kept
+        carbon = apply_factors(list_points([machine]), factors, pue)
         if not machine.alone:
             intervals = tuple(replace(part, host=machine.host) for part in carbon.intervals)
             carbon = replace(carbon, intervals=intervals)
         found.append(carbon)
-    return found[0] if machines[0].alone else join_carbon(found, of="machines")
+    return join_carbon(found, of="machines")
 
 
 def list_factors(lines: AttemptLines) -> list[CarbonFactor]:
@@ -245,21 +243,11 @@ def list_factors(lines: AttemptLines) -> list[CarbonFactor]:
     return [parse_factor(record) for record in records]
 
 
-def _drop_repeated(factors: list[CarbonFactor]) -> list[CarbonFactor]:
-    """Leave out what a second meter of the machine received again."""
-    kept: list[CarbonFactor] = []
-    for factor in sorted(factors, key=lambda f: f.valid_from_utc or ""):
-        before = kept[-1] if kept else None
-        if before is None or replace(factor, valid_from_utc=before.valid_from_utc) != before:
-            kept.append(factor)
-    return kept
-
-
 # Marks and phases
 
 
 def _build_marks(machines: Sequence[Machine], own: AttemptLines) -> list[Mark]:
-    """Build the marks of all meters, with the energy of all machines; of several in order of time.
+    """Build the marks of all meters, with the energy of all machines, in order of time.
 
     Times are of the clock of the stage's own machine, which is the first.
     """
@@ -283,8 +271,6 @@ def _build_marks(machines: Sequence[Machine], own: AttemptLines) -> list[Mark]:
                         energy_reason=None if known else NOT_KNOWN,
                     )
                 marks.append(mark)
-    if machines[0].alone:
-        return marks
     return sorted(marks, key=lambda mark: float("inf") if mark.t_s is None else mark.t_s)
 
 
@@ -292,18 +278,14 @@ def _build_phases(
     marks: Sequence[Mark], duration_s: float, energy_kwh: float | None
 ) -> list[Phase]:
     """Return time and energy of each phase of an attempt: from its mark to the next or the end."""
-    begins = [(mark, mark.t_s) for mark in marks if mark.mark == PHASE and mark.t_s is not None]
-    ends = [(t_s, mark.energy_kwh) for mark, t_s in begins[1:]] + [(duration_s, energy_kwh)]
+    begins = [mark for mark in marks if mark.mark == PHASE and mark.t_s is not None]
+    ends = [(mark.t_s, mark.energy_kwh) for mark in begins[1:]] + [(duration_s, energy_kwh)]
     phases = []
-    for (mark, begin_s), (end_s, end_kwh) in zip(begins, ends, strict=False):
+    for mark, (end_s, end_kwh) in zip(begins, ends, strict=False):
         known = mark.energy_kwh is not None and end_kwh is not None
-        phases.append(
-            Phase(
-                name=str(mark.payload.get("name", "")),
-                duration_s=max(0.0, end_s - begin_s),
-                energy_kwh=end_kwh - mark.energy_kwh if known else None,
-            )
-        )
+        phase_kwh = end_kwh - mark.energy_kwh if known else None
+        name, seconds = str(mark.payload.get("name", "")), max(0.0, end_s - mark.t_s)
+        phases.append(Phase(name, seconds, phase_kwh))
     return phases
 
 

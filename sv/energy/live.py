@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sv.energy.nodes import SIBLING, read_expected
+from sv.energy.nodes import list_jobs, read_expected
 from sv.energy.processes import read_boot_id, read_start_ticks
 from sv.errors import SvError
 
@@ -64,13 +64,10 @@ def _add_nodes(live: Fields, path: Path) -> Fields:
     folder = path.parent if label else root / str(live.get("attempt"))
     if not folder.is_dir():
         return live
-    expected = [match for name in read_expected(folder) if (match := SIBLING.fullmatch(name))]
-    begun = {match["job"] for match in expected if match[0] == f"{match['job']}.node0"}
-    if label:
-        own = SIBLING.fullmatch(label)
-        jobs = {own["job"]} if own else set()
-    else:  # machine 0 of a job whose other machines have meters of their own
-        jobs = {match["job"] for match in expected} - begun
+    expected = read_expected(folder)
+    jobs, begun = list_jobs([label] if label else expected)
+    if not label:  # machine 0 of a job whose other machines have meters of their own
+        jobs -= begun
         if not jobs:
             return live
     by_machine: dict[tuple[str, str], list[Fields]] = {}
@@ -85,7 +82,7 @@ def _add_nodes(live: Fields, path: Path) -> Fields:
         by_machine.setdefault((other["host"], other["boot_id"]), []).append(other)
         if other["energy_kwh"] is None or _get_age(file) - _get_age(path) > SILENT_S:
             unknown.append(f"{name} on {other['host']}")
-    unknown += [match[0] for match in expected if match["job"] in jobs and match[0] not in labels]
+    unknown += [name for name in expected if list_jobs([name])[0] & jobs and name not in labels]
     nodes = {"nodes": sorted(labels)}
     if unknown:
         reason = f"not known of {', '.join(unknown)}"
@@ -146,17 +143,15 @@ def find_running(folder: Path) -> tuple[list[Fields], list[Path]]:
         if live is None:
             continue  # it has just ended
         elsewhere, silent_s = live["host"] != os.uname().nodename, _get_age(path)
-        if silent_s < GONE_S if elsewhere else _is_running(live):
+        same_boot = live["boot_id"] == read_boot_id()
+        ticks = read_start_ticks(live["meter_pid"]) if same_boot else None
+        is_running = ticks is not None and ticks == live["meter_start_ticks"]
+        if silent_s < GONE_S if elsewhere else is_running:
             more = {"path": str(path), "elsewhere": elsewhere, "silent_s": silent_s}
             running.append({**live, **more})
         else:
             stale.append(path)
     return running, stale
-
-
-def _is_running(live: Fields) -> bool:
-    same_boot = live["boot_id"] == read_boot_id()
-    return same_boot and read_start_ticks(live["meter_pid"]) == live["meter_start_ticks"]
 
 
 def format_live(live: Fields) -> str:

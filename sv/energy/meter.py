@@ -20,7 +20,7 @@ import resource
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -59,7 +59,7 @@ from sv.energy.nodes import SCHEMA as STAGE_SCHEMA
 from sv.energy.nodes import (
     STAGE_FILE,
     STAGE_VARIABLE,
-    get_nodes_folder,
+    get_nodes_root,
     is_stale,
     make_folder,
     read_stage,
@@ -196,7 +196,7 @@ def run_metered(stage: Stage, environ: Mapping[str, str]) -> int:
             raise SvError(f"cannot write in {stage.folder}: {error.strerror}") from error
         _print_remedy(stage, readers)
         live = get_live_path(stage.journal).absolute()
-        nodes = get_nodes_folder(stage.journal, head["attempt"]).absolute()
+        nodes = (get_nodes_root(stage.journal) / str(head["attempt"])).absolute()
         recorder = Recorder(
             journal, head, readers, marks=marks, feed=feed, live=live, nodes=nodes,
             earlier_kwh=_sum_earlier(stage, attempts),
@@ -207,7 +207,9 @@ def run_metered(stage: Stage, environ: Mapping[str, str]) -> int:
             LIVE_VARIABLE: str(live),
         }
         if stage.label is None:  # else the folder is the stage's already
-            extra |= {NODES_VARIABLE: str(nodes), STAGE_VARIABLE: _describe_stage(stage, head)}
+            about = {key: head[key] for key in ("stage", "name", "model", "attempt", "config")}
+            about |= {"schema": STAGE_SCHEMA, "sysfs": str(stage.sysfs.absolute())}
+            extra |= {NODES_VARIABLE: str(nodes), STAGE_VARIABLE: json.dumps(about)}
         status = _run(stage.argv, {**environ, **extra}, recorder)
         with suppress(OSError):
             marks.path.unlink()
@@ -267,12 +269,6 @@ def _build_head(
     }
 
 
-def _describe_stage(stage: Stage, head: Record) -> str:
-    """Return what the stage's other meters must know, one line of JSON."""
-    about = {key: head[key] for key in ("stage", "name", "model", "attempt", "config")}
-    return json.dumps({"schema": STAGE_SCHEMA, **about, "sysfs": str(stage.sysfs.absolute())})
-
-
 def _read_attempts(stage: Stage, journal: Journal) -> "Sequence[Attempt]":
     """Return the earlier attempts; if the last one's meter was killed, write its sidecar first."""
     path, attempts = stage.journal, None
@@ -313,7 +309,6 @@ def _run(argv: Sequence[str], environ: Mapping[str, str], recorder: "Recorder") 
         command = Command(argv, environ)
     except StartError as error:
         say(str(error))
-        recorder.sample(final=True)
         recorder.end("failed", error.status)
         return error.status
     recorder.follow_command()
@@ -325,7 +320,6 @@ def _run(argv: Sequence[str], environ: Mapping[str, str], recorder: "Recorder") 
             # Late (the disk, a suspended machine): the missed samples are not made up for.
             next_s = max(next_s, time.monotonic()) + recorder.get_period_s()
     command.end_leftovers()
-    recorder.sample(final=True)
     status = "complete" if command.exit_code == 0 else "failed"
     if command.stopped_by is not None and command.exit_code != 0:
         status = "interrupted"
@@ -335,10 +329,9 @@ def _run(argv: Sequence[str], environ: Mapping[str, str], recorder: "Recorder") 
 
 def _print_remedy(stage: Stage, readers: Sequence[Reader]) -> None:
     """Print once how a counter can be made readable; the sidecar says it every time."""
-    others = set(stage.folder.glob(f"*{SUFFIX}")) - {stage.journal}
     reasons = [c.reason or "" for r in readers for c in r.channels if c.kind == "unavailable"]
     remedies = [reason for reason in reasons if REMEDY in reason]
-    if remedies and not others:
+    if remedies and set(stage.folder.glob(f"*{SUFFIX}")) == {stage.journal}:
         say(f"not measured: {remedies[0]}")
 
 
@@ -442,15 +435,16 @@ class Recorder:
         line = {"line": "sample", **clocks, "raw": [raw.get(name) for name in self._order]}
         if final or self._is_usage_due(clocks["t_s"]):
             line["usage"] = read_usage(os.getpid(), memory=self._rule == "ceems")
-        self._append(line)
+        self._write(self._journal.append, line)
         self._untracked.append({**line, "raw": raw})
         for mark in self._marks.read_new(final=final):
             self._resumed = self._resumed or mark["mark"] == RESUMED
-            self._append({"line": "mark", "t_s": self._find_time(mark), "said": mark})
+            line = {"line": "mark", "t_s": self._find_time(mark), "said": mark}
+            self._write(self._journal.append, line)
         self._take(self._feed.drain())
         self._last_s = clocks["t_s"]
         if not final:  # `end` follows
-            self._sync()
+            self._write(self._journal.sync)
         write_live(self._live, self._summarise())
 
     def _is_usage_due(self, t_s: float) -> bool:
@@ -474,12 +468,9 @@ class Recorder:
             while self._untracked:
                 self._tracker.take(self._untracked.popleft())
             figures = self._tracker.summarise()
-        live = {**self._about, **figures}
-        run_kwh = live["energy_kwh"]
-        if self._resumed:
-            unknown = run_kwh is None or self._earlier_kwh is None
-            run_kwh = None if unknown else run_kwh + self._earlier_kwh
-        return {**live, "run_energy_kwh": run_kwh}
+        parts_kwh = [figures["energy_kwh"], self._earlier_kwh if self._resumed else 0.0]
+        run_kwh = None if None in parts_kwh else sum(parts_kwh)
+        return {**self._about, **figures, "run_energy_kwh": run_kwh}
 
     def write_metadata(self) -> None:
         """Write what the sensors report besides readings, where they do."""
@@ -487,50 +478,42 @@ class Recorder:
         for reader in self._readers:
             metadata |= reader.read_metadata()
         if metadata:
-            self._append({"line": "facts", "t_s": _read_clocks()["t_s"], "facts": metadata})
+            line = {"line": "facts", "t_s": _read_clocks()["t_s"], "facts": metadata}
+            self._write(self._journal.append, line)
 
     def end(self, status: str, exit_code: int) -> None:
-        """Write the last lines."""
+        """Write the last sample and the last lines."""
+        self.sample(final=True)
         for reader in self._readers:
             reader.close()
         self.write_metadata()
         self._take(self._feed.finish(FINISH_S))
         own = resource.getrusage(resource.RUSAGE_SELF)
-        self._append(
-            {
-                "line": "end",
-                **_read_clocks(),
-                "ended_utc": _format_now(),
-                "status": status,
-                "exit_code": exit_code,
-                "meter_cpu_s": own.ru_utime + own.ru_stime,
-            }
-        )
-        self._sync()
+        line = {
+            "line": "end",
+            **_read_clocks(),
+            "ended_utc": _format_now(),
+            "status": status,
+            "exit_code": exit_code,
+            "meter_cpu_s": own.ru_utime + own.ru_stime,
+        }
+        self._write(self._journal.append, line)
+        self._write(self._journal.sync)
 
     def _take(self, factors: list[CarbonFactor]) -> None:
         for factor in factors:
             line = {"line": "factor", "t_s": _read_clocks()["t_s"], "factor": vars(factor)}
-            self._append(line)
+            self._write(self._journal.append, line)
             self._untracked.append(line)
 
-    def _append(self, record: Record) -> None:
+    def _write(self, write: Callable[..., None], *record: Record) -> None:
         try:
-            self._journal.append(record)
+            write(*record)
         except OSError as error:
-            self._warn(error)
-
-    def _sync(self) -> None:
-        try:
-            self._journal.sync()
-        except OSError as error:
-            self._warn(error)
-
-    def _warn(self, error: OSError) -> None:
-        # A full disk must not end a training; the gap shows in the sidecar.
-        if not self._write_failed:
-            say(f"cannot write {self._journal.path}: {error.strerror}; the command goes on")
-        self._write_failed = True
+            # A full disk must not end a training; the gap shows in the sidecar.
+            if not self._write_failed:
+                say(f"cannot write {self._journal.path}: {error.strerror}; the command goes on")
+            self._write_failed = True
 
 
 def _read_clocks() -> dict[str, float]:

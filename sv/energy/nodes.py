@@ -16,7 +16,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,13 +103,8 @@ def read_stage(folder: Path) -> dict[str, Any]:
     return stage
 
 
-def get_nodes_folder(journal: Path, attempt: int) -> Path:
-    """Return the folder of the other meters of an attempt, next to the stage's journal."""
-    return get_nodes_root(journal) / str(attempt)
-
-
 def get_nodes_root(journal: Path) -> Path:
-    """Return the folder of all attempts' other meters."""
+    """Return the folder of the other meters, next to the stage's journal: one an attempt in it."""
     return journal.with_name(f"{journal.name.removesuffix(SUFFIX)}.nodes")
 
 
@@ -128,6 +123,16 @@ def read_expected(folder: Path) -> list[str]:
     return list(labels)
 
 
+def list_jobs(labels: Iterable[str]) -> tuple[set[str], set[str]]:
+    """Return the jobs of several machines, and those whose machine 0 has a meter of its own.
+
+    The machine 0 of another one has its processes below the stage's own meter.
+    """
+    matches = [match for label in labels if (match := SIBLING.fullmatch(label))]
+    jobs = {match["job"] for match in matches}
+    return jobs, {match["job"] for match in matches if match[0] == f"{match['job']}.node0"}
+
+
 def list_folders(journal: Path) -> list[Path]:
     """List the folders of a stage's other meters, by attempt; empty without any."""
     root = get_nodes_root(journal)
@@ -139,25 +144,16 @@ def list_folders(journal: Path) -> list[Path]:
     )
 
 
-def find_newest_ns(journal: Path) -> int:
-    """Return when another meter of the stage, or who expected one, last wrote; 0: never."""
-    newest_ns = 0
-    for folder in list_folders(journal):
-        for path in (*folder.glob(f"*{SUFFIX}"), folder / EXPECTED_FILE):
-            try:
-                newest_ns = max(newest_ns, os.stat(path).st_mtime_ns)
-            except FileNotFoundError:
-                continue
-    return newest_ns
-
-
 def is_stale(journal: Path) -> bool:
-    """Tell whether a journal's sidecar is missing or older than it, or than a node's journal."""
+    """Tell whether a journal's sidecar is missing, or older than it or what other meters wrote."""
     try:
         sidecar_ns = os.stat(get_sidecar_path(journal)).st_mtime_ns
     except FileNotFoundError:
         return True
-    return sidecar_ns < max(os.stat(journal).st_mtime_ns, find_newest_ns(journal))
+    written = [journal]
+    for folder in list_folders(journal):
+        written += [*folder.glob(f"*{SUFFIX}"), *folder.glob(EXPECTED_FILE)]
+    return any(os.stat(path).st_mtime_ns > sidecar_ns for path in written)
 
 
 def wait_for_ends(folder: Path) -> None:

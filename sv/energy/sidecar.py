@@ -176,16 +176,10 @@ def rebuild_folder(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise SvError(f"no such folder {folder}")
-    return [
-        line
-        for journal in sorted(folder.glob(f"*{SUFFIX}"))
-        if (line := _rebuild_stale(journal)) is not None
-    ]
+    return [_rebuild(path) for path in sorted(folder.glob(f"*{SUFFIX}")) if is_stale(path)]
 
 
-def _rebuild_stale(path: Path) -> str | None:
-    if not is_stale(path):
-        return None
+def _rebuild(path: Path) -> str:
     try:
         with open_journal(path, wait_s=0.0) as journal:
             attempts = count_attempts(path)

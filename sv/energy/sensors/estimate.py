@@ -10,7 +10,6 @@ which has some server processors as their makers publish them, else a stated ass
 import csv
 import os
 import resource
-from dataclasses import dataclass
 from pathlib import Path
 
 from sv.energy.config import EnergyConfig
@@ -33,18 +32,14 @@ UNCERTAINTY_BASIS = (
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
-@dataclass(frozen=True)
-class CorePower:
-    """Watts of one busy core, and where the figure is from."""
+def choose_core_power(config: EnergyConfig, cpuinfo: Path = CPUINFO) -> tuple[float, str]:
+    """Choose the power of a core: the config's, else the table's for this CPU, else assumed.
 
-    w_per_core: float
-    source: str
-
-
-def choose_core_power(config: EnergyConfig, cpuinfo: Path = CPUINFO) -> CorePower:
-    """Choose the power of a core: the config's, else the table's for this CPU, else assumed."""
+    Returns:
+        Watts of one busy core, and where the figure is from.
+    """
     if config.cpu_power_w_per_core is not None:
-        return CorePower(config.cpu_power_w_per_core, config.cpu_power_source or "config")
+        return config.cpu_power_w_per_core, config.cpu_power_source or ""
     name = _read_model_name(cpuinfo)
     with open(TABLE, encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
@@ -52,11 +47,9 @@ def choose_core_power(config: EnergyConfig, cpuinfo: Path = CPUINFO) -> CorePowe
             if f" {row['model']} " in f" {name} ":
                 tdp_w, cores = int(row["tdp_w"]), int(row["cores"])
                 source = f"TDP / cores of this CPU ({tdp_w} W / {cores}), all cores busy; "
-                return CorePower(tdp_w / cores, source + row["source"])
-    return CorePower(
-        ASSUMED_W_PER_CORE,
-        f"{ASSUMPTION}; this CPU ({name or 'unnamed'}) is not in {TABLE.name}",
-    )
+                return tdp_w / cores, source + row["source"]
+    source = f"{ASSUMPTION}; this CPU ({name or 'unnamed'}) is not in {TABLE.name}"
+    return ASSUMED_W_PER_CORE, source
 
 
 def _read_model_name(cpuinfo: Path) -> str:
@@ -82,20 +75,19 @@ class EstimateReader(Reader):
     """
 
     def __init__(self, config: EnergyConfig) -> None:
-        core = choose_core_power(config)
+        w_per_core, source = choose_core_power(config)
         dram_w_per_gb, dram_source = DRAM_W_PER_GB, DRAM_SOURCE
         if config.dram_power_w_per_gb is not None:
-            dram_w_per_gb = config.dram_power_w_per_gb
-            dram_source = config.dram_power_source or "config"
+            dram_w_per_gb, dram_source = config.dram_power_w_per_gb, config.dram_power_source
         self.channels = [
             ChannelSpec(
                 id="cpu_time",
                 boundary="cpu_package",
                 kind="estimated",
                 method="cpu_time_x_power",
-                source=f"{core.w_per_core:.4g} W a core; {core.source}",
+                source=f"{w_per_core:.4g} W a core; {source}",
                 unit="us",
-                power_w_per_core=core.w_per_core,
+                power_w_per_core=w_per_core,
                 resolution=us_from_s(1 / _TICKS_PER_S),
                 sensor_rel=UNCERTAINTY,
                 sensor_rel_basis=UNCERTAINTY_BASIS,
