@@ -279,7 +279,7 @@ def test_a_tool_that_hangs_is_given_up(monkeypatch, tmp_path):
     write_tool(tmp_path, "ipmitool", "sleep 20\n")
     with pytest.raises(SensorError, match="took over"):
         environ = {"PATH": f"{tmp_path}/bin:{SYSTEM}"}
-        node.build_ipmi(node.find_ipmi_tools("ipmitool", environ), environ)()
+        node.build_ipmi("ipmitool", environ)[0]()
 
 
 class Controller(http.server.BaseHTTPRequestHandler):

@@ -75,23 +75,21 @@ def fetch_history(
         FetchError: No token, no answer, or no value in the span.
     """
     factors: dict[str | None, CarbonFactor] = {}
-    if provider == "electricity_maps":
-        at_s = start_s - ZONE_STEP_S
-        while at_s < end_s:
+    is_zone = provider == "electricity_maps"
+    at_s = start_s - (ZONE_STEP_S if is_zone else RTE_EARLIER_S)
+    while at_s < end_s:
+        if is_zone:
             to_s = min(at_s + ZONE_WINDOW_S, end_s + ZONE_STEP_S)
-            factors |= _fetch_zone_window(config, environ, at_s, to_s)
-            at_s = to_s
-    else:
-        at_s = start_s - RTE_EARLIER_S
-        while at_s < end_s:
+            found = _fetch_zone_window(config, environ, at_s, to_s)
+        else:
             to_s = min(at_s + RTE_WINDOW_S, end_s)
             found = _fetch_rte_window(config, RTE_REAL_TIME, at_s, to_s)
             if len(found) < (to_s - at_s) / RTE_STEP_S / 2:
                 # Mostly not there (any more): days that are consolidated leave the real-time set.
                 older = _fetch_rte_window(config, RTE_CONSOLIDATED, at_s, to_s)
                 found = older if len(older) > len(found) else found
-            factors |= found
-            at_s = to_s
+        factors |= found
+        at_s = to_s
     if not factors:
         raise FetchError(f"no value between {format_utc(start_s)} and {format_utc(end_s)}")
     return sorted(factors.values(), key=lambda factor: parse_utc(factor.observed_utc or ""))

@@ -67,7 +67,6 @@ from sv.energy.nodes import (
 )
 from sv.energy.nodes import VARIABLE as NODES_VARIABLE
 from sv.energy.processes import (
-    call_in_child,
     find_process,
     get_process,
     is_below,
@@ -75,6 +74,7 @@ from sv.energy.processes import (
     read_git,
     read_start_ticks,
     read_usage,
+    run_in_child,
 )
 from sv.energy.sensors.estimate import EstimateReader
 from sv.energy.sensors.node import open_node
@@ -271,23 +271,24 @@ def _build_head(
 
 def _read_attempts(stage: Stage, journal: Journal) -> "Sequence[Attempt]":
     """Return the earlier attempts; if the last one's meter was killed, write its sidecar first."""
-    path, attempts = stage.journal, None
-    if is_stale(path):  # a label's always is: it has no sidecar of its own
+    path, stale = stage.journal, is_stale(stage.journal)
+    if stale:  # a label's always is: it has no sidecar of its own
         attempts = count_attempts(path)
         if attempts == 0:
             return ()
+        fold_leftover(journal, attempts)
     from sv.energy.record import read_record  # noqa: PLC0415
     from sv.energy.sidecar import fold_nodes, rebuild, write_sidecar  # noqa: PLC0415
 
-    if attempts is None:
+    if stage.label is not None:
+        return rebuild(read_journal(path)).attempts
+    if stale:
+        fold_nodes(path)
+    else:
         with suppress(SvError):  # it was changed by hand: the journal knows
             return read_record(get_sidecar_path(path)).attempts
-        return call_in_child(lambda: write_sidecar(path).attempts)
-    fold_leftover(journal, attempts)
-    if stage.label is not None:
-        return call_in_child(lambda: rebuild(read_journal(path)).attempts)
-    fold_nodes(path)
-    return call_in_child(lambda: write_sidecar(path).attempts)
+    run_in_child(lambda: write_sidecar(path))
+    return read_record(get_sidecar_path(path)).attempts
 
 
 def _sum_earlier(stage: Stage, attempts: "Sequence[Attempt]") -> float | None:

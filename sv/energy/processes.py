@@ -7,12 +7,10 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 from sv.energy.units import us_from_s
 from sv.errors import SvError
 
-T = TypeVar("T")
 PROC = Path("/proc")
 BOOT_ID = PROC / "sys" / "kernel" / "random" / "boot_id"
 GIT_TIMEOUT_S = 10.0
@@ -192,8 +190,8 @@ def read_memory(pid: int) -> tuple[int, int]:
     return int(resident) * page_bytes, int(shared) * page_bytes
 
 
-def call_in_child(work: Callable[[], T]) -> T:
-    """Return what a function returns, called in a forked child.
+def run_in_child(work: Callable[[], object]) -> None:
+    """Call a function in a forked child.
 
     For work that imports what starts threads (numpy): the meter must have one thread until its
     command is forked. Call it while there is only one.
@@ -201,29 +199,19 @@ def call_in_child(work: Callable[[], T]) -> T:
     Raises:
         SvError: The function raised it, or the child was killed.
     """
-    import pickle  # noqa: PLC0415 - only where an earlier attempt was killed
-
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            try:
-                outcome: Any = (work(), None)
-            except SvError as error:
-                outcome = (None, str(error))
-            with os.fdopen(writing, "wb") as file:
-                pickle.dump(outcome, file)
+            work()
             status = 0
+        except SvError as error:
+            os.write(writing, str(error).encode())
         finally:
             os._exit(status)
     os.close(writing)
     with os.fdopen(reading, "rb") as file:
-        data = file.read()
-    os.waitpid(pid, 0)
-    if not data:
-        raise SvError("the process that reads the earlier attempts was killed; run it again")
-    result, reason = pickle.loads(data)
-    if reason is not None:
-        raise SvError(reason)
-    return result
+        reason = file.read().decode()
+    if os.waitpid(pid, 0)[1] != 0:
+        raise SvError(reason or "the reading of the earlier attempts was killed; run it again")

@@ -1,4 +1,4 @@
-"""The sidecar of a stage, as one typed record: the meter builds it, everybody else reads it.
+"""The sidecar of a stage, as one typed record: the meter builds it, everything else reads it.
 
 The classes below are the only description of a sidecar. `write_record` writes them field by field,
 `read_record` checks a file against them, and `python3 -m sv.bin.meter --schema` prints them as JSON

@@ -59,9 +59,8 @@ def open_node(config: EnergyConfig, sysfs: Path, environ: Mapping[str, str]) -> 
             if "/energy" in config.hwmon_sensors[0]:
                 method, unit = "counter_delta", "uJ"
         else:
-            tools = find_ipmi_tools(chosen, environ)
+            measure, tools = build_ipmi(chosen, environ)
             source = f"IPMI DCMI power reading, {' or '.join(tools)}"
-            measure = build_ipmi(tools, environ)
     except SensorError as error:
         return [Reader([build_unavailable(f"node.{chosen}", "node", chosen, str(error))])]
     channel = ChannelSpec(
@@ -245,15 +244,15 @@ ACTIVE = {"active", "activated"}
 NO_READING = "the controller says 0 W: it has no reading"  # a machine that runs uses power
 
 
-def find_ipmi_tools(chosen: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Find the tools that are installed.
+def build_ipmi(chosen: str, environ: Mapping[str, str]) -> tuple[Measure, list[str]]:
+    """Build the question to the first tool that answers, from then on to that one.
 
     Args:
         chosen: A key of `IPMI_TOOLS`, or `ANY_IPMI`.
         environ: Has the PATH.
 
     Returns:
-        Command line -> the program's path.
+        A function that returns the power in W; and the tools' command lines.
 
     Raises:
         SensorError: There is none.
@@ -262,20 +261,14 @@ def find_ipmi_tools(chosen: str, environ: Mapping[str, str]) -> dict[str, str]:
 
     # Both are often in the administrator's folders only.
     path = f"{environ.get('PATH', '')}:/usr/sbin:/sbin"
-    tools = {}
+    left: dict[str, str] = {}
     for name, command in IPMI_TOOLS.items():
         if chosen in (ANY_IPMI, name) and (program := which(name, path=path)):
-            tools[command] = program
-    if not tools and chosen != ANY_IPMI:
+            left[command] = program
+    if not left and chosen != ANY_IPMI:
         raise SensorError(f"{chosen} is not on the PATH")
-    if not tools:
+    if not left:
         raise SensorError("the machine has IPMI, but neither ipmi-dcmi nor ipmitool is installed")
-    return tools
-
-
-def build_ipmi(tools: Mapping[str, str], environ: Mapping[str, str]) -> Measure:
-    """Build the question to the first of `find_ipmi_tools` that answers, from then on to that."""
-    left = dict(tools)
 
     def measure() -> Measurement:
         failures = []
@@ -290,7 +283,7 @@ def build_ipmi(tools: Mapping[str, str], environ: Mapping[str, str]) -> Measure:
             return Measurement(answer.value, answer.stamp, {**answer.metadata, "way": command})
         raise SensorError("; ".join(failures))
 
-    return measure
+    return measure, list(left)
 
 
 def _run_tool(words: list[str], environ: Mapping[str, str]) -> str:
