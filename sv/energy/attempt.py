@@ -1,8 +1,8 @@
 """One attempt of a stage: what its meters counted, from their journals to the record.
 
 A pure function of the journals: the stage's own, and those of its meters elsewhere
-(`sv.energy.nodes`). Machines are distinguished by host and boot; attribution.py counts each once. An
-attempt of one meter alone is the same with one machine, whose channels do not name their host.
+(`sv.energy.nodes`). Machines are distinguished by host and boot; attribution.py counts each once.
+An attempt of one meter alone is the same with one machine, whose channels do not name their host.
 """
 
 from collections.abc import Iterable, Sequence

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,10 @@ def import_job(job: Job, sidecars: Sequence[Path], now_s: float) -> Fields:
     units = _fetch_units(job)
     imported = _sum_units(units, now_s)
     ours = _sum_ours(sidecars, imported["spans"])
+    ratio = {}
+    for key in ("cpu_kwh", "gpu_kwh", "energy_kwh"):
+        known = ours[key] is not None and imported[key]
+        ratio[key] = ours[key] / imported[key] if known else None
     return {
         "schema": SCHEMA,
         "kind": "imported",
@@ -82,9 +87,7 @@ def import_job(job: Job, sidecars: Sequence[Path], now_s: float) -> Fields:
         },
         "imported": imported,
         "ours": ours,
-        "ratio": {
-            key: _divide(ours[key], imported[key]) for key in ("cpu_kwh", "gpu_kwh", "energy_kwh")
-        },
+        "ratio": ratio,
         "ratio_reason": _explain_ratio(ours, imported),
     }
 
@@ -118,17 +121,15 @@ def _sum_units(units: list[Fields], now_s: float) -> Fields:
     """Add up the runs of a job: one that was requeued has several under one id."""
     stamps = [[unit.get(key) for key in ("started_at_ts", "ended_at_ts")] for unit in units]
     spans = [[ms / MS_PER_S if is_usable(ms) else None for ms in span] for span in stamps]
-    cpu, gpu = (
-        sum_known([_read_number(unit, f"total_{part}_energy_usage_kwh", "total") for unit in units])
-        for part in ("cpu", "gpu")
-    )
-    emissions: dict[str, float] = {}
-    for unit in units:
-        for part in ("cpu", "gpu"):
-            for key, value in _read_map(unit, f"total_{part}_emissions_gms").items():
-                if _is_figure(value):
-                    provider = key.removesuffix("_total")
-                    emissions[provider] = emissions.get(provider, 0.0) + value
+    used_kwh: dict[str, list[float]] = {"cpu": [], "gpu": []}
+    emissions: Counter[str] = Counter()
+    for unit, part in product(units, used_kwh):
+        total_kwh = _read_figures(unit, f"total_{part}_energy_usage_kwh").get("total")
+        if total_kwh is not None:
+            used_kwh[part].append(float(total_kwh))
+        for key, value in _read_figures(unit, f"total_{part}_emissions_gms").items():
+            emissions[key.removesuffix("_total")] += float(value)
+    cpu, gpu = (sum_known(values) for values in used_kwh.values())
     return {
         "energy_kwh": sum_known([cpu, gpu]),
         "cpu_kwh": cpu,
@@ -202,22 +203,12 @@ def _explain_outside(meter: Meter, spans: list[list[str | None]]) -> str | None:
     return "not in the time of the job"
 
 
-def _read_map(unit: Fields, key: str) -> Fields:
-    value = unit.get(key)
-    return value if isinstance(value, dict) else {}
-
-
-def _read_number(unit: Fields, key: str, name: str) -> float | None:
-    value = _read_map(unit, key).get(name)
-    return float(value) if _is_figure(value) else None
-
-
-def _is_figure(value: object) -> bool:
-    return is_usable(value) or (value == 0 and not isinstance(value, bool))
-
-
-def _divide(ours: float | None, theirs: float | None) -> float | None:
-    return ours / theirs if ours is not None and theirs else None
+def _read_figures(unit: Fields, key: str) -> dict[str, float]:
+    """Return the figures by name, without what is no finite number from 0 on."""
+    values = unit.get(key)
+    if not isinstance(values, dict):
+        return {}
+    return {k: v for k, v in values.items() if is_usable(v) or (v == 0 and v is not False)}
 
 
 def _explain_ratio(ours: Fields, imported: Fields) -> str | None:

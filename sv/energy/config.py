@@ -14,6 +14,7 @@ from sv.files import read_toml
 NETWORK = ("rte", "electricity_maps")  # providers that are asked over the network
 Provider = Literal["owid", "fixed", "rte", "electricity_maps"]
 _URL = re.compile(r"(https?)://([^/@?#\s]+)(/[^@?#\s]*)?")
+_HWMON = re.compile(r"[^/]+/(?:(power)\d+_(?:input|average)|(energy)\d+_input)")
 _OWN_MACHINE = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 # What earlier versions had, and what to do with it.
 IDLE_BASELINE = "remove it; docs/energy.md says how to get the energy above idle"
@@ -191,15 +192,9 @@ def _check_node(config: EnergyConfig) -> None:
         if bool(config.redfish_user_variable) != bool(config.redfish_password_variable):
             raise ValueError("redfish_user_variable, redfish_password_variable: set both or none")
     if config.node_power == "hwmon":
-        kinds = {_get_hwmon_kind(sensor) for sensor in config.hwmon_sensors}
-        if len(kinds) != 1 or None in kinds:
+        names = [_HWMON.fullmatch(sensor) for sensor in config.hwmon_sensors]
+        if None in names or len({name and (name[1] or name[2]) for name in names}) != 1:
             raise ValueError(
                 'node_power "hwmon" needs hwmon_sensors, all power or all energy: '
                 '["power_meter/power1_average", ...]'
             )
-
-
-def _get_hwmon_kind(sensor: str) -> str | None:
-    """Return power or energy; None for what is no sensor's name."""
-    match = re.fullmatch(r"[^/]+/(?:(power)\d+_(?:input|average)|(energy)\d+_input)", sensor)
-    return match and (match[1] or match[2])

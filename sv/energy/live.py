@@ -16,6 +16,7 @@ from typing import Any
 
 from sv.energy.nodes import list_jobs, read_expected
 from sv.energy.processes import read_boot_id, read_start_ticks
+from sv.energy.units import format_figure, format_measured
 from sv.errors import SvError
 
 VARIABLE = "SV_METER_LIVE"
@@ -177,17 +178,14 @@ def format_figures(live: Fields) -> str:
     ]
     fraction = live.get("measured_fraction")
     if fraction is not None:
-        share = {0.0: "estimated", 1.0: "measured"}.get(fraction, f"{fraction:.0%} measured")
-        parts[1] += f" ({share})"
+        parts[1] += f" ({format_measured(fraction)})"
     minutes, seconds = divmod(int(live.get("elapsed_s", 0)), 60)
     parts.append(f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}")
     return ", ".join(parts)
 
 
 def _format(value: float | None, unit: str) -> str:
-    if value is None:
-        return f"? {unit}"
-    return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+    return f"{'?' if value is None else format_figure(value)} {unit}"
 
 
 def watch(folder: Path) -> None:

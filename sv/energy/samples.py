@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sv.energy.journal import SUFFIX, Record, list_readable, read_journal
 from sv.energy.nodes import list_folders, read_expected
@@ -147,8 +147,7 @@ def read_journals(journal: Path) -> dict[int, StageJournals]:
     return found
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """One raw reading of a channel.
 
     Attributes:

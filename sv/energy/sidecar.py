@@ -32,7 +32,7 @@ from sv.energy.nodes import is_stale, list_folders
 from sv.energy.record import SCHEMA, Attempt, Phase, Sidecar, write_record
 from sv.energy.samples import AttemptLines, StageJournals, read_journals, split_attempts
 from sv.energy.sensors.readers import BOUNDARIES
-from sv.energy.units import format_figure, format_utc, parse_utc, sum_known
+from sv.energy.units import format_figure, format_measured, format_utc, parse_utc, sum_known
 from sv.errors import SvError
 from sv.files import replacing
 
@@ -243,12 +243,7 @@ def _format_energy(sidecar: Sidecar) -> str:
     if sidecar.energy_kwh is None:
         return f"energy unknown ({sidecar.reason})"
     fraction = sidecar.measured_fraction
-    if fraction is None:
-        how = "nothing advanced"
-    elif fraction in (0.0, 1.0):
-        how = "measured" if fraction else "estimated"
-    else:
-        how = f"{fraction:.0%} measured"
+    how = "nothing advanced" if fraction is None else format_measured(fraction)
     return f"{format_figure(sidecar.energy_kwh)} kWh ({how})"
 
 

@@ -70,6 +70,11 @@ def format_figure(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def format_measured(fraction: float) -> str:
+    """Format how much of an energy was measured: ``measured``, ``estimated``, ``42% measured``."""
+    return {0.0: "estimated", 1.0: "measured"}.get(fraction, f"{fraction:.0%} measured")
+
+
 def sum_known(values: Iterable[float | None]) -> float | None:
     """Add up the figures that are known; None where none is."""
     known = [value for value in values if value is not None]
