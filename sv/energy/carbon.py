@@ -47,7 +47,20 @@ def apply_factors(points: Points, factors: Sequence[CarbonFactor], pue: float) -
     for start_s, end_s, factor in _cut(points[0][0], points[-1][0], known):
         energy_j = _interpolate(points, end_s) - _interpolate(points, start_s)
         co2_g = compute_co2_g(kwh_from_j(energy_j), pue, factor.g_per_kwh)
-        intervals.append(_build_interval(start_s, end_s, factor, energy_j))
+        age_s = None if factor.observed_utc is None else start_s - parse_utc(factor.observed_utc)
+        middle_age_s = 0.0 if age_s is None else age_s + (end_s - start_s) / 2
+        interval = CarbonInterval(
+            t0=format_utc(start_s),
+            t1=format_utc(end_s),
+            provider=factor.provider,
+            g_per_kwh=factor.g_per_kwh,
+            observed=factor.observed_utc,
+            age_s=age_s,
+            stale=abs(middle_age_s) > MAX_AGE_S,
+            estimated=factor.estimated,
+            energy_j=energy_j,
+        )
+        intervals.append(interval)
         parts.append(_build_part(factor, energy_j, co2_g))
     return _summarise(_join_parts(parts), tuple(intervals), failures)
 
@@ -118,26 +131,6 @@ def _interpolate(points: Points, at_s: float) -> float:
         return points[0][1]
     (a_s, a_j), (b_s, b_j) = points[after - 1], points[after]
     return a_j + (b_j - a_j) * (at_s - a_s) / (b_s - a_s)
-
-
-def _build_interval(
-    start_s: float, end_s: float, factor: CarbonFactor, energy_j: float
-) -> CarbonInterval:
-    age_s = None
-    if factor.observed_utc is not None:
-        age_s = start_s - parse_utc(factor.observed_utc)
-    middle_age_s = None if age_s is None else age_s + (end_s - start_s) / 2
-    return CarbonInterval(
-        t0=format_utc(start_s),
-        t1=format_utc(end_s),
-        provider=factor.provider,
-        g_per_kwh=factor.g_per_kwh,
-        observed=factor.observed_utc,
-        age_s=age_s,
-        stale=middle_age_s is not None and abs(middle_age_s) > MAX_AGE_S,
-        estimated=factor.estimated,
-        energy_j=energy_j,
-    )
 
 
 def _summarise(

@@ -410,38 +410,31 @@ def parse_record(values: Any, where: str) -> Sidecar:
         raise SvError(f"{where}: not a sidecar as '{schema}' is ({error!r})") from error
 
 
-# What /1 had and /2 has not: a fourth energy figure that no recipe filled.
-_DROPPED = ("energy_above_idle_kwh", "above_idle_reason")
+# What /1 had and /2 has not: a fourth energy figure that no recipe filled, and two other names.
+_DROPPED = ("energy_above_idle_kwh", "above_idle_reason", "nodes", "facts")
 _MARK_KEYS = ("mark", "t_s", "energy_kwh", "energy_reason")
 
 
 def _upgrade(old: dict[str, Any]) -> dict[str, Any]:
     """Return the values of a /1 sidecar as /2 has them."""
-    new = {key: value for key, value in old.items() if key not in _DROPPED}
     run = {number for channel in old["channels"] for number in channel.get("attempts", ())}
-    run |= {node["attempt"] for node in new.pop("nodes", ())}
-    attempts = [_upgrade_attempt(attempt) for attempt in old["attempts"]]
-    new |= {
+    run |= {node["attempt"] for node in old.get("nodes", ())}
+    attempts = []
+    for attempt in old["attempts"]:
+        new = {key: value for key, value in attempt.items() if key not in _DROPPED}
+        new["metadata"] = attempt.get("facts", [])
+        new["meters"] = attempt.get("nodes", [_describe_only_meter(attempt)])
+        new["marks"] = [{key: mark[key] for key in _MARK_KEYS} for mark in attempt["marks"]]
+        for mark, old_mark in zip(new["marks"], attempt["marks"], strict=True):
+            rest = {key: value for key, value in old_mark.items() if key not in _MARK_KEYS}
+            mark |= {"meter": rest.pop("node", None), "payload": rest}
+        attempts.append(new)
+    return {
+        **{key: value for key, value in old.items() if key not in _DROPPED},
         "schema": SCHEMA,
         "run_attempts": sorted(run) or [attempts[-1]["attempt"]],
         "attempts": attempts,
     }
-    return new
-
-
-def _upgrade_attempt(old: dict[str, Any]) -> dict[str, Any]:
-    new = {key: value for key, value in old.items() if key not in _DROPPED}
-    new["metadata"] = new.pop("facts", [])
-    new["marks"] = [_upgrade_mark(mark) for mark in old["marks"]]
-    nodes = new.pop("nodes", None)
-    new["meters"] = [_describe_only_meter(old)] if nodes is None else nodes
-    return new
-
-
-def _upgrade_mark(old: dict[str, Any]) -> dict[str, Any]:
-    new = {key: old[key] for key in _MARK_KEYS}
-    payload = {key: value for key, value in old.items() if key not in (*_MARK_KEYS, "node")}
-    return {**new, "payload": payload, "meter": old.get("node")}
 
 
 def _describe_only_meter(attempt: dict[str, Any]) -> dict[str, Any]:

@@ -15,12 +15,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sv.energy.attempt import build_curve
-from sv.energy.journal import SUFFIX, read_journal
-from sv.energy.nodes import get_nodes_folder
+from sv.energy.attempt import build_machines
+from sv.energy.journal import SUFFIX, get_journal_path, read_journal
+from sv.energy.nodes import get_nodes_root
 from sv.energy.record import Channel
 from sv.energy.samples import MISSING, AttemptLines, split_attempts
-from sv.energy.sidecar import get_journal_path
 from sv.energy.units import S_PER_HOUR
 from sv.report.figures.frame import (
     COLUMN_INCHES,
@@ -196,12 +195,13 @@ def _measure(lines: AttemptLines, every: int) -> dict[Line, np.ndarray]:
     Left out are channels that are never summed (they are of other channels' energy too) and
     estimates of what was measured.
     """
-    channels, curve_j, attribution, so_far = build_curve(lines)
+    (machine,) = build_machines(lines, None)  # as if there were no other meter
+    curve_j = machine.job and machine.job.value
     specs = {spec["id"]: spec for spec in lines.head["channels"]}
     t_s, awake = np.array(lines.t_s), np.diff(lines.awake_s) > 0
     shown = [
         channel
-        for channel in channels
+        for channel in machine.channels
         if channel.energy_j is not None
         and specs[channel.id]["in_total"]
         and (channel.in_total or channel.kind != "estimated")
@@ -214,14 +214,14 @@ def _measure(lines: AttemptLines, every: int) -> dict[Line, np.ndarray]:
         read = np.flatnonzero(np.array(lines.raw[channel.id]) != MISSING)
         near = np.r_[False, np.diff(t_s[read]) <= reach_s, False]
         seen = near[np.searchsorted(read, np.arange(len(t_s) - 1), side="right")] & awake
-        joules[channel.id] = np.where(seen, np.diff(so_far[channel.id]), np.nan)
+        joules[channel.id] = np.where(seen, np.diff(machine.runs[0].so_far[channel.id]), np.nan)
     counted = [channel for channel in shown if channel.in_total]
     total: dict[Line, np.ndarray] = {}
     if curve_j and counted:
         # NaN where one of its channels is.
         seen_j = np.sum([joules[channel.id] for channel in counted], axis=0)
         name = TOTAL
-        if len(counted) == 1 and attribution.rule == "exclusive":
+        if len(counted) == 1 and machine.attribution.rule == "exclusive":
             shown.remove(counted[0])
             name = f"{TOTAL}: {_name(counted[0])}"
         elif all(channel.kind == "estimated" for channel in counted):
@@ -325,8 +325,8 @@ def _read_panels(stages: list[Stage]) -> tuple[list[tuple[str, Trace]], list[str
             continue
         title = ", ".join(filter(None, (stage.sidecar.model, stage.name)))
         first, last = trace.attempts[0], trace.attempts[-1]
-        folders = [get_nodes_folder(get_journal_path(stage.path), n) for n in trace.attempts]
-        journals = [path for folder in folders for path in sorted(folder.glob(f"*{SUFFIX}"))]
+        root = get_nodes_root(get_journal_path(stage.path))
+        journals = [p for n in trace.attempts for p in sorted((root / str(n)).glob(f"*{SUFFIX}"))]
         if journals:
             title += f", the stage's own meter ({trace.host})"
         if trace.tried > 1:
