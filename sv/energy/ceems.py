@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sv.energy.factors import is_usable
-from sv.energy.record import Meter, read_record
+from sv.energy.record import Attempt, Meter, read_record
 from sv.energy.units import format_utc, kwh_from_j, parse_utc, sum_known
 from sv.energy.web import FetchError, fetch_json
 from sv.errors import SvError, UsageError
@@ -157,8 +157,8 @@ def _sum_ours(sidecars: Sequence[Path], spans: list[list[str | None]]) -> Fields
             label = f"{path.name}, attempt {attempt.attempt}"
             if not alone:
                 label += f", {meter.label}, start {meter.start}"
-            kwh = meter.energy_kwh
-            why = _explain_outside(meter, spans)
+            part = attempt if alone else meter
+            kwh, why = part.energy_kwh, _explain_outside(part, spans)
             if why is not None or kwh is None:
                 left_out.append(f"{label}: {why or 'its energy is not known'}")
                 continue
@@ -193,9 +193,9 @@ def _is_divided(by_boundary: Mapping[str, float]) -> bool:
     return WHOLE.isdisjoint(by_boundary) and not any(" + " in key for key in by_boundary)
 
 
-def _explain_outside(meter: Meter, spans: list[list[str | None]]) -> str | None:
-    start_s = parse_utc(meter.started_utc or "")
-    end_s = start_s + (meter.duration_s or 0.0)
+def _explain_outside(part: Attempt | Meter, spans: list[list[str | None]]) -> str | None:
+    start_s = parse_utc(part.started_utc or "")
+    end_s = start_s + (part.duration_s or 0.0)
     for begun, ended in spans:
         after_begin = begun is not None and start_s >= parse_utc(begun) - EDGE_S
         if after_begin and (ended is None or end_s <= parse_utc(ended) + EDGE_S):
