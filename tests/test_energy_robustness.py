@@ -306,3 +306,20 @@ def test_no_sample_lets_a_counter_wrap_unseen(tmp_path):
         fake._start_uj = 0
         assert runner.run(sys.executable, "-c", "import time; time.sleep(1.7)")[0] == 0
     assert len(runner.samples()) >= 5
+
+
+@pytest.mark.parametrize("module", ["tracker", "sidecar"])
+def test_without_what_computes_figures_the_command_keeps_its_status(tmp_path, module):
+    """Both are loaded once the command runs: by then nothing may lose what it returns."""
+    runner = Runner(tmp_path)
+    program = (
+        f"import sys; sys.modules['sv.energy.{module}'] = None\n"
+        "from sv.bin.meter import main; sys.exit(main(sys.argv[1:]))"
+    )
+    words = [sys.executable, "-c", program, *runner.options, "--", "sh", "-c", "exit 3"]
+    done = subprocess.run(
+        words, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3 and "no live figures" in done.stderr
+    assert runner.samples()
+    assert (runner.folder / "05_train.json").exists() == (module == "tracker")
