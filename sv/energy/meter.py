@@ -18,6 +18,7 @@ import math
 import os
 import resource
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -312,8 +313,8 @@ def _run(argv: Sequence[str], environ: Mapping[str, str], recorder: "Recorder") 
         say(str(error))
         recorder.end("failed", error.status)
         return error.status
-    recorder.follow_command()
     next_s = time.monotonic() + recorder.get_period_s()
+    recorder.follow_command()
     while command.exit_code is None:
         command.wait_for_signal(next_s - time.monotonic())
         if command.exit_code is None and time.monotonic() >= next_s:
@@ -396,7 +397,9 @@ class Recorder:
         self._nodes = nodes
         self._earlier_kwh = earlier_kwh
         self._tracker: Tracker | None = None
-        self._untracked = deque([head])  # lines that the tracker has not taken
+        self._untracked: deque[Record] = deque()  # lines that the tracker has not taken
+        self._loader = threading.Thread(target=self._load, name="figures", daemon=True)
+        self._head = head
         self._order = list_readable(head["channels"])
         self._channels: list[ChannelSpec] = [c for reader in readers for c in reader.channels]
         self._period_s = head["period_s"]
@@ -413,6 +416,10 @@ class Recorder:
         for reader in self._readers:
             reader.start()
         self._feed.start()
+        self._loader.start()
+
+    def _load(self) -> None:
+        """Load what computes figures, in a thread of its own: it delays no sample."""
         try:
             import sv.energy.sidecar  # noqa: F401, PLC0415 - for the end: the code may change
             from sv.energy.tracker import Tracker  # noqa: PLC0415
@@ -420,7 +427,7 @@ class Recorder:
             say(f"no live figures: {error}; the command goes on")
             self._untracked = deque(maxlen=0)
         else:
-            self._tracker = Tracker(self._untracked.popleft())
+            self._tracker = Tracker(self._head)
 
     def get_period_s(self) -> float:
         """Return the time to the next sample: the config's, less where a counter wraps sooner."""
@@ -446,7 +453,7 @@ class Recorder:
         self._last_s = clocks["t_s"]
         if not final:  # `end` follows
             self._write(self._journal.sync)
-        write_live(self._live, self._summarise())
+            write_live(self._live, self._summarise())
 
     def _is_usage_due(self, t_s: float) -> bool:
         if t_s - self._usage_s < USAGE_S:
@@ -500,6 +507,10 @@ class Recorder:
         }
         self._write(self._journal.append, line)
         self._write(self._journal.sync)
+        if self._loader.ident is None:  # the command was not found
+            self._loader.start()
+        self._loader.join()
+        write_live(self._live, self._summarise())
 
     def _take(self, factors: list[CarbonFactor]) -> None:
         for factor in factors:
