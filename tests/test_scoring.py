@@ -11,12 +11,7 @@ from sv.errors import SvError
 from sv.kaldi.archive import read_vectors, write_archive
 from sv.kaldi.data_dir import read_table, write_data_dir, write_table
 from sv.kaldi.trials import Trials
-from sv.score.backends import (
-    Cohort,
-    Scorer,
-    read_cohort,
-    select_utterances,
-)
+from sv.score.backends import Cohort, Scorer, read_cohort
 from sv.score.record import read_scored_list, read_scores, write_scored_list
 from sv.score.trials import match_embeddings
 
@@ -107,33 +102,27 @@ def test_as_norm_refuses_a_cohort_that_measures_nothing():
         Scorer(trials, vectors, make_cohort(make_vectors(8, dim=9))).score("cosine_mean")
 
 
-def test_the_first_utterances_of_each_speaker_are_chosen():
-    utt2spk = {"b-3": "b", "a-2": "a", "b-1": "b", "a-10": "a", "a-1": "a", "c-1": "c"}
-    assert select_utterances(utt2spk, 2) == {
-        "a-1": "a", "a-10": "a", "b-1": "b", "b-3": "b", "c-1": "c",
-    }  # fmt: skip
-
-
 def test_the_cohort_is_a_data_directory_of_clean_trained_utterances(run_cli, tmp_path):
-    speakers = {f"s{s}-{u}": f"s{s}" for s in range(3) for u in range(4)}
+    speakers = {f"s{s}-{u}": f"s{s}" for s in range(3) for u in (0, 1, 10, 2, 3)}
     write_data_dir(
         tmp_path / "train", speakers, feats_scp={u: f"x.ark:{i}" for i, u in enumerate(speakers)},
         utt2num_frames=dict.fromkeys(speakers, 300), utt2dur=dict.fromkeys(speakers, 3.0),
     )  # fmt: skip
-    trained = {u: s for u, s in speakers.items() if u != "s1-0"}  # held out
+    # s1-0 is held out, s2 has one utterance.
+    trained = {u: s for u, s in speakers.items() if u != "s1-0" and (s, u) <= ("s2", "s2-0")}
     write_table(tmp_path / "utterances", trained)
     (tmp_path / "score.toml").write_text("cohort_utterances_per_speaker = 2\n")
     argv = ("sv.bin.make_cohort", tmp_path / "score.toml", tmp_path / "train",
             tmp_path / "utterances", tmp_path / "cohort")  # fmt: skip
     run_cli(*argv)
-    chosen = ["s0-0", "s0-1", "s1-1", "s1-2", "s2-0", "s2-1"]
+    chosen = ["s0-0", "s0-1", "s1-1", "s1-10", "s2-0"]
     for name in ("utt2spk", "feats.scp", "utt2num_frames", "utt2dur"):
         assert list(read_table(tmp_path / "cohort" / name)) == chosen
-    assert read_table(tmp_path / "cohort" / "feats.scp")["s1-1"] == "x.ark:5"
+    assert read_table(tmp_path / "cohort" / "feats.scp")["s1-1"] == "x.ark:6"
     write_table(tmp_path / "utterances", {**trained, "s0-00": "s0"})
     done = run_cli(*argv, check=False)
     assert done.returncode == 1
-    assert "1 of the 6 utterances chosen from" in done.stderr
+    assert "1 of the 5 utterances chosen from" in done.stderr
     assert "are missing (first: s0-00); make stages 3 and 4 again" in done.stderr
 
 

@@ -6,6 +6,7 @@ against those of the cohort speakers nearest to each side: the cohort is scored 
 utterance and not for each trial.
 """
 
+import itertools
 import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -66,7 +67,7 @@ class Scorer:
 
     @cached_property
     def _cosines(self) -> np.ndarray:
-        return score_pairs(self._unit, self.trials, num_threads=self.num_threads)
+        return self._score_pairs(self._unit)
 
     def score(self, backend: str) -> tuple[np.ndarray, dict[str, int]]:
         """Score every trial.
@@ -83,8 +84,8 @@ class Scorer:
         if backend not in NEED_COHORT:
             return self._cosines, {}
         cohort = self.cohort
-        if cohort is None:
-            raise ValueError(f"{backend} needs a cohort")
+        assert cohort is not None, f"{backend} needs a cohort"
+        given = {"cohort_utterances": cohort.utterances}
         if len(cohort.mean) != self.vectors.shape[1]:
             raise SvError(
                 f"embeddings of the cohort have {len(cohort.mean)} dimensions, those to score "
@@ -92,25 +93,81 @@ class Scorer:
             )
         if backend == "cosine_mean":
             unit = normalize_length(self.vectors - cohort.mean.astype(np.float32))
-            scores = score_pairs(unit, self.trials, num_threads=self.num_threads)
-            return scores, {"cohort_utterances": cohort.utterances}
+            return self._score_pairs(unit), given
         speakers = len(cohort.means)
         if speakers < 2:
             raise SvError("the cohort has 1 speaker: AS-norm needs at least 2")
-        if speakers < self.top_n:
-            logging.warning(
-                "top_n is %d, the cohort has %d speakers: all count", self.top_n, speakers
-            )
         top_n = min(self.top_n, speakers)
-        scores = normalize_scores(
-            self._cosines, self.trials, self._unit, normalize_length(cohort.means),
-            top_n=top_n, num_threads=self.num_threads,
-        )  # fmt: skip
-        return scores, {
-            "top_n": top_n,
-            "cohort_speakers": speakers,
-            "cohort_utterances": cohort.utterances,
-        }
+        if top_n < self.top_n:
+            logging.warning("top_n is %d, the cohort has %d speakers: all count", self.top_n, top_n)
+        scores = self._normalize(normalize_length(cohort.means), top_n)
+        return scores, {"top_n": top_n, "cohort_speakers": speakers, **given}
+
+    def _score_pairs(self, unit: np.ndarray) -> np.ndarray:
+        """Score every trial by the inner product of its two rows of ``unit``, (utterances, dim).
+
+        Sums are float32 too: for vectors of length 1 the error is about 1e-7, that of the
+        embeddings themselves, and half the memory traffic is saved, which is what the time goes
+        into.
+        """
+        sides = self.trials.enrol, self.trials.test
+        scores = np.empty(len(sides[0]), dtype=np.float32)
+
+        def score(start: int, stop: int) -> None:
+            buffers = np.empty((2, _TRIALS, unit.shape[1]), dtype=np.float32)
+            for first in range(start, stop, _TRIALS):
+                last = min(first + _TRIALS, stop)
+                # clip: without it numpy fills a buffer of its own first, in case of a wrong index.
+                rows = [
+                    np.take(unit, side[first:last], axis=0, out=out[: last - first], mode="clip")
+                    for side, out in zip(sides, buffers, strict=True)
+                ]
+                np.vecdot(*rows, out=scores[first:last])
+
+        edges = np.linspace(0, len(scores), self.num_threads + 1).astype(int).tolist()
+        with ThreadPoolExecutor(self.num_threads) as pool:
+            list(pool.map(score, edges[:-1], edges[1:]))
+        return scores
+
+    def _normalize(self, cohort: np.ndarray, top_n: int) -> np.ndarray:
+        """Normalise the cosines by how each side's highest cohort scores lie; average both sides.
+
+        Args:
+            cohort: (speakers, dim) float32 of length 1.
+            top_n: How many of the highest cohort scores count, 2 <= top_n <= speakers.
+
+        Raises:
+            SvError: The highest scores of an utterance are all the same: nothing to measure by.
+
+        Source: Matějka et al., "Analysis of Score Normalization in Multilingual Speaker
+        Recognition", Interspeech 2017 (adaptive S-norm, each side with its own cohort).
+        """
+        unit, enrol, test = self._unit, self.trials.enrol, self.trials.test
+        mean, deviation = np.empty((2, len(unit)))  # of the highest, float64
+
+        def describe(start: int) -> None:
+            block = slice(start, start + _UTTERANCES)
+            against = unit[block] @ cohort.T  # (block, speakers)
+            against.partition(len(cohort) - top_n, axis=1)
+            # Sums in one order, whatever partition does.
+            highest = np.sort(against[:, -top_n:], axis=1)
+            mean[block] = highest.mean(axis=1, dtype=np.float64)
+            deviation[block] = highest.std(axis=1, dtype=np.float64)
+
+        with ThreadPoolExecutor(self.num_threads) as pool:
+            list(pool.map(describe, range(0, len(unit), _UTTERANCES)))
+        if flat := np.count_nonzero(deviation == 0):
+            raise SvError(
+                f"{flat} of {len(unit)} utterances have the same score against all of their "
+                f"nearest {top_n} cohort speakers: AS-norm has nothing to measure by"
+            )
+        # (s - m1) / d1 + (s - m2) / d2 is linear in s: two terms for each utterance.
+        slope = 0.5 / deviation
+        offset = slope * mean
+        scores = self._cosines * (slope[enrol] + slope[test])
+        scores -= offset[enrol]
+        scores -= offset[test]
+        return scores.astype(np.float32)
 
 
 def normalize_length(vectors: np.ndarray) -> np.ndarray:
@@ -121,93 +178,6 @@ def normalize_length(vectors: np.ndarray) -> np.ndarray:
         norms = np.linalg.norm(part, axis=1, keepdims=True)
         unit[start : start + _VECTORS] = part / np.maximum(norms, np.finfo(np.float64).tiny)
     return unit
-
-
-def score_pairs(unit: np.ndarray, trials: Trials, *, num_threads: int = 1) -> np.ndarray:
-    """Score every trial by the inner product of its two vectors.
-
-    Args:
-        unit: (utterances, dim) float32, row i belongs to ``trials.utterances[i]``.
-        trials: The list.
-        num_threads: How many parts of it are scored at once; the scores do not depend on it.
-
-    Returns:
-        (trials,) float32. Sums are float32 too: for vectors of length 1 the error is about
-        1e-7, that of the embeddings themselves, and half the memory traffic is saved, which is
-        what the time goes into.
-    """
-    scores = np.empty(len(trials.enrol), dtype=np.float32)
-
-    def score(start: int, stop: int) -> None:
-        a, b = (np.empty((_TRIALS, unit.shape[1]), dtype=np.float32) for _ in range(2))
-        for first in range(start, stop, _TRIALS):
-            last = min(first + _TRIALS, stop)
-            # clip: without it numpy fills a buffer of its own first, in case of a wrong index.
-            rows = [
-                np.take(unit, index[first:last], axis=0, out=out[: last - first], mode="clip")
-                for index, out in ((trials.enrol, a), (trials.test, b))
-            ]
-            np.vecdot(*rows, out=scores[first:last])
-
-    edges = np.linspace(0, len(scores), num_threads + 1).astype(int).tolist()
-    with ThreadPoolExecutor(num_threads) as pool:
-        list(pool.map(score, edges[:-1], edges[1:]))
-    return scores
-
-
-def normalize_scores(
-    scores: np.ndarray,
-    trials: Trials,
-    unit: np.ndarray,
-    cohort: np.ndarray,
-    *,
-    top_n: int,
-    num_threads: int = 1,
-) -> np.ndarray:
-    """Normalise scores by how the highest cohort scores of both sides lie, and average the two.
-
-    Args:
-        scores: (trials,) float32 cosines.
-        trials: The list.
-        unit: (utterances, dim) float32 of length 1, in the order of ``trials.utterances``.
-        cohort: (speakers, dim) float32 of length 1.
-        top_n: How many of the highest cohort scores count, 2 <= top_n <= speakers.
-        num_threads: Blocks of utterances scored at once.
-
-    Returns:
-        (trials,) float32.
-
-    Raises:
-        SvError: The highest scores of an utterance are all the same: nothing to measure by.
-
-    Source: Matějka et al., "Analysis of Score Normalization in Multilingual Speaker
-    Recognition", Interspeech 2017 (adaptive S-norm, each side with its own cohort).
-    """
-    mean, deviation = (np.empty(len(unit)) for _ in range(2))  # of the highest, float64
-
-    def describe(start: int) -> None:
-        block = slice(start, start + _UTTERANCES)
-        against = unit[block] @ cohort.T  # (block, speakers)
-        against.partition(len(cohort) - top_n, axis=1)
-        highest = np.sort(against[:, -top_n:], axis=1)  # sums in one order, whatever partition does
-        mean[block] = highest.mean(axis=1, dtype=np.float64)
-        deviation[block] = highest.std(axis=1, dtype=np.float64)
-
-    with ThreadPoolExecutor(num_threads) as pool:
-        list(pool.map(describe, range(0, len(unit), _UTTERANCES)))
-    flat = np.count_nonzero(deviation == 0)
-    if flat:
-        raise SvError(
-            f"{flat} of {len(unit)} utterances have the same score against all of their nearest "
-            f"{top_n} cohort speakers: AS-norm has nothing to measure by"
-        )
-    # (s - m1) / d1 + (s - m2) / d2 is linear in s: two terms for each utterance.
-    slope = 0.5 / deviation
-    offset = slope * mean
-    normalized = scores * (slope[trials.enrol] + slope[trials.test])
-    normalized -= offset[trials.enrol]
-    normalized -= offset[trials.test]
-    return normalized.astype(np.float32)
 
 
 def read_cohort(directory: Path, info: Mapping[str, object]) -> Cohort:
@@ -246,18 +216,8 @@ def read_cohort(directory: Path, info: Mapping[str, object]) -> Cohort:
     return Cohort((sums / counts[:, None]).astype(np.float32), mean, len(keys))
 
 
-def select_utterances(utt2spk: Mapping[str, str], per_speaker: int) -> dict[str, str]:
-    """Return the first utterances of each speaker in C order, with their speakers."""
-    kept: dict[str, list[str]] = {}
-    for utterance in sorted(utt2spk):
-        own = kept.setdefault(utt2spk[utterance], [])
-        if len(own) < per_speaker:
-            own.append(utterance)
-    return {utterance: speaker for speaker, own in kept.items() for utterance in own}
-
-
 def make_cohort_dir(data_dir: Path, utterances: Path, per_speaker: int, cohort_dir: Path) -> None:
-    """Make a data directory of clean utterances that were trained on.
+    """Make a data directory of the first clean utterances of each speaker, in C order.
 
     Args:
         data_dir: The training set, with features.
@@ -268,7 +228,11 @@ def make_cohort_dir(data_dir: Path, utterances: Path, per_speaker: int, cohort_d
     Raises:
         SvError: A table is missing, or an utterance has no features.
     """
-    chosen = select_utterances(read_table(utterances), per_speaker)
+    utt2spk, chosen = read_table(utterances), {}
+    for speaker, own in itertools.groupby(
+        sorted(utt2spk, key=lambda u: (utt2spk[u], u)), utt2spk.get
+    ):
+        chosen |= dict.fromkeys(itertools.islice(own, per_speaker), speaker)
     feats, frames = read_feats(data_dir / "feats.scp", data_dir / "utt2num_frames")
     durations = read_table(data_dir / "utt2dur")
     if missing := sorted(chosen.keys() - (feats.keys() & durations.keys())):

@@ -28,10 +28,10 @@ from statistics import NormalDist
 import numpy as np
 
 from sv.errors import SvError
-from sv.kaldi.data_dir import MAX_LISTED
 from sv.kaldi.trials import Trials
 from sv.score.metrics import P_TARGETS
 from sv.score.record import Bootstrap, DetInterval, Metrics, Resampling
+from sv.score.trials import encode_values
 
 PERCENTILES = (2.5, 97.5)  # a 95 % interval
 MAX_UNDEFINED = 0.01  # of the replicates; a few speakers give draws without targets or nontargets
@@ -61,15 +61,7 @@ def find_speakers(trials: Trials, utt2spk: Mapping[str, str]) -> tuple[list[str]
     Raises:
         SvError: An utterance has no speaker, or a label contradicts the speakers.
     """
-    unknown = [u for u in trials.utterances if u not in utt2spk]
-    if unknown:
-        raise SvError(
-            f"{len(unknown)} of {len(trials.utterances)} utterances of the trial list have no "
-            f"speaker in utt2spk ({', '.join(unknown[:MAX_LISTED])})"
-        )
-    names = sorted({utt2spk[u] for u in trials.utterances})
-    place = {name: i for i, name in enumerate(names)}
-    speaker_of = np.array([place[utt2spk[u]] for u in trials.utterances], dtype=np.intp)
+    names, speaker_of = encode_values(trials, utt2spk, "{} have no speaker in utt2spk ({})")
     same = speaker_of[trials.enrol] == speaker_of[trials.test]
     wrong = np.flatnonzero(same != trials.is_target)
     if len(wrong):

@@ -15,9 +15,16 @@ import numpy as np
 
 from sv.errors import SvError, UsageError
 from sv.files import read_text
-from sv.kaldi.data_dir import MAX_LISTED, read_table
+from sv.kaldi.data_dir import read_table
 from sv.kaldi.trials import Trials
-from sv.score.metrics import compute_eer, compute_error_curve, compute_rates, find_min_dcf
+from sv.score.metrics import (
+    P_TARGETS,
+    compute_eer,
+    compute_error_curve,
+    compute_rates,
+    find_min_dcf,
+)
+from sv.score.trials import encode_values
 
 # Doddington's rule of 30: with 30 errors the true rate is within 30 % of the one seen, at 90 %
 # confidence ("The NIST speaker recognition evaluation", Speech Communication 31, 2000).
@@ -107,7 +114,6 @@ def measure_conditions(
     table: dict[str, str],
     *,
     order: Sequence[str] = (),
-    p_target: float = 0.01,
     min_errors: int = MIN_ERRORS,
 ) -> list[Condition]:
     """Measure all trials, those within and across values, and those of each pair of values.
@@ -117,54 +123,34 @@ def measure_conditions(
         scores: (trials,) finite floats.
         table: Value of each utterance.
         order: Values in the order of the rows; others follow in their own.
-        p_target: Of minDCF.
         min_errors: A measure that rests on fewer errors is not given.
 
     Raises:
         SvError: The table lacks utterances of the list, or the list has one kind of trial.
     """
-    unknown = [u for u in trials.utterances if u not in table]
-    if unknown:
-        raise SvError(
-            f"{len(unknown)} of {len(trials.utterances)} utterances of the trial list are not in "
-            f"the table ({', '.join(unknown[:MAX_LISTED])})"
-        )
+    values, codes = encode_values(trials, table, "{} are not in the table ({})", order)
     _, threshold = compute_eer(compute_error_curve(scores, trials.is_target))
-    values = sorted({table[u] for u in trials.utterances})
-    values.sort(key=lambda value: order.index(value) if value in order else len(order))
-    place = {value: i for i, value in enumerate(values)}
-    codes = np.array([place[table[u]] for u in trials.utterances])
     sides = codes[trials.enrol], codes[trials.test]
     low, high = np.minimum(*sides), np.maximum(*sides)
-    pairs = low * len(values) + high
+    # In the order of the rows: within a value before across.
+    pairs = np.ravel_multi_index((low != high, low, high), (2, len(values), len(values)))
     chosen = [("all", np.arange(len(pairs)))]
     if len(values) > 1:
         chosen += [("same", np.flatnonzero(low == high)), ("cross", np.flatnonzero(low != high))]
     # One sort, not a mask for each of the thousands of pairs that a hundred languages make.
     by_pair = np.argsort(pairs, kind="stable")
-    codes, starts = np.unique(pairs[by_pair], return_index=True)
-    of_pairs = []
-    for code, rows in zip(codes, np.split(by_pair, starts[1:]), strict=True):
-        first, second = divmod(int(code), len(values))
-        of_pairs.append((first != second, f"{values[first]} / {values[second]}", rows))
-    of_pairs.sort(key=lambda pair: pair[0])  # stable: within a value before across
-    chosen += [(name, rows) for _, name, rows in of_pairs]
-    limits = {"threshold": threshold, "p_target": p_target, "min_errors": min_errors}
+    _, starts = np.unique(pairs[by_pair], return_index=True)
+    for rows in np.split(by_pair, starts[1:]):
+        chosen.append((f"{values[low[rows[0]]]} / {values[high[rows[0]]]}", rows))
     return [
-        _measure(name, scores[rows], trials.is_target[rows], **limits)
+        _measure(name, scores[rows], trials.is_target[rows], threshold, min_errors)
         for name, rows in chosen
         if len(rows)
     ]
 
 
 def _measure(
-    name: str,
-    scores: np.ndarray,
-    is_target: np.ndarray,
-    *,
-    threshold: float,
-    p_target: float,
-    min_errors: int,
+    name: str, scores: np.ndarray, is_target: np.ndarray, threshold: float, min_errors: int
 ) -> Condition:
     targets = int(np.count_nonzero(is_target))
     nontargets = len(scores) - targets
@@ -177,7 +163,7 @@ def _measure(
     else:
         curve = compute_error_curve(scores, is_target)
         eer, _ = compute_eer(curve)
-        cost, at = find_min_dcf(curve, p_target)
+        cost, at = find_min_dcf(curve, P_TARGETS[0])
         miss_at, fa_at = (float(rate[0]) for rate in compute_rates(curve, np.array([at])))
         # The EER needs both kinds of errors; the cost is as good as all of its errors.
         fewest = eer * min(targets, nontargets)

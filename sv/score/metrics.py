@@ -4,11 +4,10 @@ Float64 throughout. Equal scores are one threshold: a curve that steps inside a 
 the order of the list. Both end points (accept all, reject all) belong to the curve.
 
 Nothing walks the whole curve: targets and nontargets are sorted apart, and the points that a
-measure needs are found by bisection, so that ten million scores cost little more than their sort.
+measure needs are the targets' scores or found by bisection.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -20,8 +19,6 @@ from sv.score.record import Det, Histogram, Metrics
 BINS = 100  # of a histogram
 DET_POINTS = 500  # enough for a smooth curve on paper
 P_TARGETS = (0.01, 0.05, 0.001)  # 0.01 is the study's; the others are usual in Kaldi and NIST
-_THREADS_FROM = 1 << 18  # scores; below, starting a thread costs more than its work
-_PARTS = 16  # pieces of an interval that may hold the lowest cost
 
 
 @dataclass(frozen=True)
@@ -51,6 +48,11 @@ class ErrorCurve:
         """Share of nontargets not below each threshold."""
         return compute_rates(self, self.thresholds)[1]
 
+    @cached_property
+    def rates_at_targets(self) -> tuple[np.ndarray, np.ndarray]:
+        """Miss and false-alarm rates at the score of each target."""
+        return compute_rates(self, self.targets)
+
 
 def compute_error_curve(scores: np.ndarray, is_target: np.ndarray) -> ErrorCurve:
     """Sort the scores of targets and of nontargets.
@@ -64,28 +66,14 @@ def compute_error_curve(scores: np.ndarray, is_target: np.ndarray) -> ErrorCurve
     """
     scores = np.asarray(scores, dtype=np.float64)
     is_target = np.asarray(is_target, dtype=bool)
-    classes = (is_target, ~is_target)
-    if len(scores) < _THREADS_FROM:
-        ordered = [_sort_class(scores, which) for which in classes]
-    else:
-        with ThreadPoolExecutor(2) as pool:  # numpy sorts without the interpreter's lock
-            ordered = list(pool.map(_sort_class, (scores, scores), classes))
-    targets, nontargets = ordered
-    # NaN and infinity lie at the ends of what is sorted.
-    if not all(np.isfinite(part[[0, -1]]).all() for part in ordered if len(part)):
-        bad = np.count_nonzero(~np.isfinite(scores))
+    if bad := np.count_nonzero(~np.isfinite(scores)):
         raise SvError(f"{bad} of {len(scores)} scores are NaN or infinite")
+    targets, nontargets = np.sort(scores[is_target]), np.sort(scores[~is_target])
     if not len(targets) or not len(nontargets):
         raise SvError(
             f"{len(targets)} target and {len(nontargets)} nontarget trials: both are needed"
         )
     return ErrorCurve(targets, nontargets)
-
-
-def _sort_class(scores: np.ndarray, which: np.ndarray) -> np.ndarray:
-    part = np.compress(which, scores)  # a third of the time of scores[which]
-    part.sort()
-    return part
 
 
 def compute_rates(curve: ErrorCurve, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -121,27 +109,15 @@ def find_min_dcf(curve: ErrorCurve, p_target: float) -> tuple[float, float]:
 
     Costs of a miss and of a false alarm are 1; normalised by the better trivial decision's. The
     threshold is a target's score, or just above all scores: between two targets a higher
-    threshold only saves false alarms. The search is exact. Between two thresholds no cost is
-    below that of the misses at the lower one and the false alarms at the upper one; where even
-    that is above the best cost found, no threshold is tried.
+    threshold only saves false alarms.
     """
-    targets = curve.targets
-    # Reject all. A finite threshold that does it can be applied, and written as JSON.
-    highest = max(curve.targets[-1], curve.nontargets[-1])
-    best = (p_target, float(np.nextafter(highest, np.inf)))
-    left, right = np.array([0]), np.array([len(targets) - 1])
-    while len(left):
-        steps = (right - left)[:, None] * np.arange(_PARTS + 1) // _PARTS
-        grid = left[:, None] + steps  # (intervals, parts + 1), rising along both axes
-        miss, false_alarm = compute_rates(curve, targets[grid])
-        costs = p_target * miss + (1 - p_target) * false_alarm
-        lowest = int(np.argmin(costs))
-        best = min(best, (float(costs.flat[lowest]), float(targets[grid.flat[lowest]])))
-        floors = p_target * miss[:, :-1] + (1 - p_target) * false_alarm[:, 1:]
-        left, right = grid[:, :-1], grid[:, 1:]
-        hopeful = (floors <= best[0]) & (right - left > 1) & (targets[left] < targets[right])
-        left, right = left[hopeful], right[hopeful]
-    return best[0] / min(p_target, 1 - p_target), best[1]
+    p_miss, p_fa = curve.rates_at_targets
+    costs = np.append(p_target * p_miss + (1 - p_target) * p_fa, p_target)  # the last: reject all
+    lowest = int(np.argmin(costs))
+    # A finite threshold that rejects all can be applied, and written as JSON.
+    above = np.nextafter(max(curve.targets[-1], curve.nontargets[-1]), np.inf)
+    threshold = above if lowest == len(curve.targets) else curve.targets[lowest]
+    return float(costs[lowest]) / min(p_target, 1 - p_target), float(threshold)
 
 
 def compute_act_dcf(llrs: np.ndarray, is_target: np.ndarray, p_target: float) -> float:

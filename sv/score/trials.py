@@ -3,7 +3,7 @@
 All are put in the order of the list; whatever is missing, twice there or too much is an error.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,32 +56,26 @@ def match_scores(trials: Trials, table: pa.Table, path: Path) -> np.ndarray:
     bad = np.flatnonzero(~np.isfinite(scores))
     if np.array_equal(keys, found) and not len(bad):
         return scores
-    order, into = np.argsort(keys), np.argsort(found, kind="stable")
-    at = np.searchsorted(keys, found[into], sorter=order).clip(max=len(keys) - 1)
-    of_list = keys[order[at]] == found[into]
-    unknown = np.sort(into[~of_list])
-    got = into[of_list]  # lines, in the order of the keys
-    trial = order[at[of_list]]
-    again = np.sort(got[1:][trial[1:] == trial[:-1]])
-    scored = np.zeros(len(keys), dtype=bool)
-    scored[trial] = True
-    missing = np.flatnonzero(~scored)
-    of_file, problems = (names, enrol, test), []
+    order = np.argsort(found, kind="stable")
+    at = order[np.searchsorted(found, keys, sorter=order).clip(max=len(found) - 1)]
+    missing = np.flatnonzero(found[at] != keys)
+    if len(found) == len(keys) and not len(missing) and not len(bad):
+        return scores[at]
+    problems = []
     if len(missing):
         first = _name_pairs(trials.utterances, trials.enrol, trials.test, missing)
         problems.append(f"{len(missing)} of {len(keys)} trials have no score ({first})")
+    of_list = np.isin(found, keys)
+    again = of_list.copy()
+    again[np.unique(found, return_index=True)[1]] = False
     for lines, what in (
-        (unknown, "scores are of trials that the list does not have"),
-        (again, "trials are scored twice"),
+        (np.flatnonzero(~of_list), "scores are of trials that the list does not have"),
+        (np.flatnonzero(again), "trials are scored twice"),
         (bad, "scores are NaN or infinite"),
     ):
         if len(lines):
-            problems.append(f"{len(lines)} {what} ({_name_pairs(*of_file, lines)})")
-    if problems:
-        raise SvError(f"{path}: {'; '.join(problems)}")
-    matched = np.empty(len(keys))
-    matched[trial] = scores[got]
-    return matched
+            problems.append(f"{len(lines)} {what} ({_name_pairs(names, enrol, test, lines)})")
+    raise SvError(f"{path}: {'; '.join(problems)}")
 
 
 def _name_pairs(names: list[str], enrol: np.ndarray, test: np.ndarray, which: np.ndarray) -> str:
@@ -125,26 +119,54 @@ def match_embeddings(
     row_of = {key: row for row, key in enumerate(keys)}
     if same := sorted((models or {}).keys() & row_of.keys()):
         raise SvError(f"{len(same)} enrolment models are named like utterances (first: {same[0]})")
-    means = []
+    lack = "{} have no embedding ({}); make stages 3 and 6 again"
     if models:
         wanted = dict.fromkeys(u for utterances in models.values() for u in utterances)
-        _validate_known([*wanted], row_of, "utterances of the enrolment models")
+        _validate_known(wanted, row_of, lack, "utterances of the enrolment models")
         means = [
             vectors[[row_of[u] for u in utterances]].mean(axis=0, dtype=np.float64)
             for utterances in models.values()
         ]
         row_of |= {model: len(vectors) + i for i, model in enumerate(models)}
         vectors = np.concatenate([vectors, np.array(means, dtype=np.float32)])
-    _validate_known(trials.utterances, row_of, "utterances of the trial list")
+    _validate_known(trials.utterances, row_of, lack)
     return vectors[[row_of[u] for u in trials.utterances]]
 
 
-def _validate_known(wanted: Sequence[str], row_of: Mapping[str, int], what: str) -> None:
-    if unknown := [key for key in wanted if key not in row_of]:
-        raise SvError(
-            f"{len(unknown)} of {len(wanted)} {what} have no embedding "
-            f"({', '.join(unknown[:MAX_LISTED])}); make stages 3 and 6 again"
-        )
+def _validate_known(
+    wanted: Collection[str],
+    known: Container[str],
+    lack: str,
+    what: str = "utterances of the trial list",
+) -> None:
+    if unknown := [key for key in wanted if key not in known]:
+        counted = f"{len(unknown)} of {len(wanted)} {what}"
+        raise SvError(lack.format(counted, ", ".join(unknown[:MAX_LISTED])))
+
+
+def encode_values(
+    trials: Trials, table: Mapping[str, str], lack: str, order: Sequence[str] = ()
+) -> tuple[list[str], np.ndarray]:
+    """Return the values that a list's utterances have, and each utterance's place among them.
+
+    Args:
+        trials: The list.
+        table: Value of (at least) every utterance.
+        lack: The error where one has none; gets how many of how many, and the first of them.
+        order: Values that come first, in this order; others follow sorted.
+
+    Returns:
+        The values, and (utterances,) int64.
+
+    Raises:
+        SvError: The table lacks utterances of the list.
+    """
+    _validate_known(trials.utterances, table, lack)
+    ranks = {value: rank for rank, value in enumerate(order)}
+    values = {table[u] for u in trials.utterances}
+    names = sorted(values, key=lambda value: (ranks.get(value, len(order)), value))
+    place = {name: i for i, name in enumerate(names)}
+    return names, np.array([place[table[u]] for u in trials.utterances], dtype=np.int64)
 
 
 def read_values(trials_path: Path, table: dict[str, str], *, mixed: str | None) -> dict[str, str]:
