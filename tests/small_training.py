@@ -8,7 +8,7 @@ import torch
 
 from sv.train.config import read_train_config
 from sv.train.group import Group
-from sv.train.stopping import EnergyReader, Stop, StopConditions
+from sv.train.stopping import Stop, StopConditions
 from sv.train.trainer import Trainer
 
 MODEL = "resnet18_w0.0625"
@@ -37,7 +37,7 @@ def train(small_egs, exp, *, max_steps=None, max_kwh=None, live=None, **changes)
     """Train, or resume the training, in ``exp``; ``changes`` are those of train.toml."""
     exp.mkdir(parents=True, exist_ok=True)
     config = read_train_config(small_egs.write_config(exp.parent / "train.toml", **changes))
-    marks, energy = [], EnergyReader(live)
+    marks = []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -48,8 +48,7 @@ def train(small_egs, exp, *, max_steps=None, max_kwh=None, live=None, **changes)
             exp,
             device=torch.device("cpu"),
             mark=lambda mark, **fields: marks.append({"mark": mark, **fields}),
-            energy=energy,
-            conditions=StopConditions(energy, max_kwh=max_kwh, max_steps=max_steps),
+            conditions=StopConditions(live, max_kwh=max_kwh, max_steps=max_steps),
             group=Group(),
         ).run()
     finally:

@@ -14,7 +14,7 @@ NAME = "tdnn64"
 PADDING = """
 import sys, torch
 from pathlib import Path
-from sv.train.network import load_network
+from sv.train.store import load_network
 net = load_network(Path(sys.argv[1]), torch.device("cpu"))
 generator = torch.Generator().manual_seed(0)
 utterances = [torch.randn(n, 21, generator=generator) for n in (50, 49, 7, 1)]

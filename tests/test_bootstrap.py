@@ -19,7 +19,8 @@ from sv.score.bootstrap import (
     resample,
     subtract,
 )
-from sv.score.metrics import compute_eer, compute_error_curve, compute_metrics
+from sv.score.config import ScoreConfig
+from sv.score.metrics import compute_eer, compute_error_curve, compute_metrics, compute_rates
 from sv.score.record import Metrics, describe_interval
 from sv.score.trials import read_scored, read_speakers
 
@@ -44,7 +45,8 @@ def test_a_replicate_is_the_measure_of_the_list_drawn_anew(digits):
         for p, cost in expected.min_dcf.items():
             assert found.min_dcf[p][i] == pytest.approx(cost, abs=1e-12)
         curve = compute_error_curve(expanded, labels)
-        lowest = [curve.p_miss[curve.p_fa <= p].min() for p in DET_P_FA]
+        p_miss, p_fa = compute_rates(curve, np.append(scores, np.inf))
+        lowest = [p_miss[p_fa <= p].min() for p in DET_P_FA]
         assert found.p_miss[i] == pytest.approx(lowest)
 
 
@@ -171,7 +173,7 @@ def test_two_speakers_are_too_few_for_an_interval(run_cli, tmp_path):
     trials, scores, utt2spk = build_world(np.random.default_rng(0), 2, 4)
     write_list(tmp_path, trials, utt2spk)
     metrics = Metrics(trials=1, targets=1, nontargets=0, eer_percent=9, min_dcf={})
-    metrics, record = resample(metrics, trials, scores, lambda: utt2spk, seed=0, replicates=1000)
+    metrics, record = resample(metrics, trials, scores, lambda: utt2spk, ScoreConfig())
     assert metrics.eer_percent_interval is None and metrics.min_dcf_interval["0.01"] is None
     assert describe_interval(metrics) == "95 % interval of the EER unknown, 2 speakers"
     # A speaker is left out of e^-1 of the draws; both must be there for nontargets.
@@ -197,7 +199,7 @@ def test_two_systems_are_compared_on_the_same_draws(run_cli, listed):
         trials, scores = read_scored(listed / "list", listed / f"{name}.txt")
         speakers = functools.partial(read_speakers, listed / "list", listed / "utt2spk")
         metrics = compute_metrics(scores, trials.is_target)
-        records.append(resample(metrics, trials, scores, speakers, seed=0, replicates=1000)[1])
+        records.append(resample(metrics, trials, scores, speakers, ScoreConfig())[1])
     assert records[0].draws == records[1].draws
     differences = np.subtract(*(record.eer_percent for record in records))
     assert np.percentile(differences, [2.5, 97.5]) == pytest.approx(

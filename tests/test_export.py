@@ -13,8 +13,7 @@ from conftest import ROOT, call
 from sv.bin.embed import main
 from sv.errors import SvError, UsageError
 from sv.kaldi.data_dir import read_table
-from sv.train.network import rebuild_network
-from sv.train.store import load_checkpoint
+from sv.train.store import load_checkpoint, rebuild_network
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from sv.score.metrics import (
     compute_eer,
     compute_error_curve,
     compute_metrics,
+    compute_rates,
     find_min_dcf,
     thin_curve,
 )
@@ -234,13 +235,15 @@ def test_what_cannot_be_measured_is_refused(scores, labels, message):
 def test_thinned_curve_keeps_its_ends_and_stays_on_the_curve(points):
     rng = np.random.default_rng(0)
     labels = rng.random(20_000) < 0.1
-    curve = compute_error_curve(rng.normal(size=20_000) + 2.5 * labels, labels)
+    scores = rng.normal(size=20_000) + 2.5 * labels
+    curve = compute_error_curve(scores, labels)
     det = thin_curve(curve, points)
     p_fa, p_miss = det.p_fa, det.p_miss
     assert len(p_fa) == len(p_miss) and points // 3 <= len(p_fa) <= points
     assert (p_fa[0], p_miss[0], p_fa[-1], p_miss[-1]) == (1, 0, 0, 1)
     assert np.all(np.diff(p_fa) <= 0) and np.all(np.diff(p_miss) >= 0)
-    on_curve = set(zip(curve.p_fa.tolist(), curve.p_miss.tolist(), strict=True))
+    p_miss_at, p_fa_at = compute_rates(curve, np.append(scores, np.inf))
+    on_curve = set(zip(p_fa_at.tolist(), p_miss_at.tolist(), strict=True))
     assert set(zip(p_fa, p_miss, strict=True)) <= on_curve
     if points == 500:  # its corner is as good as the whole curve's
         eer, _ = compute_eer(curve)

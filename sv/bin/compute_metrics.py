@@ -47,8 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.utt2spk:
         metrics, _ = resample(
             metrics, trials, scores, functools.partial(read_speakers, args.trials, args.utt2spk),
-            seed=config.bootstrap_seed, replicates=config.bootstrap_replicates,
-            threads=args.num_threads,
+            config, threads=args.num_threads,
         )  # fmt: skip
     record = format_metrics(metrics)
     print(json.dumps(record, indent=1) if args.format == "json" else _format_table(metrics))

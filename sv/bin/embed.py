@@ -17,8 +17,7 @@ from sv.errors import UsageError
 from sv.score.backends import normalize_length
 from sv.train.embed import PRECISIONS, embed_files
 from sv.train.group import choose_device
-from sv.train.network import rebuild_network
-from sv.train.store import load_checkpoint
+from sv.train.store import load_checkpoint, rebuild_network
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,8 +8,7 @@ from pathlib import Path
 from sv.bin.cli import Parser, positive_int, run
 from sv.errors import UsageError
 from sv.train.export import OPSET, SUFFIXES, export_network
-from sv.train.network import rebuild_network
-from sv.train.store import load_checkpoint
+from sv.train.store import load_checkpoint, rebuild_network
 
 
 def main(argv: Sequence[str] | None = None) -> int:

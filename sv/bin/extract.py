@@ -14,7 +14,7 @@ from sv.kaldi.archive import write_archive
 from sv.kaldi.data_dir import read_feats
 from sv.train.embed import PRECISIONS, embed_utterances
 from sv.train.group import choose_device
-from sv.train.network import load_network, load_untrained_network
+from sv.train.store import load_network, load_untrained_network
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -66,9 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         metrics, bootstrap, histogram = measure_curve(curve), None, None
         if args.utt2spk:
             metrics, bootstrap = resample(
-                metrics, trials, scores, speakers, seed=config.bootstrap_seed,
-                replicates=config.bootstrap_replicates, threads=args.num_threads,
-            )  # fmt: skip
+                metrics, trials, scores, speakers, config, threads=args.num_threads
+            )
             histogram = compute_histogram(written, trials.is_target)
         record = ScoredList(
             **vars(metrics),

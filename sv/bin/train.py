@@ -15,9 +15,9 @@ from sv.energy.journal import write_mark
 from sv.energy.live import read_live
 from sv.model_name import check_model_name
 from sv.train.config import read_train_config
-from sv.train.group import Group, choose_device, find_local_rank, report_to_launcher
+from sv.train.group import Group, choose_device, report_to_launcher
 from sv.train.step import explain_out_of_memory
-from sv.train.stopping import EnergyReader, StopConditions
+from sv.train.stopping import StopConditions
 from sv.train.trainer import Trainer
 
 
@@ -36,15 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_model_name(args.model)
     config = read_train_config(args.config)
     torch.set_num_threads(args.num_threads)
-    device = choose_device(args.ngpu, *find_local_rank(os.environ))
+    device = choose_device(args.ngpu, os.environ)
     group = Group(os.environ, device)
     meter = os.environ if group.is_first else {}  # one process reads the meter and writes marks
     if not group.is_first:
         logging.disable(logging.INFO)
     live, marks = meter.get("SV_METER_LIVE"), meter.get("SV_METER_MARKS")
-    energy = EnergyReader(functools.partial(read_live, live) if live else None)
     max_kwh = args.max_kwh if group.is_first else None
-    conditions = StopConditions(energy, max_kwh=max_kwh, max_steps=args.max_steps)
+    read = functools.partial(read_live, live) if live else None
+    conditions = StopConditions(read, max_kwh=max_kwh, max_steps=args.max_steps)
     for number in (signal.SIGTERM, signal.SIGINT):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
             signal.signal(number, conditions.request_stop)
@@ -56,7 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.exp_dir,
             device=device,
             mark=functools.partial(write_mark, marks),
-            energy=energy,
             conditions=conditions,
             group=group,
         ).run()

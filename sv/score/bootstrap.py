@@ -29,6 +29,7 @@ import numpy as np
 
 from sv.errors import SvError
 from sv.kaldi.trials import Trials
+from sv.score.config import ScoreConfig
 from sv.score.metrics import P_TARGETS
 from sv.score.record import Bootstrap, DetInterval, Metrics, Resampling
 from sv.score.trials import encode_values
@@ -263,9 +264,8 @@ def resample(
     trials: Trials,
     scores: np.ndarray,
     read_speakers: Callable[[], Mapping[str, str]],
+    config: ScoreConfig,
     *,
-    seed: int,
-    replicates: int,
     threads: int = 1,
 ) -> tuple[Metrics, Bootstrap | None]:
     """Add 95 % intervals to the metrics of a list.
@@ -276,13 +276,13 @@ def resample(
         scores: (trials,) finite floats.
         read_speakers: Returns the speaker of every utterance; a `SvError` of it is, like one of
             `find_speakers`, the reason why the metrics have no intervals.
-        seed: See `bootstrap_metrics`.
-        replicates: See `bootstrap_metrics`; 0: no intervals.
+        config: Its ``bootstrap_replicates`` (0: no intervals) and ``bootstrap_seed`` are used.
         threads: See `bootstrap_metrics`.
 
     Returns:
         The metrics with what is known of their intervals; and the record of the replicates.
     """
+    seed, replicates = config.bootstrap_seed, config.bootstrap_replicates
     if not replicates:
         return metrics, None
     try:

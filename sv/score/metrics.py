@@ -25,28 +25,11 @@ P_TARGETS = (0.01, 0.05, 0.001)  # 0.01 is the study's; the others are usual in 
 class ErrorCurve:
     """Error rates over thresholds: accept a score >= threshold.
 
-    ``targets`` and ``nontargets`` are their scores, sorted float64. ``thresholds`` are the
-    distinct scores, then infinity; over them ``p_miss`` rises from 0 to 1 and ``p_fa`` falls from
-    1 to 0. These three are made when first asked for: the measures below do without them.
+    ``targets`` and ``nontargets`` are their scores, sorted float64.
     """
 
     targets: np.ndarray
     nontargets: np.ndarray
-
-    @cached_property
-    def thresholds(self) -> np.ndarray:
-        """Every threshold that matters, (distinct + 1,)."""
-        return np.append(np.union1d(self.targets, self.nontargets), np.inf)
-
-    @cached_property
-    def p_miss(self) -> np.ndarray:
-        """Share of targets below each threshold."""
-        return compute_rates(self, self.thresholds)[0]
-
-    @cached_property
-    def p_fa(self) -> np.ndarray:
-        """Share of nontargets not below each threshold."""
-        return compute_rates(self, self.thresholds)[1]
 
     @cached_property
     def rates_at_targets(self) -> tuple[np.ndarray, np.ndarray]:
@@ -137,9 +120,7 @@ def compute_act_dcf(llrs: np.ndarray, is_target: np.ndarray, p_target: float) ->
 def compute_cllr(llrs: np.ndarray, is_target: np.ndarray) -> float:
     """Return the cost of the log-likelihood ratios, in bits; 1 is what no information costs.
 
-    Args:
-        llrs: (trials,) calibrated scores: natural logarithms of likelihood ratios.
-        is_target: (trials,) bool, both kinds present.
+    Arguments as of `compute_act_dcf`.
 
     Source: Brümmer and du Preez, "Application-independent evaluation of speaker detection",
     Computer Speech and Language 20, 2006.
@@ -202,16 +183,17 @@ def thin_curve(curve: ErrorCurve, points: int = DET_POINTS) -> Det:
     distinct = sum(
         1 + np.count_nonzero(part[1:] > part[:-1]) for part in (curve.targets, curve.nontargets)
     )
-    if distinct < points:
-        return Det(tuple(curve.p_fa.tolist()), tuple(curve.p_miss.tolist()))
     floor = 1e-6  # below any rate a list of the study can show
 
     def path(miss: np.ndarray, false_alarm: np.ndarray) -> np.ndarray:
         return np.log(np.maximum(miss, floor)) - np.log(np.maximum(false_alarm, floor))
 
-    wanted = np.linspace(*path(np.array([0.0, 1.0]), np.array([1.0, 0.0])), points)
-    lowest = min(curve.targets[0], curve.nontargets[0])
-    chosen = np.union1d(_find_first(curve, path, wanted), [lowest])[: points - 1]
+    if distinct < points:
+        chosen = np.union1d(curve.targets, curve.nontargets)
+    else:
+        wanted = np.linspace(*path(np.array([0.0, 1.0]), np.array([1.0, 0.0])), points)
+        lowest = min(curve.targets[0], curve.nontargets[0])
+        chosen = np.union1d(_find_first(curve, path, wanted), [lowest])[: points - 1]
     p_miss, p_fa = compute_rates(curve, np.union1d(chosen, [np.inf]))
     return Det(tuple(p_fa.tolist()), tuple(p_miss.tolist()))
 

@@ -7,7 +7,7 @@ results does not pay for numpy.
 """
 
 import math
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -246,13 +246,10 @@ def format_metrics(record: Metrics) -> dict[str, Any]:
     Intervals that could not be computed are null; those that were not asked for are absent.
     """
     aside = ("path", "resampling", *_INTERVALS, *PARTS)
-    values = {f.name: getattr(record, f.name) for f in fields(record) if f.name not in aside}
-    known = {name: value for name, value in values.items() if value is not None}
-    if record.calibration is not None:
-        known["calibration"] = asdict(record.calibration)
-    if record.resampling is not None:
-        known |= {name: getattr(record, name) for name in _INTERVALS}
-        resampling = asdict(record.resampling)
+    values = asdict(record)
+    known = {key: v for key, v in values.items() if v is not None and key not in aside}
+    if resampling := values["resampling"]:
+        known |= {name: values[name] for name in _INTERVALS}
         known["bootstrap"] = {key: v for key, v in resampling.items() if v is not None}
     return known
 

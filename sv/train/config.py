@@ -8,10 +8,9 @@ training cannot be off by one.
 
 import hashlib
 import math
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import tomli_w
 
@@ -21,22 +20,10 @@ from sv.data.training_set import TrainingSetConfig
 from sv.nnet.margin import MARGINS
 from sv.nnet.pooling import POOLINGS
 
-FINAL_WEIGHTS = ("last", "best", "average")
-PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 # Settings that change when something is saved or kept, not what is computed.
 NOT_COMPARED = ("checkpoint_minutes", "keep_checkpoints", "activation_checkpointing")
 TRAINING = "training"  # the names of the phases
 FINE_TUNING = "fine_tuning"
-
-
-def _one_of(config: Any, name: str, known: Iterable[str]) -> None:
-    """Check in a dataclass's ``__post_init__`` that a field holds one of the known words.
-
-    Raises:
-        ValueError: It does not.
-    """
-    if (value := getattr(config, name)) not in known:
-        raise ValueError(f"{name} must be one of {', '.join(known)}, not '{value}'")
 
 
 @dataclass(frozen=True)
@@ -70,7 +57,7 @@ class MarginConfig:
     margin: Annotated[float, Minimum(0)]  # radians; with head "am": subtracted from the cosine
     start_epoch: Annotated[float, Minimum(0)]
     end_epoch: float
-    head: str = "aam"  # "aam", "am" or "sub_centre_aam": see sv/nnet/margin.py
+    head: Literal[*MARGINS] = "aam"  # see sv/nnet/margin.py
     sub_centres: Annotated[int, Minimum(1)] = 3  # a speaker's vectors; of "sub_centre_aam" alone
 
     @property
@@ -79,8 +66,7 @@ class MarginConfig:
         return self.sub_centres if self.head == "sub_centre_aam" else 1
 
     def __post_init__(self) -> None:
-        """Check the head and the ranges."""
-        _one_of(self, "head", MARGINS)
+        """Check the ranges."""
         if not 0 < self.scale < math.inf or self.margin >= math.pi / 2:
             raise ValueError("scale must be above 0 and margin below pi / 2")
         if self.end_epoch < self.start_epoch:
@@ -91,11 +77,7 @@ class MarginConfig:
 class NetworkConfig:
     """The [network] table: parts of the embedding network that are not in its name."""
 
-    pooling: str = "asp"  # "asp" or "mean_std": see sv/nnet/pooling.py
-
-    def __post_init__(self) -> None:
-        """Check the names."""
-        _one_of(self, "pooling", POOLINGS)
+    pooling: Literal[*POOLINGS] = "asp"  # see sv/nnet/pooling.py
 
 
 @dataclass(frozen=True)
@@ -135,16 +117,15 @@ class TrainConfig:
     margin: MarginConfig
     specaugment: SpecAugmentConfig
     network: NetworkConfig = NetworkConfig()
-    final_weights: str = "last"  # in final.pt: "last", "best" (lowest validation EER), "average"
+    # In final.pt: "best" is the epoch of the lowest validation EER.
+    final_weights: Literal["last", "best", "average"] = "last"
     average_epochs: Annotated[int, Minimum(1)] = 5  # for "average": the number of last epochs
-    precision: str = "fp32"  # of the arithmetic: "fp32", "tf32", "bf16" or "fp16"
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"  # of the arithmetic
     activation_checkpointing: bool = False  # recompute a block's maps instead of keeping them
     fine_tuning: FineTuningConfig = FineTuningConfig()
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        _one_of(self, "final_weights", FINAL_WEIGHTS)
-        _one_of(self, "precision", PRECISIONS)
         micro_batch = self.fine_tuning.micro_batch_size
         if micro_batch and self.optimizer.batch_size % micro_batch:
             raise ValueError("batch_size must be a multiple of fine_tuning.micro_batch_size")
@@ -171,16 +152,13 @@ def hash_config(config: TrainConfig) -> str:
 
 
 def describe_difference(old: dict, new: dict, prefix: str = "") -> list[str]:
-    """List the keys in which two resolved configs differ, as ``key: old -> new``."""
+    """List the keys in which two `TrainConfig` as dicts differ, as ``key: old -> new``."""
     lines = []
-    for key in sorted(old.keys() | new.keys()):
-        if not prefix and key in NOT_COMPARED:
-            continue
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            lines += describe_difference(a, b, f"{prefix}{key}.")
-        elif (list(a) if isinstance(a, tuple) else a) != (list(b) if isinstance(b, tuple) else b):
-            lines.append(f"{prefix}{key}: {a} -> {b}")
+    for key, a in sorted(old.items()):
+        if isinstance(a, dict):
+            lines += describe_difference(a, new[key], f"{prefix}{key}.")
+        elif a != new[key] and (prefix or key not in NOT_COMPARED):
+            lines.append(f"{prefix}{key}: {a} -> {new[key]}")
     return lines
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from sv.data.audio import read_samples
 from sv.data.fbank import FbankConfig, compute_fbank
@@ -82,15 +83,13 @@ def embed_utterances(
         )
         for batch, padded in zip(batches, read, strict=True):
             lengths = [frames[key] for key in batch]
-            x = torch.from_numpy(padded).to(device)
+            x = padded.to(device)
             # Equal lengths need no mask.
             n = torch.tensor(lengths, device=device) if min(lengths) < max(lengths) else None
             yield from zip(batch, _embed(net, x, n, precision, batch), strict=True)
 
 
-def _load_batch(
-    batch: list[str], feats: Mapping[str, str], frames: Mapping[str, int]
-) -> np.ndarray:
+def _load_batch(batch: list[str], feats: Mapping[str, str], frames: Mapping[str, int]) -> Tensor:
     """Read utterances into (B, T, features) float32, zeros after the end of each."""
     matrices = [read_matrix(feats[key]) for key in batch]
     for key, matrix in zip(batch, matrices, strict=True):
@@ -98,11 +97,7 @@ def _load_batch(
             raise SvError(
                 f"{key}: {feats[key]} has {len(matrix)} frames, utt2num_frames says {frames[key]}"
             )
-    shape = (len(batch), max(map(len, matrices)), matrices[0].shape[1])
-    padded = np.zeros(shape, dtype=np.float32)
-    for row, matrix in zip(padded, matrices, strict=True):
-        row[: len(matrix)] = matrix
-    return padded
+    return pad_sequence([torch.from_numpy(matrix) for matrix in matrices], batch_first=True)
 
 
 @torch.inference_mode()

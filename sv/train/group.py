@@ -25,6 +25,7 @@ from sv.system import end_with_parent
 # How long processes wait for another one: a checkpoint on a slow disk takes minutes.
 TIMEOUT = timedelta(minutes=30)
 CPU = torch.device("cpu")
+RUN_ID = "TORCHELASTIC_RUN_ID"  # the variable that says that torchrun started a process
 # In the messages of gloo and NCCL when the process at the other end has ended (torch 2.13).
 LOST = ("closed by peer", "reset by peer", "Broken pipe", "gloo/transport", "NCCL", "Timed out")
 
@@ -49,7 +50,7 @@ class Group:
     ) -> None:
         environ = environ or {}
         self.rank, self.size, self._device = 0, 1, device
-        self._is_alone = not is_one_of_several(environ)
+        self._is_alone = RUN_ID not in environ
         if not self._is_alone:
             self.rank, self.size = int(environ["RANK"]), int(environ["WORLD_SIZE"])
             end_with_parent()  # a killed launcher: save and end rather than train on alone
@@ -58,18 +59,6 @@ class Group:
     def is_first(self) -> bool:
         """Whether this process writes files, logs and marks."""
         return self.rank == 0
-
-    def check_micro_batch(self, crops: int) -> None:
-        """Check that a micro-batch can be divided among the processes.
-
-        Raises:
-            UsageError: Its number of crops is not a multiple of the number of processes.
-        """
-        if crops % self.size:
-            raise UsageError(
-                f"micro_batch_size ({crops}) is not a multiple of the {self.size} processes that "
-                "share these crops; change it in train.toml, or the number of processes"
-            )
 
     @contextlib.contextmanager
     def joined(self) -> Iterator[None]:
@@ -114,9 +103,9 @@ class Group:
             model, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True
         )
 
-    def accumulate(self, model: nn.Module) -> contextlib.AbstractContextManager:
-        """Return the context of every micro-batch but the last: gradients are not exchanged."""
-        return contextlib.nullcontext() if self._is_alone else model.no_sync()
+    def exchange(self, model: nn.Module, is_last: bool) -> contextlib.AbstractContextManager:
+        """Return the context of a micro-batch: gradients are exchanged in the last one alone."""
+        return contextlib.nullcontext() if is_last or self._is_alone else model.no_sync()
 
     def total(self, numbers: Tensor) -> Tensor:
         """Sum numbers over all processes; on a GPU the host does not wait."""
@@ -126,19 +115,11 @@ class Group:
 
     def agree(self, number: int) -> int:
         """Return the greatest of all processes' numbers; waits for all of them."""
-        if self._is_alone:
-            return number
-        greatest = torch.tensor(number)
-        dist.all_reduce(greatest, dist.ReduceOp.MAX)
-        return int(greatest)
+        return max(self.gather([number]))
 
     def share(self, value: Any) -> Any:
         """Return the first process's value."""
-        if self._is_alone:
-            return value
-        values = [value]
-        dist.broadcast_object_list(values, device=CPU)
-        return values[0]
+        return self.gather([value])[0]
 
     def gather(self, items: Sequence[Any]) -> list[Any]:
         """Return the concatenated lists of all processes, in order of their ranks."""
@@ -149,32 +130,22 @@ class Group:
         return [item for part in gathered for item in part]
 
 
-def is_one_of_several(environ: Mapping[str, str]) -> bool:
-    """Whether torchrun started this process."""
-    return "TORCHELASTIC_RUN_ID" in environ
-
-
-def find_local_rank(environ: Mapping[str, str]) -> tuple[int, int]:
-    """Return this process's number on its machine, and how many processes run there."""
-    if not is_one_of_several(environ):
-        return 0, 1
-    return int(environ["LOCAL_RANK"]), int(environ["LOCAL_WORLD_SIZE"])
-
-
-def choose_device(ngpu: int, local_rank: int = 0, processes: int = 1) -> torch.device:
+def choose_device(ngpu: int, environ: Mapping[str, str] | None = None) -> torch.device:
     """Return the CPU for 0 GPUs, else one GPU to each process of this machine.
 
     Args:
         ngpu: GPUs that the processes of this machine use.
-        local_rank: Number of this process among them.
-        processes: How many there are.
+        environ: Variables of this process, as of `Group`; None: it is the only one.
 
     Raises:
         UsageError: There are not as many GPUs as processes, or fewer than asked for: a silent
             change to the CPU would turn hours into months.
     """
     if ngpu == 0:
-        return torch.device("cpu")
+        return CPU
+    local_rank, processes = 0, 1
+    if environ and RUN_ID in environ:
+        local_rank, processes = int(environ["LOCAL_RANK"]), int(environ["LOCAL_WORLD_SIZE"])
     if ngpu != processes:
         raise UsageError(f"--ngpu {ngpu}: each process uses one GPU, and here are {processes}")
     check_gpus(ngpu)

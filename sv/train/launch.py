@@ -15,8 +15,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,8 +128,8 @@ def run_processes(
     with contextlib.suppress(ValueError):  # a name, not an address
         if ipaddress.ip_address(meeting.host).is_loopback:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    ended: list[BaseException | None] = []
-    with tempfile.TemporaryDirectory(prefix="sv_train_") as folder:
+    # The agent runs in a thread, because a signal's handler runs in the main one.
+    with tempfile.TemporaryDirectory(prefix="sv_train_") as folder, ThreadPoolExecutor(1) as pool:
         config = LaunchConfig(
             min_nodes=meeting.nodes,
             max_nodes=meeting.nodes,
@@ -142,27 +142,15 @@ def run_processes(
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
 
-        def launch() -> None:
-            try:
-                elastic_launch(config, sys.executable)(*command)
-                ended.append(None)
-            except BaseException as error:  # noqa: BLE001 - handled below
-                ended.append(error)
-
-        agent = threading.Thread(target=launch, name="agent", daemon=True)
         _forward_signals()
-        agent.start()
-        while agent.is_alive():
-            agent.join(0.2)
-    (error,) = ended
-    if isinstance(error, ChildFailedError):
-        return _explain(error.failures, processes * meeting.nodes)
-    if isinstance(error, dist.DistError):
-        where = f"{meeting.host}:{meeting.port}"
-        what = str(error).strip().splitlines()[0]
-        raise SvError(f"the {meeting.nodes} nodes did not meet at {where} ({what})") from error
-    if error is not None:
-        raise error
+        try:
+            pool.submit(elastic_launch(config, sys.executable), *command).result()
+        except ChildFailedError as error:
+            return _explain(error.failures, processes * meeting.nodes)
+        except dist.DistError as error:
+            where = f"{meeting.host}:{meeting.port}"
+            what = str(error).strip().splitlines()[0]
+            raise SvError(f"the {meeting.nodes} nodes did not meet at {where} ({what})") from error
     return 0, None
 
 
@@ -185,7 +173,7 @@ def _forward_signals() -> None:
 
 def _explain(failures: Mapping[int, ProcessFailure], processes: int) -> tuple[int, str | None]:
     """Choose the failure that was the cause, and describe it."""
-    rank, failure = min(failures.items(), key=lambda item: (_rank_cause(item[1]), item[0]))
+    _, rank, failure = min((_rank_cause(f), rank, f) for rank, f in failures.items())
     where = f"process {rank} of {processes} on {socket.gethostname()}"
     kind, text = _get_error(failure)
     if kind == UsageError.__name__:
@@ -194,11 +182,9 @@ def _explain(failures: Mapping[int, ProcessFailure], processes: int) -> tuple[in
         return max(1, failure.exitcode), f"{where}: {text}"
     if failure.exitcode > 0:
         return failure.exitcode, None
-    message = (
-        f"{where} was ended by {signal.Signals(-failure.exitcode).name}; "
-        "the same command resumes from the last checkpoint"
-    )
-    return 128 - failure.exitcode, message
+    name = signal.Signals(-failure.exitcode).name
+    advice = "the same command resumes from the last checkpoint"
+    return 128 - failure.exitcode, f"{where} was ended by {name}; {advice}"
 
 
 def _rank_cause(failure: ProcessFailure) -> int:

@@ -15,6 +15,7 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Half precision's gradients vanish below a scale of about 1; far below it every step was skipped
 # because its gradients were not finite, and no smaller scale will help.
 MIN_SCALE = 2.0**-10
+STATE = ("net", "head", "optimizer", "scaler")  # of a `TrainStep`, in a checkpoint
 # In the messages of torch's CPU allocator and oneDNN; both raise a plain RuntimeError.
 CPU_MESSAGES = ("can't allocate memory", "could not create a memory", "bad_alloc")
 
@@ -110,10 +111,9 @@ class TrainStep:
         parts = len(speakers) // micro_batch_size
         loss_sum = torch.zeros((), dtype=torch.double, device=self.device)
         correct_sum = torch.zeros((), dtype=torch.int64, device=self.device)
-        more = parts
-        for x, y in zip(crops.chunk(parts), speakers.chunk(parts), strict=True):
-            more -= 1
-            with self.group.accumulate(self.model) if more else contextlib.nullcontext():
+        micro_batches = zip(crops.chunk(parts), speakers.chunk(parts), strict=True)
+        for number, (x, y) in enumerate(micro_batches, 1):
+            with self.group.exchange(self.model, number == parts):
                 with autocast(self.precision, self.device):
                     loss, correct = self.model(x, y, margin)
                 self.scaler.scale(loss / parts).backward()
@@ -130,32 +130,18 @@ class TrainStep:
 
     def is_finite(self) -> bool:
         """Whether the weights are worth keeping; waits for the device."""
-        tensors = [
-            tensor
-            for module in (self.net, self.head)
-            for tensor in module.state_dict().values()
-            if tensor.is_floating_point()
-        ]
+        tensors = (*self.net.state_dict().values(), *self.head.state_dict().values())
         finite = torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all()
-        scaled = self.scaler.is_enabled()
-        return bool(finite) and (not scaled or self.scaler.get_scale() > MIN_SCALE)
+        return bool(finite) and self.scaler.get_scale() > MIN_SCALE  # 1 but in fp16
 
     def state_dict(self) -> dict[str, object]:
         """Return everything that the next step depends on, the data excepted."""
-        return {
-            "net": self.net.state_dict(),
-            "head": self.head.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-        }
+        return {name: getattr(self, name).state_dict() for name in STATE}
 
     def load_state_dict(self, state: dict) -> None:
         """Resume from what `state_dict` returned."""
-        self.net.load_state_dict(state["net"])
-        self.head.load_state_dict(state["head"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.scaler.is_enabled():
-            self.scaler.load_state_dict(state["scaler"])
+        for name in STATE:
+            getattr(self, name).load_state_dict(state[name])
 
 
 def build_optimizer(

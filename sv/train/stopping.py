@@ -58,21 +58,13 @@ class EnergyReader:
         return self._last
 
 
-@dataclass(frozen=True)
-class Stop:
-    """The reason in words, the exit status that goes with it, and how to continue."""
+@dataclass(unsafe_hash=True)
+class Stop(Exception):  # noqa: N818 - not an error, a request
+    """Raised between two steps or utterances: the reason, its exit status, how to continue."""
 
     reason: str
     status: int
     advice: str = "the same command resumes from there"
-
-
-class TrainingStopped(Exception):  # noqa: N818 - not an error, a request
-    """Raised between two steps or utterances; carries a `Stop`."""
-
-    def __init__(self, stop: Stop) -> None:
-        super().__init__(stop.reason)
-        self.stop = stop
 
 
 def vote(status: int) -> list[float]:
@@ -89,15 +81,19 @@ class StopConditions:
     """What ends a training early.
 
     Args:
-        energy: Reads the attempt's energy.
+        read_live: See `EnergyReader`.
         max_kwh: Energy of the attempt at which to end; None: no budget.
         max_steps: Steps of this run after which to end; None: no bound.
     """
 
     def __init__(
-        self, energy: EnergyReader, *, max_kwh: float | None = None, max_steps: int | None = None
+        self,
+        read_live: Callable[[], Mapping[str, Any] | None] | None = None,
+        *,
+        max_kwh: float | None = None,
+        max_steps: int | None = None,
     ) -> None:
-        self._energy, self._max_kwh, self.max_steps = energy, max_kwh, max_steps
+        self.energy, self._max_kwh, self.max_steps = EnergyReader(read_live), max_kwh, max_steps
         self._signal: signal.Signals | None = None
         self._elapsed_s, self._changed_at = -1.0, 0.0  # the newest sample, and when it was read
         self._over: Stop | None = None  # the budget is used up
@@ -121,13 +117,13 @@ class StopConditions:
         if self._max_kwh is None:
             return
         deadline = time.monotonic() + FIRST_S
-        while self._energy.read() is None and self._energy.has_meter:
+        while self.energy.read() is None and self.energy.has_meter:
             if self.signal_status:
                 return  # it ends anyway
             if time.monotonic() > deadline:
                 break
             time.sleep(0.1)
-        if self._energy.read() is None:
+        if self.energy.read() is None:
             raise UsageError(
                 "--max-kwh: no meter reports the energy of this training, so no budget can be "
                 "kept; run it through run.sh or utils/meter.sh with a sensor or an estimate "
@@ -155,12 +151,12 @@ class StopConditions:
                 waits for the others, so that all end here.
 
         Raises:
-            TrainingStopped: It is time.
+            Stop: It is time.
         """
         if self._agreed is not None and self._agreed[0] <= step:
-            raise TrainingStopped(self.explain(self._agreed[1]))
+            raise self.explain(self._agreed[1])
         if self.max_steps is not None and steps >= self.max_steps:
-            raise TrainingStopped(Stop(f"stopped after {steps} steps (--max-steps)", 0))
+            raise Stop(f"stopped after {steps} steps (--max-steps)", 0)
 
     def explain(self, status: int) -> Stop:
         """Return the reason for a stop with this status, which may be another process's."""
@@ -169,7 +165,7 @@ class StopConditions:
         return self._over or Stop("stopped by the first process", status)
 
     def _check_energy(self, max_kwh: float) -> Stop | None:
-        energy, now = self._energy.read(), time.monotonic()
+        energy, now = self.energy.read(), time.monotonic()
         limit = f"(--max-kwh {max_kwh:g})"
         if energy is not None and energy.elapsed_s != self._elapsed_s:
             self._elapsed_s, self._changed_at = energy.elapsed_s, now

@@ -1,4 +1,4 @@
-"""The files of one training: checkpoints while it runs, final.pt and model.json at its end.
+"""The files of one training, and networks built from them, from a name and from a seed.
 
 ``checkpoints/epoch_003.pt`` is the state after three epochs, ``last.pt`` one within an epoch,
 ``best.pt`` a copy of the epoch with the lowest validation EER. ``final.pt`` is the trained
@@ -13,14 +13,15 @@ from typing import Any
 
 import tomli_w
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sv.config import build_config
 from sv.errors import SvError
 from sv.files import replacing, write_json, write_text
 from sv.model_name import describe_model_name
-from sv.nnet.architectures import compute_cost
-from sv.train.config import Plan, TrainConfig, describe_difference, hash_config
+from sv.nnet.architectures import build_embedding_network, compute_cost
+from sv.nnet.margin import MarginHead
+from sv.train.config import Plan, TrainConfig, describe_difference, hash_config, read_train_config
 from sv.train.egs import Egs
 from sv.train.group import Group
 
@@ -55,6 +56,60 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     return state
 
 
+def build_network(name: str, config: TrainConfig, input_dim: int) -> nn.Module:
+    """Build the network as it is before training: the same weights for the same seed."""
+    torch.manual_seed(config.seed)
+    return build_embedding_network(name, input_dim, config.embedding_dim, config.network.pooling)
+
+
+def build_head(config: TrainConfig, speakers: int) -> MarginHead:
+    """Build the training head as it is before training."""
+    # With its own seed: the head's size must not change the network's initial weights.
+    torch.manual_seed(config.seed + 1)
+    margin = config.margin
+    return MarginHead(
+        config.embedding_dim,
+        speakers,
+        margin.scale,
+        kind=margin.head,
+        sub_centres=margin.centres,
+    )
+
+
+def load_network(path: Path, device: torch.device) -> nn.Module:
+    """Build the embedding network of a checkpoint or ``final.pt``, ready to embed.
+
+    Raises:
+        SvError: See `load_checkpoint`.
+    """
+    return _ready(rebuild_network(load_checkpoint(path, device)), device)
+
+
+def rebuild_network(state: dict[str, Any]) -> nn.Module:
+    """Build the network of a loaded checkpoint or ``final.pt``, with its weights."""
+    net = build_embedding_network(
+        state["model"], state["input_dim"], state["embedding_dim"], state["pooling"]
+    )
+    net.load_state_dict(state["net"])
+    return net
+
+
+def load_untrained_network(exp_dir: Path, device: torch.device) -> nn.Module:
+    """Build the network of ``exp_dir`` as it was before training, from its config's seed."""
+    state = load_checkpoint(exp_dir / "final.pt")
+    config = read_train_config(exp_dir / "config.toml")
+    return _ready(build_network(state["model"], config, state["input_dim"]), device)
+
+
+def _ready(net: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network to the device on which it embeds.
+
+    Channels last is 1.5 times as fast (tests/bench/extraction.py). Training is contiguous: torch
+    sums the variance of a channels-last batch too roughly (tests/bench/train_step.py).
+    """
+    return net.to(device, memory_format=torch.channels_last).eval()
+
+
 def epoch_checkpoint(folder: Path, epoch: int) -> Path:
     """Return the name of the checkpoint after ``epoch`` epochs."""
     return folder / f"epoch_{epoch:03d}.pt"
@@ -84,7 +139,7 @@ class Checkpoints:
         self.exp_dir, self._model, self._plan, self._egs = exp_dir, model, plan, egs
         self._group, self._folder = group, exp_dir / "checkpoints"
         self.last_saved: Path | None = None
-        # What `sv.train.network.rebuild_network` builds the network from, and its front end.
+        # What `rebuild_network` builds the network from, and its front end.
         self._network = {
             "model": model,
             "input_dim": egs.index.columns,
@@ -175,32 +230,28 @@ class Checkpoints:
     def save_final(self, steps: int, history: History) -> None:
         """Write final.pt and model.json after ``steps`` steps, from the checkpoints.
 
+        model.json describes the network, its size and cost, and what it was trained on.
+
         Raises:
             SvError: A checkpoint that ``final_weights`` needs does not exist.
         """
         if not self._group.is_first:
             return
-        net, epochs = choose_final(self._folder, self._plan.config, history)
-        save_checkpoint(self.exp_dir / FINAL[0], {**self._network, "net": net})
-        info = {**self._describe_model(steps), "epochs": history}
-        digest = {"config_sha256": hash_config(self._plan.config), "final_epochs": epochs}
-        write_json(self.exp_dir / FINAL[1], {**info, **digest})
-
-    def _describe_model(self, steps: int) -> dict[str, Any]:
-        """Describe the network, its size and cost, and what it was trained on, for model.json."""
         plan, config, egs = self._plan, self._plan.config, self._egs
-        margin, input_dim = config.margin, egs.index.columns
+        net, epochs = choose_final(self._folder, config, history)
+        save_checkpoint(self.exp_dir / FINAL[0], {**self._network, "net": net})
         crops = {phase.name: plan.count_crops(phase, steps) for phase in plan.phases}
         parameters, gmac = compute_cost(
-            self._model, input_dim, config.crop_frames, config.embedding_dim, config.network.pooling
-        )
-        head = egs.speakers * margin.centres * config.embedding_dim
-        return {
+            self._model, egs.index.columns, config.crop_frames, config.embedding_dim,
+            config.network.pooling,
+        )  # fmt: skip
+        head = egs.speakers * config.margin.centres * config.embedding_dim
+        info = {
             "name": self._model,
             **describe_model_name(self._model),
             "pooling": config.network.pooling,
-            "head": margin.head,
-            "input_dim": input_dim,
+            "head": config.margin.head,
+            "input_dim": egs.index.columns,
             "features": egs.features,
             "speakers": egs.speakers,
             "parameters": parameters,
@@ -209,7 +260,11 @@ class Checkpoints:
             "crop_frames": config.crop_frames,
             "crops_trained": sum(crops.values()),
             "crops_by_phase": crops,
+            "epochs": history,
+            "config_sha256": hash_config(config),
+            "final_epochs": epochs,
         }
+        write_json(self.exp_dir / FINAL[1], info)
 
 
 def choose_final(

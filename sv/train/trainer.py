@@ -19,23 +19,15 @@ from torch import Tensor
 
 from sv.data.crops import CropReader
 from sv.data.loader import Batch, find_rows, iterate_batches
-from sv.errors import SvError
+from sv.errors import SvError, UsageError
 from sv.nnet.recompute import set_checkpointing
 from sv.train.config import TrainConfig, build_plan
 from sv.train.egs import Validation, load_egs
 from sv.train.group import Group
 from sv.train.log import Totals, TrainingLog
-from sv.train.network import build_head, build_network
 from sv.train.step import TrainStep
-from sv.train.stopping import (
-    EnergyReader,
-    Stop,
-    StopConditions,
-    TrainingStopped,
-    count_votes,
-    vote,
-)
-from sv.train.store import Checkpoints, History
+from sv.train.stopping import Stop, StopConditions, count_votes, vote
+from sv.train.store import Checkpoints, History, build_head, build_network
 
 
 def prefetch(batches: Iterable[Batch], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
@@ -76,25 +68,6 @@ class StepResult:
     stop: int
 
 
-@dataclass
-class _Pending:
-    step: int
-    numbers: Tensor  # loss, correct answers, seconds that the hosts waited, votes; float64
-    crops: int
-    last_end: "torch.cuda.Event | None"
-    began: "torch.cuda.Event | None"
-    end: "torch.cuda.Event | None" = None
-
-    def read(self) -> StepResult:
-        if self.end is not None:
-            self.end.synchronize()
-        loss, correct, wait_s, *votes = self.numbers.tolist()
-        if self.last_end is not None and self.began is not None:
-            # While the host waited the device may still have been computing the last step.
-            wait_s = min(wait_s, max(0.0, self.last_end.elapsed_time(self.began) / 1000))
-        return StepResult(self.step, loss, int(correct), self.crops, wait_s, count_votes(votes))
-
-
 class AsyncMetrics:
     """Brings the results of steps to the host, in order: at once on a CPU, a step late on a GPU.
 
@@ -113,9 +86,9 @@ class AsyncMetrics:
     def __init__(self, device: torch.device, group: Group) -> None:
         self._on_gpu = device.type == "cuda"
         self._group, self.lag = group, int(self._on_gpu)
-        self._pending: deque[_Pending] = deque()
+        self._pending: deque[Callable[[], StepResult]] = deque()  # each waits for its step
         self._began: torch.cuda.Event | None = None
-        self._last_end: torch.cuda.Event | None = None
+        self._end: torch.cuda.Event | None = None  # of the newest step
 
     def begin(self) -> None:
         """Note that a step's data has arrived; on a GPU before its work is queued."""
@@ -147,12 +120,24 @@ class AsyncMetrics:
         found = torch.stack([loss.double() / size, correct.double()])
         numbers = torch.cat([found, host.to(loss.device, non_blocking=True)])
         numbers = self._group.total(numbers)
-        pending = _Pending(step, numbers, crops, self._last_end, self._began)
+        last_end, began = self._end, self._began
         if self._on_gpu:
-            pending.numbers = torch.empty(len(numbers), dtype=torch.double, pin_memory=True)
-            pending.numbers.copy_(numbers, non_blocking=True)
-            pending.end = self._last_end = self._record()
-        self._pending.append(pending)
+            on_device = numbers
+            numbers = torch.empty(len(on_device), dtype=torch.double, pin_memory=True)
+            numbers.copy_(on_device, non_blocking=True)
+            self._end = self._record()
+        end = self._end
+
+        def read() -> StepResult:
+            if end is not None:
+                end.synchronize()
+            loss, correct, wait_s, *votes = numbers.tolist()
+            if last_end is not None and began is not None:
+                # While the host waited the device may still have been computing the last step.
+                wait_s = min(wait_s, max(0.0, last_end.elapsed_time(began) / 1000))
+            return StepResult(step, loss, int(correct), crops, wait_s, count_votes(votes))
+
+        self._pending.append(read)
 
     def take(self, *, everything: bool = False) -> list[StepResult]:
         """Return the results that are to be read now, oldest first.
@@ -160,7 +145,7 @@ class AsyncMetrics:
         On a GPU these are all but the newest step's; ``everything`` waits for the device.
         """
         keep = 0 if everything else self.lag
-        return [self._pending.popleft().read() for _ in range(len(self._pending) - keep)]
+        return [self._pending.popleft()() for _ in range(len(self._pending) - keep)]
 
     @staticmethod
     def _record() -> torch.cuda.Event:
@@ -180,7 +165,6 @@ class Trainer:
         device: Where to compute.
         mark: Called with a mark's name and fields as things happen: resumed, plan, phase, stretch
             (of a bounded run), validation, checkpoint, epoch.
-        energy: Reads the energy of the running attempt.
         conditions: What ends the run before the last epoch.
         group: The processes that train together; all call the same methods.
     """
@@ -194,7 +178,6 @@ class Trainer:
         *,
         device: torch.device,
         mark: Callable[..., None],
-        energy: EnergyReader,
         conditions: StopConditions,
         group: Group,
     ) -> None:
@@ -203,7 +186,11 @@ class Trainer:
         self.egs = load_egs(egs_dir, config.optimizer.batch_size)
         self.plan = build_plan(config, self.egs.steps_per_epoch)
         for phase in self.plan.phases:
-            group.check_micro_batch(phase.micro_batch_size)
+            if (crops := phase.micro_batch_size) % group.size:
+                raise UsageError(
+                    f"micro_batch_size ({crops}) is not a multiple of the {group.size} processes "
+                    "that share these crops; change it in train.toml, or the number of processes"
+                )
         self.net = build_network(name, config, self.egs.index.columns).to(device)
         set_checkpointing(self.net, config.activation_checkpointing)
         head = build_head(config, self.egs.speakers).to(device)
@@ -217,7 +204,7 @@ class Trainer:
             exp_dir,
             self.plan,
             device=device,
-            energy=energy,
+            energy=conditions.energy,
             mark=mark,
             max_steps=conditions.max_steps,
             writes=group.is_first,
@@ -248,13 +235,12 @@ class Trainer:
             self._stop_on_signals()
             self.log.open(self.step, self.history)
             self._train()
-        except TrainingStopped as stopped:
+        except Stop as stop:
             self._pause()
             if self.step > self.first_step:
                 self._save()
             where = f"at step {self.step} of {self.plan.num_steps}"
             saved = f"checkpoint: {self.checkpoints.last_saved or 'none yet'}"
-            stop = stopped.stop
             return replace(stop, reason=f"{stop.reason}, {where}; {saved}; {stop.advice}")
         finally:
             self.log.close()
@@ -400,7 +386,7 @@ class Trainer:
 
     def _stop_on_signals(self) -> None:
         if status := self.group.agree(self.conditions.signal_status):
-            raise TrainingStopped(self.conditions.explain(status))
+            raise self.conditions.explain(status)
 
     def _save(self) -> None:
         self._settle(everything=True)

@@ -60,7 +60,7 @@ def serve_extraction(options: argparse.Namespace, folder: Path) -> None:
         for module in nets[-1].modules() if plain else ():
             if isinstance(module, Block):
                 module.__class__ = PlainBlock
-    nets[1].to(memory_format=torch.channels_last)  # as sv.train.network loads it
+    nets[1].to(memory_format=torch.channels_last)  # as sv.train.store loads it
     expected = dict(embed_one_by_one(nets[0], feats))
 
     def ours(batch_frames: int) -> dict[str, np.ndarray]:
