@@ -7,9 +7,11 @@ Source: Martin et al., "The DET curve in assessment of detection task performanc
 
 import math
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from sv.report.figures.frame import (
     COLOURS,
@@ -17,16 +19,11 @@ from sv.report.figures.frame import (
     Drawing,
     add_legend_below,
     build_handle,
-    explain_lacking,
     get_line_style,
 )
 from sv.report.results import Results, find_score
-from sv.score.record import ScoredList
-
-if TYPE_CHECKING:
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from sv.report.tables.evidence import list_some
+from sv.score.record import PARTS, ScoredList
 
 _PROBIT = np.vectorize(NormalDist().inv_cdf, otypes=[float])
 _TICKS_PERCENT = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 60, 80, 90)
@@ -39,16 +36,29 @@ _COLUMNS = 3  # of panels of histograms
 _PANEL_INCHES = (2.3, 1.5)
 
 
-def draw_det(figure: "Figure", results: Results, trials: str) -> Drawing:
+def _find_scores(
+    results: Results, trials: str, kind: str, noun: str
+) -> tuple[list[tuple[str, ScoredList]], Drawing]:
+    """Return the systems that have a field ``kind`` of a trial list; who lacks only that."""
+    scores = [(system.name, find_score(system, trials)) for system in results.systems]
+    known = [(name, score) for name, score in scores if score]
+    shown = [(name, score) for name, score in known if getattr(score, kind)]
+    if not shown:
+        return [], Drawing([f"no figure, no system has a {noun}"])
+    stem = known[0][1].path.stem  # of the same list: the same in every system
+    lacking = [name for name, score in known if not getattr(score, kind)]
+    lacks = f"no {stem}{PARTS[kind][0]} of {list_some(lacking)}"
+    return shown, Drawing([lacks] if lacking else [])
+
+
+def draw_det(figure: Figure, results: Results, trials: str) -> Drawing:
     """Draw the curves of all systems for one trial list (first backend, fp32).
 
     Lines are returned for systems with metrics and no curve; no axes are made without any curve.
     """
-    scores = [(system.name, find_score(system, trials)) for system in results.systems]
-    curves = [(name, score) for name, score in scores if score and score.det]
+    curves, drawing = _find_scores(results, trials, "det", "DET curve")
     if not curves:
-        return Drawing(["no figure, no system has a DET curve"])
-    lacking = [(name, score) for name, score in scores if score and not score.det]
+        return drawing
     # The upper right is free as long as no curve comes near to chance.
     near_chance = any(score.eer_percent > _FREE_CORNER_PERCENT for _, score in curves)
     below = near_chance or len(curves) > _MAX_IN_LEGEND_INSIDE
@@ -79,9 +89,12 @@ def draw_det(figure: "Figure", results: Results, trials: str) -> Drawing:
     if below:
         add_legend_below(axes, handles, title, left_inches=0.02)
     else:
-        _add_legend_inside(axes, handles, title)
+        axes.legend(
+            handles=handles, title=title, title_fontsize=7, handlelength=2.4, loc="upper right",
+            frameon=True, facecolor="white", edgecolor="none", framealpha=0.85,  # over the curves
+        ).set_zorder(6)  # fmt: skip
     axes.set_title(trials, loc="left")
-    return Drawing(explain_lacking(lacking, "det"))
+    return drawing
 
 
 def _deviate(rates: Any, low: float) -> np.ndarray:
@@ -89,7 +102,7 @@ def _deviate(rates: Any, low: float) -> np.ndarray:
     return _PROBIT(np.clip(rates, low / 10, 1 - low / 10))
 
 
-def _shade_interval(axes: "Axes", score: ScoredList, low: float, **style: Any) -> None:
+def _shade_interval(axes: Axes, score: ScoredList, low: float, **style: Any) -> None:
     """Shade the misses that other speakers would have given, at each rate of false alarms."""
     assert score.bootstrap is not None
     band = score.bootstrap.det
@@ -103,15 +116,6 @@ def _shade_interval(axes: "Axes", score: ScoredList, low: float, **style: Any) -
         axes.plot(x, bound, linewidth=0.5, alpha=0.6, **style)
 
 
-def _add_legend_inside(axes: "Axes", handles: list["Artist"], title: str) -> None:
-    legend = axes.legend(
-        handles=handles, title=title, title_fontsize=7, handlelength=2.4, loc="upper right"
-    )
-    legend.set_zorder(6)
-    legend.set_frame_on(True)  # over the curves
-    legend.get_frame().set(facecolor="white", edgecolor="none", alpha=0.85)
-
-
 def _find_limits(scores: list[ScoredList]) -> tuple[float, float]:
     """Choose the range of both axes so that every curve's middle part is seen."""
     eers = [score.eer_percent / 100 for score in scores]
@@ -123,7 +127,7 @@ def _find_limits(scores: list[ScoredList]) -> tuple[float, float]:
     return min(low, 0.05), high
 
 
-def _prepare(axes: "Axes", low: float, high: float) -> None:
+def _prepare(axes: Axes, low: float, high: float) -> None:
     start, end = float(_PROBIT(low)), float(_PROBIT(high))
     ticks: dict[float, float] = {}  # percent: its place
     for tick in reversed(_TICKS_PERCENT):
@@ -140,17 +144,15 @@ def _prepare(axes: "Axes", low: float, high: float) -> None:
     axes.set_aspect("equal")
 
 
-def draw_scores(figure: "Figure", results: Results, trials: str) -> Drawing:
+def draw_scores(figure: Figure, results: Results, trials: str) -> Drawing:
     """Draw the histograms of all systems for one trial list (first backend, fp32), a panel each.
 
     Each kind of trial has the same area, however few its trials are; the line is at the EER.
     Lines are returned for systems with metrics and no histogram; no axes without any histogram.
     """
-    scores = [(system.name, find_score(system, trials)) for system in results.systems]
-    shown = [(name, score) for name, score in scores if score and score.histogram]
+    shown, drawing = _find_scores(results, trials, "histogram", "histogram")
     if not shown:
-        return Drawing(["no figure, no system has a histogram"])
-    lacking = [(name, score) for name, score in scores if score and not score.histogram]
+        return drawing
     columns = min(_COLUMNS, len(shown))
     rows = math.ceil(len(shown) / columns)
     figure.set_size_inches(_PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * rows)
@@ -165,10 +167,10 @@ def draw_scores(figure: "Figure", results: Results, trials: str) -> Drawing:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.subplots_adjust(hspace=0.35, wspace=0.12)
     panels[0].legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1.12), ncols=3)
-    return Drawing(explain_lacking(lacking, "hist"))
+    return drawing
 
 
-def _draw_histograms(axes: "Axes", name: str, score: ScoredList) -> None:
+def _draw_histograms(axes: Axes, name: str, score: ScoredList) -> None:
     assert score.histogram is not None
     edges = np.array(score.histogram.edges)
     # A filled and a hollow shape: told apart without colour.

@@ -6,6 +6,7 @@ system of least energy per multiply-accumulate; what lies above it paid for some
 multiplications, small networks mostly for bringing data to the processors.
 """
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,24 +16,18 @@ import numpy as np
 from sv.energy.units import j_from_kwh
 from sv.report.advice import KNEE_METHOD, find_knee, pareto_front
 from sv.report.figures.frame import (
-    BAR,
     COLUMN_INCHES,
+    LEGEND_ROW_INCHES,
+    MARKER_POINTS,
+    WHOLE,
     Drawing,
     Place,
-    add_legend_rows,
-    add_remarks,
     build_handle,
     describe_eer,
     describe_energy,
-    draw_bar,
-    get_mark,
-    get_marker,
-    list_families,
-    list_fillings,
     place_labels,
     set_log_axis,
     shorten_names,
-    widen_log,
 )
 from sv.report.noise import find_measured
 from sv.report.results import (
@@ -44,7 +39,7 @@ from sv.report.results import (
     family_of,
     find_stage,
 )
-from sv.report.tables.cells import format_significant
+from sv.report.tables.cells import MARKS, format_significant
 from sv.report.tables.evidence import explain_energies, explain_incomplete
 
 if TYPE_CHECKING:
@@ -56,6 +51,15 @@ _LEAST_ON_FRONT = 2
 _LEAST_DECADES = 0.5  # a factor of 3: equal systems must not look far apart
 _LEAST_DECADES_WORK = 0.7
 _LEAST_FRACTION = 3.0  # of an energy: how far down an interval is seen
+# Family of the study's Table 1: its label, marker and colour, all different.
+_FAMILIES = {
+    "depth": ("Depth", "o", "#0072B2"),
+    "stage": ("Stage distribution", "s", "#D55E00"),
+    "width": ("Width", "^", "#009E73"),
+    "other": ("Other", "D", "#CC79A7"),
+}
+_FILLINGS = {"full": "measured", "left": "partly estimated", "none": "estimated"}
+_BAR = {"color": "0.62", "linewidth": 0.6, "zorder": 1.5}  # of an interval
 _FRONT = {"color": "0.35", "linewidth": 0.9, "linestyle": (0, (5, 1.5)), "zorder": 2}
 _KNEE = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.0}
 _KNEE |= {"color": "0.1", "zorder": 3, "linestyle": "none"}
@@ -64,36 +68,57 @@ _MOST_BELOW = 30.0  # times below the least energy; the line runs out of the axe
 _INSIDE = 0.035  # of the x axis, from the end of a line to its factor
 _LINE = {"color": "0.25", "linewidth": 1.0, "linestyle": "-", "zorder": 2}
 _MULTIPLE = {"color": "0.65", "linewidth": 0.6, "linestyle": (0, (1, 2)), "zorder": 1.8}
+_REMARK_CHARACTERS = 24  # an inch
+_REMARKS_INCHES = 0.42  # from the axes down to the remarks, past tick and axis labels
 
 
 @dataclass(frozen=True)
-class Point:
-    """A system in the figure of accuracy; ``stage`` is its training.
+class Training:
+    """A system in a figure; ``stage`` is its training, of known energy."""
+
+    label: str
+    family: str
+    stage: Stage
+
+    @property
+    def energy_kwh(self) -> float:
+        """The energy of the training."""
+        return self.stage.energy_kwh or 0.0
+
+    @property
+    def fill(self) -> str:
+        """Of its marker, a key of `_FILLINGS`: what is not known to be measured is estimated."""
+        share = self.stage.sidecar.measured_fraction or 0.0
+        return "full" if share > 1 - WHOLE else "none" if share < WHOLE else "left"
+
+    def find_interval(self, least_kwh: float) -> tuple[float, float] | None:
+        """Return the bounds of its energy, cut below: down to 0 a logarithmic axis has no place."""
+        uncertainty_kwh = self.stage.sidecar.uncertainty_kwh
+        if uncertainty_kwh is None:
+            return None
+        return max(self.energy_kwh - uncertainty_kwh, least_kwh), self.energy_kwh + uncertainty_kwh
+
+
+@dataclass(frozen=True)
+class Point(Training):
+    """A system in the figure of accuracy.
 
     ``eer_interval`` is the 95 % interval over speakers, None where it is not known.
     """
 
-    label: str
-    family: str
-    energy_kwh: float
     eer_percent: float
     eer_interval: tuple[float, float] | None
-    stage: Stage
 
 
 @dataclass(frozen=True)
-class Work:
+class Work(Training):
     """What a training computed and used.
 
     ``gmac`` are the multiply-accumulates (10^9) of the forward passes of its crops; backward
-    passes, validation and the head are in the energy and not in them. ``stage`` is the training.
+    passes, validation and the head are in the energy and not in them.
     """
 
-    label: str
-    family: str
     gmac: float
-    energy_kwh: float
-    stage: Stage
 
 
 def collect_points(results: Results, lists: tuple[str, ...]) -> tuple[list[Point], list[str]]:
@@ -101,24 +126,24 @@ def collect_points(results: Results, lists: tuple[str, ...]) -> tuple[list[Point
     points, left_out = [], []
     for system in results.systems:
         average = compute_average(system, lists)
-        stage = find_stage(system, TRAIN_STAGE, "train")
-        energy_kwh = stage.energy_kwh if stage else None
-        if average.eer_percent is None or stage is None or not energy_kwh:
+        training = _find_training(system)
+        if average.eer_percent is None or training is None:
             lacks = "no training energy" if average.eer_percent is not None else average.reason
             left_out.append(f"{system.name} is not shown: {lacks}")
             continue
         measured = find_measured(system, lists, "eer_percent")
-        points.append(
-            Point(
-                label=system.name + get_mark(stage),
-                family=family_of(system.name),
-                energy_kwh=energy_kwh,
-                eer_percent=average.eer_percent,
-                eer_interval=measured.interval if measured else None,
-                stage=stage,
-            )
-        )
+        interval = measured.interval if measured else None
+        points.append(Point(*training, average.eer_percent, interval))
     return points, left_out
+
+
+def _find_training(system: System) -> tuple[str, str, Stage] | None:
+    """Return the first fields of a `Training`; None without a known energy."""
+    stage = find_stage(system, TRAIN_STAGE, "train")
+    if stage is None or not stage.energy_kwh:
+        return None
+    mark = MARKS["incomplete"] if explain_incomplete(stage) else ""
+    return system.name + mark, family_of(system.name), stage
 
 
 def choose_front(points: Sequence[Point]) -> tuple[list[int], int | None, str]:
@@ -154,42 +179,49 @@ def draw_energy_accuracy(figure: "Figure", results: Results, lists: tuple[str, .
     _set_limits(axes, points)
     axes.set_xlabel("Training energy (kWh)")
     axes.set_ylabel(f"EER, {lists[0]} (%)" if len(lists) == 1 else "Average EER (%)")
-    lines = [line for point in points for line in _draw_bars(axes, point)]
+    bars = [
+        [(point.energy_kwh, end) for end in point.eer_interval]
+        for point in points
+        if point.eer_interval is not None
+    ]
+    words = ["EER over other speakers"] if bars else []
+    least_kwh = axes.get_xlim()[0] / 2
+    spans = [(point.find_interval(least_kwh), point.eer_percent) for point in points]
+    if any(span for span, _ in spans):
+        bars += [[(end, eer_percent) for end in span] for span, eer_percent in spans if span]
+        words.append("energy with k = 2")
+    remarks = [f"95 %: {', '.join(words)}." if words else ""]
+    lines, handles = [], []
     front, bend, lacks = choose_front(points)
-    knee = None if bend is None else points[bend]
-    handles, about_knee = [], ""
     if front:
-        lines.append(_draw_front(axes, [points[i] for i in front]))
+        # For each energy, the lowest EER that no more energy buys.
+        energies = np.repeat([points[i].energy_kwh for i in front], 2)
+        eers = np.repeat([points[i].eer_percent for i in front], 2)
+        steps = [*energies, axes.get_xlim()[1]], [axes.get_ylim()[1], *eers]
+        axes.plot(*steps, **_FRONT)
+        lines.append(list(zip(*steps, strict=True)))
         handles.append(build_handle("Pareto front", **_FRONT))
-    if knee is not None:
-        axes.plot(knee.energy_kwh, knee.eer_percent, **_KNEE)
+    if bend is not None:
+        axes.plot(points[bend].energy_kwh, points[bend].eer_percent, **_KNEE)
         handles.append(build_handle("knee", **{**_KNEE, "markersize": 7}))
-        about_knee = f"Knee: {knee.label}; {KNEE_METHOD}."
-    bars = ["EER over other speakers"] if any(point.eer_interval for point in points) else []
-    if any(point.stage.sidecar.uncertainty_kwh is not None for point in points):
-        bars.append("energy with k = 2")
-    if bars:
-        handles.append(build_handle("95 %", **{**BAR, "linestyle": "-", "linewidth": 1.0}))
-    about_bars = f"95 %: {', '.join(bars)}." if bars else ""
+        remarks.append(f"Knee: {points[bend].label}; {KNEE_METHOD}.")
     drawing = Drawing([*left_out, lacks] if lacks else left_out)
     systems = [
         (p, (p.energy_kwh, p.eer_percent), describe_eer(p.eer_percent, p.eer_interval))
         for p in points
     ]
-    _draw_systems(axes, systems, lines, drawing)
-    _explain(axes, points, handles, about_bars, about_knee)
+    handles += _draw_bars(axes, bars, "95 %")
+    _draw_systems(axes, drawing, systems, lines + bars)
+    _explain(axes, points, handles, remarks)
     return drawing
 
 
 def _set_limits(axes: "Axes", points: list[Point]) -> None:
-    """Make room for points and intervals."""
+    """Make room for points and intervals; one of energy down to 0 runs out of the axes."""
     energies = [point.energy_kwh for point in points]
     for point in points:
-        uncertainty_kwh = point.stage.sidecar.uncertainty_kwh or 0.0
-        energies += [point.energy_kwh + uncertainty_kwh]
-        # An interval down to 0 runs out of the axes.
-        energies += [max(point.energy_kwh - uncertainty_kwh, point.energy_kwh / _LEAST_FRACTION)]
-    set_log_axis(axes, "x", *widen_log(energies, 0.12, _LEAST_DECADES))
+        energies += point.find_interval(point.energy_kwh / _LEAST_FRACTION) or ()
+    set_log_axis(axes, "x", energies, 0.12, _LEAST_DECADES)
     eers = np.array([point.eer_percent for point in points])
     ends = [end for point in points for end in point.eer_interval or ()]
     room = max(0.18 * np.ptp(eers), 0.05 * eers.max(), 0.05)
@@ -198,73 +230,90 @@ def _set_limits(axes: "Axes", points: list[Point]) -> None:
     axes.set_ylim(max(0.0, low), high)
 
 
-def _draw_bars(axes: "Axes", point: Point) -> list[list[Place]]:
-    """Draw the intervals of a point that are known; return them as lines."""
-    lines = []
-    kwh, eer_percent = point.energy_kwh, point.eer_percent
-    if point.eer_interval is not None:
-        low, high = point.eer_interval
-        lines.append(draw_bar(axes, (kwh, low), (kwh, high)))
-    if (uncertainty_kwh := point.stage.sidecar.uncertainty_kwh) is not None:
-        # Down to 0 and below it a logarithmic axis has no place.
-        low = max(kwh - uncertainty_kwh, axes.get_xlim()[0] / 2)
-        lines.append(draw_bar(axes, (low, eer_percent), (kwh + uncertainty_kwh, eer_percent)))
-    return lines
-
-
-def _draw_front(axes: "Axes", front: list[Point]) -> list[Place]:
-    """Draw the front: for each energy, the lowest EER that no more energy buys."""
-    steps = [(front[0].energy_kwh, axes.get_ylim()[1])]
-    for point in front:
-        steps += [(point.energy_kwh, steps[-1][1]), (point.energy_kwh, point.eer_percent)]
-    steps.append((axes.get_xlim()[1], steps[-1][1]))
-    axes.plot(*zip(*steps, strict=True), **_FRONT)
-    return steps
+def _draw_bars(axes: "Axes", bars: list[list[Place]], label: str) -> list["Artist"]:
+    """Draw intervals, each between two places; return their entry of the legend, if any."""
+    for bar in bars:
+        axes.plot(*zip(*bar, strict=True), **_BAR)
+    style = {**_BAR, "linestyle": "-", "linewidth": 1.0}
+    return [build_handle(label, **style)] if bars else []
 
 
 def _draw_systems(
     axes: "Axes",
-    systems: Sequence[tuple[Point | Work, Place, str]],
-    lines: list[list[Place]],
     drawing: Drawing,
+    systems: Sequence[tuple[Training, Place, str]],
+    lines: list[list[Place]],
 ) -> None:
     """Draw a marker for each system at its place, and a label off the markers and ``lines``.
 
     The pointer shows name, text and energy of a system.
     """
     for system, place, text in systems:
-        (marker,) = axes.plot(*place, **get_marker(system.family, system.stage))
+        _, shape, colour = _FAMILIES[system.family]
+        (marker,) = axes.plot(
+            *place, marker=shape, markersize=MARKER_POINTS, color=colour, fillstyle=system.fill,
+            markerfacecoloralt="white", markeredgewidth=1.1, zorder=4, linestyle="none",
+        )  # fmt: skip
         drawing.add_hover(marker, f"{system.label}\n{text}\n{describe_energy(system.stage)}")
     names, _ = shorten_names([system.label for system, _, _ in systems])
     place_labels(axes, [place for _, place, _ in systems], names, lines)
 
 
 def _explain(
-    axes: "Axes", systems: Sequence[Point | Work], handles: list["Artist"], *remarks: str
+    axes: "Axes", systems: Sequence[Training], handles: list["Artist"], remarks: list[str]
 ) -> None:
-    """Explain what occurs: families, fillings, lines (``handles``), cut names after a remark."""
-    fillings = list_fillings([system.stage for system in systems])
-    others = [fillings + handles] if len(fillings) == 1 else [fillings, handles]
-    add_legend_rows(axes, [list_families([system.family for system in systems]), *others])
-    prefix = shorten_names([system.label for system in systems])[1]
-    cut = f"Names without their \u2018{prefix}\u2019." if prefix else ""
-    lines = [remark for remark in (remarks[0], cut, *remarks[1:]) if remark]
-    add_remarks(axes, lines, below_inches=0.42)
+    """Explain what occurs: families, fillings, lines (``handles``) above the axes, remarks below.
+
+    That names are cut is said after the first remark.
+    """
+    families = [
+        build_handle(label, marker=marker, color=colour)
+        for family, (label, marker, colour) in _FAMILIES.items()
+        if any(system.family == family for system in systems)
+    ]
+    style = {"marker": "o", "color": "0.35", "markerfacecoloralt": "white"}
+    fillings = [
+        build_handle(label, fillstyle=fill, **style)
+        for fill, label in _FILLINGS.items()
+        if any(system.fill == fill for system in systems)
+    ]
+    if any(explain_incomplete(system.stage) for system in systems):
+        mark = {"marker": "$§$", "color": "0.15", "markeredgewidth": 0}
+        fillings.append(build_handle("incomplete", **mark))
+    figure, box = axes.figure, axes.get_position()
+    width_inches, height_inches = box.size * figure.get_size_inches()
+    rows = [families, fillings + handles]
+    if handles and len(fillings) > 1:
+        rows = [families, fillings, handles]
+    for number, row in enumerate(reversed(rows)):
+        above = 1.0 + (0.02 + number * LEGEND_ROW_INCHES) / height_inches
+        figure.legend(
+            handles=row, loc="lower left", bbox_to_anchor=(0, above), ncols=len(row),
+            bbox_transform=axes.transAxes, handletextpad=0.3, columnspacing=1.0, borderpad=0.1,
+            borderaxespad=0.1, handlelength=1.6,
+        )  # fmt: skip
+    _, prefix = shorten_names([system.label for system in systems])
+    remarks.insert(1, f"Names without their \u2018{prefix}\u2019." if prefix else "")
+    characters = int(_REMARK_CHARACTERS * width_inches)
+    texts = [line for remark in remarks for line in textwrap.wrap(remark, characters)]
+    axes.annotate(
+        "\n".join(texts), (0, 0), xycoords="axes fraction", xytext=(0, -72 * _REMARKS_INCHES),
+        textcoords="offset points", va="top", fontsize=6, color="0.25", linespacing=1.25,
+    )  # fmt: skip
 
 
 def collect_work(results: Results) -> tuple[list[Work], list[str]]:
     """Return work and energy of every training, and a line for each system left out."""
     found, left_out = [], []
     for system in results.systems:
-        stage = find_stage(system, TRAIN_STAGE, "train")
+        training = _find_training(system)
         gmac, lacks = _find_gmac(system)
         if gmac is None:
             left_out.append(f"{system.name} is not shown: {lacks}")
-        elif stage is None or not stage.energy_kwh:
+        elif training is None:
             left_out.append(f"{system.name} is not shown: no training energy")
         else:
-            label = system.name + get_mark(stage)
-            found.append(Work(label, family_of(system.name), gmac, stage.energy_kwh, stage))
+            found.append(Work(*training, gmac))
             left_out += [f"{system.name}: {lacks}"] if lacks else []
     return found, left_out
 
@@ -296,51 +345,44 @@ def draw_energy_gmac(figure: "Figure", results: Results) -> Drawing:
         return Drawing([*left_out, "no figure, no system has both GMAC and energy of its training"])
     figure.set_size_inches(COLUMN_INCHES, 3.2)
     axes = figure.add_axes((0.14, 0.13, 0.845, 0.77))
-    set_log_axis(axes, "x", *widen_log([work.gmac for work in found], 0.1, _LEAST_DECADES_WORK))
-    _set_energy_limits(axes, found, cheapest)
+    set_log_axis(axes, "x", [work.gmac for work in found], 0.1, _LEAST_DECADES_WORK)
+    rate = cheapest.energy_kwh / cheapest.gmac
+    # Room for the systems, and for the line below the smallest of them.
+    energies = [work.energy_kwh for work in found]
+    smallest = min(work.gmac for work in found) * rate
+    intervals = [interval for work in found if (interval := work.find_interval(0.0))]
+    energies += [high for _, high in intervals] + [max(smallest, min(energies) / _MOST_BELOW)]
+    set_log_axis(axes, "y", energies, 0.1, _LEAST_DECADES_WORK)
     axes.set_xlabel("Forward multiply-accumulates of the training (GMAC)")
     axes.set_ylabel("Training energy (kWh)")
-    lines = _draw_proportions(axes, found, cheapest)
-    handles = [build_handle("kWh \u221d GMAC", **{**_LINE, "marker": ""})]
-    for work in found:
-        if (uncertainty_kwh := work.stage.sidecar.uncertainty_kwh) is not None:
-            low = max(work.energy_kwh - uncertainty_kwh, axes.get_ylim()[0] / 2)
-            high = work.energy_kwh + uncertainty_kwh
-            lines.append(draw_bar(axes, (work.gmac, low), (work.gmac, high)))
-    if any(work.stage.sidecar.uncertainty_kwh is not None for work in found):
-        handles.append(
-            build_handle("\u00b1 (k = 2)", **{**BAR, "linestyle": "-", "linewidth": 1.0})
-        )
+    lines = _draw_proportions(axes, found, rate)
+    least_kwh = axes.get_ylim()[0] / 2
+    bars = [
+        [(work.gmac, end) for end in interval]
+        for work in found
+        if (interval := work.find_interval(least_kwh))
+    ]
+    handles = [build_handle("kWh \u221d GMAC", **_LINE)]
+    handles += _draw_bars(axes, bars, "\u00b1 (k = 2)")
     drawing = Drawing(left_out + explain_energies([work.stage for work in found]))
-    rate = cheapest.energy_kwh / cheapest.gmac
     systems = []
     for work in found:
         times = f"{work.energy_kwh / work.gmac / rate:.2f} times the least kWh per GMAC"
         text = f"{work.gmac:.4g} GMAC, forward, {times}"
         systems.append((work, (work.gmac, work.energy_kwh), text))
-    _draw_systems(axes, systems, lines, drawing)
+    _draw_systems(axes, drawing, systems, lines + bars)
     remark = (
         f"Line: proportional, through {cheapest.label}, the least energy per multiply-accumulate "
         f"({format_significant(j_from_kwh(rate))} J/GMAC); dotted: multiples of it."
     )
-    _explain(axes, found, handles, remark)
+    _explain(axes, found, handles, [remark])
     return drawing
 
 
-def _set_energy_limits(axes: "Axes", found: list[Work], cheapest: Work) -> None:
-    """Make room for the systems and for the line below the smallest of them."""
-    energies = [work.energy_kwh for work in found]
-    energies += [work.energy_kwh + (work.stage.sidecar.uncertainty_kwh or 0.0) for work in found]
-    smallest = min(work.gmac for work in found) / cheapest.gmac * cheapest.energy_kwh
-    energies.append(max(smallest, min(energies) / _MOST_BELOW))
-    set_log_axis(axes, "y", *widen_log(energies, 0.1, _LEAST_DECADES_WORK))
-
-
-def _draw_proportions(axes: "Axes", found: list[Work], cheapest: Work) -> list[list[Place]]:
-    """Draw the line of proportionality, and its multiples up to the dearest system."""
+def _draw_proportions(axes: "Axes", found: list[Work], least: float) -> list[list[Place]]:
+    """Draw the line of ``least`` kWh per GMAC, and its multiples up to the dearest system."""
     lines = []
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    least = cheapest.energy_kwh / cheapest.gmac  # kWh per GMAC
     most = max(work.energy_kwh / work.gmac for work in found) / least
     below = [factor for factor in _MULTIPLES if factor < most]
     for factor in (1, *_MULTIPLES[: len(below) + 1]):

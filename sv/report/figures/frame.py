@@ -1,10 +1,9 @@
-"""What the figures share: colours and marks, axes in decades, legends, remarks, labels of points.
+"""What the figures share: colours and marks, axes in decades, legends, labels of points.
 
 Matplotlib is loaded by the functions that draw: tables, advice and page are made without it too.
 """
 
 import math
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sv.report.results import Stage
-from sv.report.tables.cells import MARKS, UNKNOWN, format_significant
-from sv.report.tables.evidence import energy_marks, explain_incomplete, list_some
-from sv.score.record import ScoredList
+from sv.report.tables.cells import UNKNOWN, format_significant
+from sv.report.tables.evidence import energy_marks
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -28,21 +26,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 LINE_STYLES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 MARKER_POINTS = 5.0
-# Family of the study's Table 1: marker and colour, both different.
-_FAMILY_STYLE = {
-    "depth": ("o", "#0072B2"),
-    "stage": ("s", "#D55E00"),
-    "width": ("^", "#009E73"),
-    "other": ("D", "#CC79A7"),
-}
-_FAMILY_LABEL = {
-    "depth": "Depth", "stage": "Stage distribution", "width": "Width", "other": "Other",
-}  # fmt: skip
-BAR = {"color": "0.62", "linewidth": 0.6, "zorder": 1.5}  # of an interval
-_LEGEND_ROW_INCHES = 0.155
+LEGEND_ROW_INCHES = 0.155
 _LETTER_INCHES = 0.054  # of a legend below
-_REMARK_POINTS = 6.0
-_REMARK_CHARACTERS = 72  # of a line as wide as the axes
 # Ticks in a decade, of an axis of fewer decades than this.
 _TICKS = ((0.8, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)), (1.2, (1.0, 2.0, 5.0)), (2.5, (1.0, 3.0)),
           (np.inf, (1.0,)))  # fmt: skip
@@ -116,11 +101,6 @@ def describe_eer(eer_percent: float, interval: tuple[float, float] | None) -> st
     return text if interval is None else f"{text} (95 %: {interval[0]:.2f} to {interval[1]:.2f})"
 
 
-def get_mark(stage: Stage) -> str:
-    """Return the mark behind the name of a system whose training is incomplete."""
-    return MARKS["incomplete"] if explain_incomplete(stage) else ""
-
-
 # Lines, markers and axes.
 
 
@@ -133,46 +113,26 @@ def get_line_style(index: int) -> dict[str, Any]:
     }
 
 
-def get_marker(family: str, stage: Stage) -> dict[str, Any]:
-    """Return a system's marker.
-
-    Filled: measured; half: partly; hollow: estimated, or not known to be measured.
-    """
-    shape, colour = _FAMILY_STYLE[family]
-    share = stage.sidecar.measured_fraction or 0.0
-    fill = "full" if share > 1 - WHOLE else "none" if share < WHOLE else "left"
-    return {
-        "marker": shape,
-        "markersize": MARKER_POINTS,
-        "color": colour,
-        "fillstyle": fill,
-        "markerfacecoloralt": "white",
-        "markeredgewidth": 1.1,
-        "zorder": 4,
-        "linestyle": "none",
-    }
-
-
-def widen_log(values: Sequence[float], room: float, least_decades: float) -> tuple[float, float]:
-    """Return limits of a logarithmic axis around values above 0.
+def set_log_axis(
+    axes: "Axes", which: str, values: Sequence[float], room: float, least_decades: float
+) -> None:
+    """Make an axis (``x`` or ``y``) logarithmic, with plain numbers where they are short.
 
     Args:
-        values: What is drawn.
+        axes: To which it belongs.
+        which: It.
+        values: What is drawn, above 0.
         room: Added on both sides, as a part of what the values span.
         least_decades: What the axis spans at least: equal values must not look far apart.
     """
-    logs = np.log10(np.array(values, dtype=float))
-    middle, half = (logs.min() + logs.max()) / 2, np.ptp(logs) / 2
-    half = max(half * (1 + 2 * room), least_decades / 2)
-    return float(10 ** (middle - half)), float(10 ** (middle + half))
-
-
-def set_log_axis(axes: "Axes", which: str, low: float, high: float) -> None:
-    """Make an axis (``x`` or ``y``) logarithmic, with plain numbers where they are short."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # noqa: PLC0415
 
-    subs = next(subs for most, subs in _TICKS if np.log10(high / low) < most)
-    axes.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})
+    logs = np.log10(values)
+    half = max(np.ptp(logs) * (0.5 + room), least_decades / 2)
+    middle = (logs.min() + logs.max()) / 2
+    limits = 10 ** (middle - half), 10 ** (middle + half)
+    subs = next(subs for most, subs in _TICKS if 2 * half < most)
+    axes.set(**{f"{which}scale": "log", f"{which}lim": limits})
     axis = getattr(axes, f"{which}axis")
     axis.set_major_locator(LogLocator(subs=subs))
     axis.set_minor_locator(NullLocator())
@@ -187,13 +147,7 @@ def _format_tick(value: float) -> str:
     return f"${factor}10^{{{int(power)}}}$"
 
 
-def draw_bar(axes: "Axes", low: Place, high: Place) -> list[Place]:
-    """Draw an interval between two places in data units; return it as a line."""
-    axes.plot(*zip(low, high, strict=True), **BAR)
-    return [low, high]
-
-
-# Legends and remarks.
+# Legends.
 
 
 def build_handle(label: str, **style: Any) -> "Artist":
@@ -208,44 +162,6 @@ def build_patch(label: str, **style: Any) -> "Artist":
     from matplotlib.patches import Patch  # noqa: PLC0415
 
     return Patch(label=label, **style)
-
-
-def list_families(families: Sequence[str]) -> list["Artist"]:
-    """Return the legend's entries of the families that occur."""
-    return [
-        build_handle(label, marker=_FAMILY_STYLE[family][0], color=_FAMILY_STYLE[family][1])
-        for family, label in _FAMILY_LABEL.items()
-        if family in families
-    ]
-
-
-def list_fillings(stages: Sequence[Stage]) -> list["Artist"]:
-    """Return the legend's entries of the fillings that occur, and of the mark `incomplete`."""
-    shares = [stage.sidecar.measured_fraction or 0.0 for stage in stages]
-    kinds = (
-        ("full", "measured", any(share > 1 - WHOLE for share in shares)),
-        ("left", "partly estimated", any(WHOLE <= share <= 1 - WHOLE for share in shares)),
-        ("none", "estimated", any(share < WHOLE for share in shares)),
-    )
-    style = {"marker": "o", "color": "0.35", "markerfacecoloralt": "white"}
-    found = [build_handle(label, fillstyle=fill, **style) for fill, label, shown in kinds if shown]
-    if any(get_mark(stage) for stage in stages):
-        found.append(build_handle("incomplete", marker="$§$", color="0.15", markeredgewidth=0))
-    return found
-
-
-def add_legend_rows(axes: "Axes", rows: Sequence[Sequence["Artist"]]) -> None:
-    """Write legends above the axes, one a row, the first on top; empty rows take no place."""
-    figure = axes.figure
-    height = axes.get_position().height * figure.get_figheight()
-    filled = [row for row in rows if row]
-    for number, handles in enumerate(reversed(filled)):
-        above = 1.0 + (0.02 + number * _LEGEND_ROW_INCHES) / height
-        figure.legend(
-            handles=list(handles), loc="lower left", bbox_to_anchor=(0, above),
-            ncols=len(handles), bbox_transform=axes.transAxes, handletextpad=0.3,
-            columnspacing=1.0, borderpad=0.1, borderaxespad=0.1, handlelength=1.6,
-        )  # fmt: skip
 
 
 def add_legend_below(
@@ -281,32 +197,7 @@ def add_legend_below(
         bbox_transform=figure.transFigure, handlelength=2.4, columnspacing=1.0, borderpad=0.1,
         borderaxespad=0.0, alignment="left",
     )  # fmt: skip
-    return _LEGEND_ROW_INCHES * (math.ceil(len(handles) / columns) + bool(title))
-
-
-def add_remarks(axes: "Axes", remarks: Sequence[str], *, below_inches: float) -> None:
-    """Write remarks below the axes and as wide as they are, each from the start of a line.
-
-    ``below_inches`` is from the axes down to the first line, past tick and axis labels.
-    """
-    figure, box = axes.figure, axes.get_position()
-    width_inches = box.width * figure.get_figwidth()
-    characters = int(_REMARK_CHARACTERS * width_inches / (0.86 * COLUMN_INCHES))
-    lines = [line for remark in remarks for line in textwrap.wrap(remark, characters)]
-    if lines:
-        y = box.y0 - below_inches / figure.get_figheight()
-        figure.text(
-            box.x0, y, "\n".join(lines), va="top", ha="left", fontsize=_REMARK_POINTS,
-            color="0.25", linespacing=1.25,
-        )  # fmt: skip
-
-
-def explain_lacking(scores: Sequence[tuple[str, ScoredList]], kind: str) -> list[str]:
-    """List the systems that have metrics of a trial list and no file of ``kind`` with them."""
-    if not scores:
-        return []
-    stem = scores[0][1].path.stem  # of the same list: the same in every system
-    return [f"no {stem}.{kind}.json of {list_some([name for name, _ in scores])}"]
+    return LEGEND_ROW_INCHES * (math.ceil(len(handles) / columns) + bool(title))
 
 
 # Labels of points, put where they overlap least.

@@ -1,9 +1,10 @@
 """Validation EER against the energy that a training has used: a line for each system."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from sv.report.figures.frame import (
     COLUMN_INCHES,
@@ -12,15 +13,10 @@ from sv.report.figures.frame import (
     describe_share,
     get_line_style,
     set_log_axis,
-    widen_log,
 )
 from sv.report.results import TRAIN_STAGE, Results, Stage, find_stage
 from sv.report.tables.cells import format_significant
 from sv.report.tables.evidence import list_some
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _MARKS_A_LINE = 6
 _LOG_FROM = 4.0  # times between the lowest and the highest EER
@@ -95,7 +91,7 @@ def _read_epochs(stage: Stage) -> tuple[dict[int, tuple[float, float]], dict[str
     return points, {reason: epochs for reason, epochs in missing.items() if epochs}
 
 
-def draw_learning_energy(figure: "Figure", results: Results) -> Drawing:
+def draw_learning_energy(figure: Figure, results: Results) -> Drawing:
     """Draw the learning curve of every system into an empty figure; no axes without any curve."""
     curves, left_out = collect_learning(results)
     if not curves:
@@ -146,12 +142,12 @@ def _describe_epochs(curve: LearningCurve) -> list[str]:
     ]
 
 
-def _set_limits(axes: "Axes", curves: list[LearningCurve]) -> None:
+def _set_limits(axes: Axes, curves: list[LearningCurve]) -> None:
     energies = [kwh for curve in curves for kwh in curve.energy_kwh if kwh > 0]
-    set_log_axis(axes, "x", *widen_log(energies or [1.0], 0.03, _LEAST_DECADES))
-    eers = np.array([eer for curve in curves for eer in curve.eer_percent])
+    set_log_axis(axes, "x", energies or [1.0], 0.03, _LEAST_DECADES)
+    eers = np.concatenate([curve.eer_percent for curve in curves])
     if eers.min() > 0 and eers.max() / eers.min() > _LOG_FROM:
-        set_log_axis(axes, "y", *widen_log(eers.tolist(), 0.04, _LEAST_DECADES))
+        set_log_axis(axes, "y", eers, 0.04, _LEAST_DECADES)
     else:
         room = max(0.08 * np.ptp(eers), 0.02 * eers.max(), 0.05)
         axes.set_ylim(max(0.0, eers.min() - room), eers.max() + room)
