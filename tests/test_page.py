@@ -63,7 +63,7 @@ def test_each_figure_in_kwh_leads_to_its_sidecar(study):
         assert float(linked[0]["sort"]) == kwh
         assert f"steps/train_xvector.sh --model {name}" in text and "c" * 40 in text
         for words in ("measured", "nvml.board.GPU-1", "rapl.package.0", "counter delta",
-                      "44.18 g/kWh, owid, FRA, 2024", "cpu_package + gpu_board", "node1",
+                      "44.18 g/kWh, owid, zone FRA, 2024", "cpu_package + gpu_board", "node1",
                       "exclusive", "1 (none: the machines alone)"):  # fmt: skip
             assert words in text, words
     extraction = {cell["link"] for row in read_rows(study, "table2") for cell in row}

@@ -139,9 +139,7 @@ def _prepare(axes: Axes, low: float, high: float) -> None:
     for axis, what in ((axes.xaxis, "False alarms (%)"), (axes.yaxis, "Misses (%)")):
         axis.set_ticks(list(ticks.values()), [f"{tick:g}" for tick in ticks])
         axis.set_label_text(what)
-    axes.set_xlim(start, end)
-    axes.set_ylim(start, end)
-    axes.set_aspect("equal")
+    axes.set(xlim=(start, end), ylim=(start, end), aspect="equal")
 
 
 def draw_scores(figure: Figure, results: Results, trials: str) -> Drawing:
@@ -173,7 +171,7 @@ def draw_scores(figure: Figure, results: Results, trials: str) -> Drawing:
 def _draw_histograms(axes: Axes, name: str, score: ScoredList) -> None:
     assert score.histogram is not None
     edges = np.array(score.histogram.edges)
-    # A filled and a hollow shape: told apart without colour.
+    # A filled and a hollow shape, which differ without colour too.
     for kind, counts, style in (
         ("nontarget", score.histogram.nontargets,
          {"color": COLOURS[1], "fill": True, "alpha": 0.55, "zorder": 2}),

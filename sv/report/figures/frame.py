@@ -244,9 +244,8 @@ def place_labels(
         return
     renderer = axes.figure.canvas.get_renderer()  # type: ignore[attr-defined]
     pixels = axes.figure.dpi / 72
-    frame = axes.get_window_extent(renderer)
-    bounds = np.array([[[frame.x0, frame.y0], [frame.x1, frame.y1]]])
-    centres = np.array([axes.transData.transform(point) for point in points])  # (points, 2)
+    bounds = axes.get_window_extent(renderer).get_points()[None]
+    centres = axes.transData.transform(points)  # (points, 2)
     radius = (MARKER_POINTS / 2 + 1) * pixels
     markers = np.stack([centres - radius, centres + radius], axis=1)  # (points, 2 corners, 2)
     drawn = _cover_lines(axes, lines, pixels)
@@ -257,23 +256,24 @@ def place_labels(
         )
         for label, point in zip(labels, points, strict=True)
     ]  # fmt: skip
-    extents = [text.get_window_extent(renderer) for text in texts]
-    sizes = np.array([[extent.width, extent.height] for extent in extents]) + 1.5 * pixels
+    sizes = np.array([text.get_window_extent(renderer).size for text in texts]) + 1.5 * pixels
     placed: dict[int, np.ndarray] = {}  # label: its corners
     offsets = np.zeros_like(centres)
     distances = np.repeat(_DISTANCES_POINTS, len(_DIRECTIONS))
+    steps = _DISTANCES_POINTS[:, None, None] * _DIRECTIONS * pixels
     for _ in range(_ROUNDS):
         for i, (centre, size) in enumerate(zip(centres, sizes, strict=True)):
-            candidates = _list_offsets(size, pixels)  # (places, 2)
+            # The label's edge, not its middle, is at the distance.
+            candidates = (steps + np.sign(_DIRECTIONS.round(6)) * size / 2).reshape(-1, 2)
             middles = centre + candidates
             boxes = np.stack([middles - size / 2, middles + size / 2], axis=1)  # (places, 2, 2)
             others = np.array([*markers, *(box for j, box in placed.items() if j != i)])
-            costs = distances + _overlap(boxes, others) / pixels**2
-            costs += _LINE_COST * _overlap(boxes, drawn) / pixels**2
-            costs += 10 * (size.prod() - _overlap(boxes, bounds)) / pixels**2
-            apart = _gaps(boxes, centres) / pixels  # (places, points)
-            own = apart[:, [i]] + 3
-            costs += 12 * np.maximum(own - np.delete(apart, i, axis=1), 0).sum(axis=1)
+            areas = _overlap(boxes, others) + _LINE_COST * _overlap(boxes, drawn)
+            areas += 10 * (size.prod() - _overlap(boxes, bounds))
+            outside = np.maximum(boxes[:, None, 0] - centres, centres - boxes[:, None, 1])
+            apart = np.hypot(*np.moveaxis(np.maximum(outside, 0), -1, 0)) / pixels
+            nearer = np.maximum(apart[:, [i]] + 3 - np.delete(apart, i, axis=1), 0).sum(axis=1)
+            costs = distances + areas / pixels**2 + 12 * nearer
             best = int(np.argmin(costs.round(6)))  # the first of equals
             offsets[i], placed[i] = candidates[best], boxes[best]
     for text, point, offset, size in zip(texts, points, offsets, sizes, strict=True):
@@ -297,19 +297,6 @@ def _cover_lines(axes: "Axes", lines: list[list[Place]], pixels: float) -> np.nd
             low, high = np.minimum(ends[:-1], ends[1:]), np.maximum(ends[:-1], ends[1:])
             boxes.append(np.stack([low - 0.5 * pixels, high + 0.5 * pixels], axis=1))
     return np.concatenate(boxes)
-
-
-def _list_offsets(size: np.ndarray, pixels: float) -> np.ndarray:
-    """List places of a label's middle from its marker, nearest first: (places, 2) in pixels."""
-    steps = _DISTANCES_POINTS[:, None, None] * _DIRECTIONS * pixels
-    # The label's edge, not its middle, is at the distance.
-    return (steps + np.sign(_DIRECTIONS.round(6)) * size / 2).reshape(-1, 2)
-
-
-def _gaps(boxes: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Return the distance of every centre from every box, 0 inside: (boxes, centres)."""
-    below, above = boxes[:, None, 0] - centres, centres - boxes[:, None, 1]
-    return np.hypot(*np.moveaxis(np.maximum(np.maximum(below, above), 0), -1, 0))
 
 
 def _overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:

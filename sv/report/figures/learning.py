@@ -119,7 +119,13 @@ def draw_learning_energy(figure: Figure, results: Results) -> Drawing:
         (found,) = axes.plot(
             curve.energy_kwh, curve.eer_percent, "o", markersize=4, alpha=0, zorder=4
         )
-        drawing.add_hover(found, *_describe_epochs(curve))
+        rows = zip(curve.epochs, curve.energy_kwh, curve.eer_percent, strict=True)
+        texts = [
+            f"{curve.system}, epoch {epoch}\nEER {eer_percent:.2f} %, "
+            f"{format_significant(kwh)} kWh, {describe_share(curve.share)}"
+            for epoch, kwh, eer_percent in rows
+        ]
+        drawing.add_hover(found, *texts)
     axes.set_xlabel("Energy of the training so far (kWh)")
     axes.set_ylabel("Validation EER (%)")
     title = "System (hollow: energy estimated)"
@@ -129,17 +135,6 @@ def draw_learning_energy(figure: Figure, results: Results) -> Drawing:
         title = "System"
     add_legend_below(axes, handles, title, left_inches=0.02)
     return drawing
-
-
-def _describe_epochs(curve: LearningCurve) -> list[str]:
-    quality = describe_share(curve.share)
-    return [
-        f"{curve.system}, epoch {epoch}\n"
-        f"EER {eer_percent:.2f} %, {format_significant(kwh)} kWh, {quality}"
-        for epoch, kwh, eer_percent in zip(
-            curve.epochs, curve.energy_kwh, curve.eer_percent, strict=True
-        )
-    ]
 
 
 def _set_limits(axes: Axes, curves: list[LearningCurve]) -> None:

@@ -7,9 +7,12 @@ divide stays one part of its own.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
-from sv.energy.record import Channel, Crosscheck
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sv.energy.record import Channel, Sidecar
 from sv.energy.units import kwh_from_j
 from sv.report.figures.frame import (
     COLUMN_INCHES,
@@ -24,25 +27,12 @@ from sv.report.results import RESULTS_STAGE, Results, Stage
 from sv.report.tables.cells import format_significant
 from sv.report.tables.evidence import list_some
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 SHARED = "shared stages"
-# Part of the machine: how it is called. Undivided: its parts were not read.
-COMPONENTS = {
-    "cpu_package": "CPU",
-    "dram": "DRAM",
-    "gpu_board": "GPU",
-    "gpu_module": "GPU module, its CPU included",
-    "rest": "rest of the node",
-    "undivided": "not divided",
-}
 _MODEL_STAGES = {5: "train", 6: "extract", 7: "score"}
 _UNDIVIDED = "the sidecar does not say which part of the machine used all of it"
 _FORECAST = "forecast"  # stage 5 of another kind: some steps, thrown away
-# Colour and hatch of a stage of the recipe, by its number, and of a part of the machine. Hatches
-# are of lines: one of dots has thousands of curves.
+# Colour and hatch of a stage of the recipe, by its number. Hatches are of lines: one of dots has
+# thousands of curves.
 _STAGE_STYLE = {
     0: ("#000000", ""),
     1: ("#CC79A7", "xxxx"),
@@ -53,20 +43,15 @@ _STAGE_STYLE = {
     6: ("#E69F00", "////"),
     7: ("#009E73", "\\\\\\\\"),
 }
-_COMPONENT_STYLE = {
-    "cpu_package": ("#56B4E9", "////"),
-    "dram": ("#F0E442", "\\\\\\\\"),
-    "gpu_board": ("#D55E00", ""),
-    "gpu_module": ("#CC79A7", "xxxx"),
-    "rest": ("#BBBBBB", "----"),
-    "undivided": ("#FFFFFF", ""),
-}
-_ESTIMATED_HATCH = {  # on white
-    "cpu_package": "\\\\\\",
-    "dram": "|||",
-    "gpu_board": "+++",
-    "gpu_module": "---",
-    "undivided": "xxx",
+# Part of the machine: how it is called, its colour, its hatch, and its hatch on white if it was
+# estimated. Undivided: its parts were not read.
+COMPONENTS = {
+    "cpu_package": ("CPU", "#56B4E9", "////", "\\\\\\"),
+    "dram": ("DRAM", "#F0E442", "\\\\\\\\", "|||"),
+    "gpu_board": ("GPU", "#D55E00", "", "+++"),
+    "gpu_module": ("GPU module, its CPU included", "#CC79A7", "xxxx", "---"),
+    "rest": ("rest of the node", "#BBBBBB", "----", ""),
+    "undivided": ("not divided", "#FFFFFF", "", "xxx"),
 }
 _ROW_INCHES = 0.165
 _LEGEND_INCHES = 1.2  # below the bars; what is not used is cut off
@@ -78,22 +63,15 @@ _LEAST_PERCENT = 0.7  # narrower pieces would be all edge
 _MAX_LISTED = 8  # sidecars of a hover text
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """A part of a bar; ``component`` is a key of `COMPONENTS`."""
 
     component: str
     estimated: bool
     energy_kwh: float
 
-    @property
-    def order(self) -> tuple[int, bool]:
-        """Its place: as in `COMPONENTS`, estimates behind what was measured."""
-        return list(COMPONENTS).index(self.component), self.estimated
 
-
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """A part of a bar as it is drawn; pieces of one kind have the same ``order``."""
 
     order: tuple[int, bool]
@@ -157,23 +135,23 @@ def collect_bars(results: Results) -> tuple[list[Bar], list[str]]:
 def _sum_stages(stages: list[Stage], *, shared: bool) -> tuple[tuple[int, str, float], ...]:
     """Add up the stages of one number: a system has a stage 6 and 7 for each list."""
     summed: dict[int, tuple[str, float]] = {}
-    for stage in stages:
-        name, kwh = summed.get(stage.number, ("", 0.0))
-        name = name or (stage.name if shared else _MODEL_STAGES.get(stage.number, stage.name))
-        summed[stage.number] = (name, kwh + (stage.energy_kwh or 0.0))
-    return tuple((number, *summed[number]) for number in sorted(summed))
+    for stage in sorted(stages, key=lambda stage: stage.number):
+        name = stage.name if shared else _MODEL_STAGES.get(stage.number, stage.name)
+        first, kwh = summed.get(stage.number, (name, 0.0))
+        summed[stage.number] = first, kwh + (stage.energy_kwh or 0.0)
+    return tuple((number, *named) for number, named in summed.items())
 
 
 def _join_parts(parts: Iterable[Part]) -> tuple[Part, ...]:
-    summed: dict[tuple[str, bool], float] = {}
-    for part in parts:
-        key = (part.component, part.estimated)
-        summed[key] = summed.get(key, 0.0) + part.energy_kwh
-    found = [Part(*key, energy_kwh) for key, energy_kwh in summed.items() if energy_kwh]
-    return tuple(sorted(found, key=lambda part: part.order))
+    """Add up the parts of one kind, as in `COMPONENTS`, estimates behind what was measured."""
+    kinds = [(component, estimated) for component in COMPONENTS for estimated in (False, True)]
+    summed = dict.fromkeys(kinds, 0.0)
+    for component, estimated, energy_kwh in parts:
+        summed[component, estimated] += energy_kwh
+    return tuple(Part(*kind, energy_kwh) for kind, energy_kwh in summed.items() if energy_kwh)
 
 
-def _split_energy(stage: Stage) -> tuple[list[Part], str]:
+def _split_energy(stage: Stage) -> tuple[tuple[Part, ...], str]:
     """Divide a stage's energy by part of the machine.
 
     Channels of the total are parts. Where the whole machine is in the total, its parts are those
@@ -182,55 +160,48 @@ def _split_energy(stage: Stage) -> tuple[list[Part], str]:
     Returns:
         Parts that add up to ``energy_kwh``; why they are not all divided, where that is so.
     """
-    sidecar = stage.sidecar
-    total_kwh = stage.energy_kwh or 0.0
-    whole = [Part("undivided", False, total_kwh)]
+    sidecar, total_kwh = stage.sidecar, stage.energy_kwh or 0.0
+    whole = (Part("undivided", False, total_kwh),)
     if sidecar.attribution.rule != "exclusive":
         return whole, f"the rule {sidecar.attribution.rule} shares the machine as a whole"
-    parts = []
-    known = [channel for channel in sidecar.channels if channel.energy_j is not None]
-    for channel in (channel for channel in known if channel.in_total):
+    parts: list[Part] = []
+    for channel in (channel for channel in sidecar.channels if channel.in_total):
+        energy_kwh, estimated = kwh_from_j(channel.energy_j or 0.0), channel.kind == "estimated"
         if channel.boundary == "node":
-            parts += _split_node(channel, known, sidecar.crosschecks)
-        else:
-            component = channel.boundary if channel.boundary in COMPONENTS else "undivided"
-            parts.append(Part(component, channel.kind == "estimated", _kwh(channel)))
+            inside = _list_inside(channel, sidecar)
+            rest_kwh = energy_kwh - sum(part.energy_kwh for part in inside)
+            if inside and rest_kwh >= 0:
+                parts += [*inside, Part("rest", False, rest_kwh)]
+                continue
+            estimated = False
+        component = channel.boundary if channel.boundary in COMPONENTS else "undivided"
+        parts.append(Part(component, estimated, energy_kwh))
     rest_kwh = total_kwh - sum(part.energy_kwh for part in parts)
     if rest_kwh < -WHOLE * total_kwh:
         return whole, "its channels add up to more than its energy"
     if rest_kwh > WHOLE * total_kwh:
         parts.append(Part("undivided", False, rest_kwh))
-    undivided = any(part.component == "undivided" and part.energy_kwh > 0 for part in parts)
-    return list(_join_parts(parts)), _UNDIVIDED if undivided else ""
+    joined = _join_parts(parts)
+    undivided = any(part.component == "undivided" and part.energy_kwh > 0 for part in joined)
+    return joined, _UNDIVIDED if undivided else ""
 
 
-def _split_node(
-    node: Channel, channels: Sequence[Channel], crosschecks: Sequence[Crosscheck]
-) -> list[Part]:
-    """Divide a machine's energy into the parts that were measured inside it, and the rest."""
-    inside: set[str] = set()
-    for check in crosschecks:
-        if check.b == node.id and check.rest_kwh is not None:
-            inside |= set(check.a.split(" + "))
-    parts = [
-        Part(channel.boundary, False, _kwh(channel))
-        for channel in channels
+def _list_inside(node: Channel, sidecar: Sidecar) -> list[Part]:
+    """List the parts of a machine that were measured inside it."""
+    checks = [c for c in sidecar.crosschecks if c.b == node.id and c.rest_kwh is not None]
+    inside = {name for check in checks for name in check.a.split(" + ")}
+    return [
+        Part(channel.boundary, False, kwh_from_j(channel.energy_j))
+        for channel in sidecar.channels
         if channel.id in inside
         and channel.host == node.host
+        and channel.energy_j is not None
         and not channel.in_total
         and channel.boundary in COMPONENTS
     ]
-    rest_kwh = _kwh(node) - sum(part.energy_kwh for part in parts)
-    if not parts or rest_kwh < 0:
-        return [Part("undivided", False, _kwh(node))]
-    return [*parts, Part("rest", False, rest_kwh)]
 
 
-def _kwh(channel: Channel) -> float:
-    return kwh_from_j(channel.energy_j or 0.0)
-
-
-def draw_energy_stages(figure: "Figure", results: Results) -> Drawing:
+def draw_energy_stages(figure: Figure, results: Results) -> Drawing:
     """Draw a bar for the shared stages and one for each system; no axes without any energy."""
     bars, left_out = collect_bars(results)
     if not bars:
@@ -244,7 +215,6 @@ def draw_energy_stages(figure: "Figure", results: Results) -> Drawing:
     right = 0.1 + _LETTER_INCHES * max(len(number) for number in numbers)  # for these
     width = max(_LEAST_INCHES, (COLUMN_INCHES - left - right - _BETWEEN_INCHES) / 2)
     legends = []
-    below = 0.24  # inches from the bars to the next legend
     for number, (title, rows) in enumerate(
         (
             ("By stage (%)", [_list_stages(bar) for bar in bars]),
@@ -254,17 +224,16 @@ def draw_energy_stages(figure: "Figure", results: Results) -> Drawing:
         start = left + number * (width + _BETWEEN_INCHES)
         axes = figure.add_axes((start / COLUMN_INCHES, _LEGEND_INCHES / height,
                                 width / COLUMN_INCHES, rows_inches / height))  # fmt: skip
-        _prepare(axes, bars, title)
-        for row, (bar, pieces) in enumerate(zip(bars, rows, strict=True)):
-            _draw_bar(axes, row, bar, pieces, drawing)
+        _draw_bars(axes, bars, rows, drawing)
+        axes.set_title(title, loc="left", fontsize=8)
         entries = {piece.order: piece for pieces in rows for piece in pieces}
-        handles = [
+        legends.append([
             build_patch(piece.name, facecolor=piece.colour, hatch=piece.hatch, **_EDGE)
             for _, piece in sorted(entries.items())
-        ]
-        legends.append(handles)
+        ])  # fmt: skip
     by_part = figure.axes[-1]
     by_part.set_yticklabels([])
+    below = 0.24  # inches from the bars to the next legend
     for handles in legends:
         below += 0.06 + add_legend_below(by_part, handles, below_inches=below, left_inches=0.02)
     style = {"xytext": (72 * right, 0), "textcoords": "offset points", "ha": "right"}
@@ -277,27 +246,25 @@ def draw_energy_stages(figure: "Figure", results: Results) -> Drawing:
     return drawing
 
 
-def _prepare(axes: "Axes", bars: list[Bar], title: str) -> None:
-    axes.set_title(title, loc="left", fontsize=8)
+def _draw_bars(
+    axes: Axes, bars: Sequence[Bar], rows: Sequence[Sequence[Piece]], drawing: Drawing
+) -> None:
+    """Draw the pieces of each bar in a row of its own."""
     axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
     axes.tick_params(axis="y", length=0, labelsize=7)
     axes.tick_params(axis="x", labelsize=7)
-    axes.set_ylim(len(bars) - 0.45, -0.55)
-    axes.set_xlim(0, 100)
-    axes.set_xticks((0, 50, 100))
+    axes.set(ylim=(len(bars) - 0.45, -0.55), xlim=(0, 100), xticks=(0, 50, 100))
     axes.grid(visible=False, axis="y")
-
-
-def _draw_bar(axes: "Axes", row: int, bar: Bar, pieces: Sequence[Piece], drawing: Drawing) -> None:
-    start = 0.0
-    for piece in pieces:
-        width = 100 / bar.energy_kwh * piece.energy_kwh
-        style = {"edgecolor": piece.colour, "linewidth": 0.3}
-        if width > _LEAST_PERCENT:
-            style = {**_EDGE, "hatch": piece.hatch}
-        (drawn,) = axes.barh(row, width, left=start, height=0.74, facecolor=piece.colour, **style)
-        drawing.add_hover(drawn, f"{bar.label}\n{piece.text}")
-        start += width
+    for row, (bar, pieces) in enumerate(zip(bars, rows, strict=True)):
+        start = 0.0
+        for piece in pieces:
+            width = 100 / bar.energy_kwh * piece.energy_kwh
+            style = {"edgecolor": piece.colour, "linewidth": 0.3}
+            if width > _LEAST_PERCENT:
+                style = {**_EDGE, "hatch": piece.hatch}
+            (drawn,) = axes.barh(row, width, 0.74, start, facecolor=piece.colour, **style)
+            drawing.add_hover(drawn, f"{bar.label}\n{piece.text}")
+            start += width
 
 
 def _list_stages(bar: Bar) -> list[Piece]:
@@ -318,14 +285,14 @@ def _list_parts(bar: Bar) -> list[Piece]:
     shares = [stage.sidecar.measured_fraction for stage in bar.sidecars]
     measured = all(share is not None and share > 1 - WHOLE for share in shares)
     pieces = []
-    for part in bar.parts:
-        name = COMPONENTS[part.component]
-        quality = "estimated" if part.estimated else "measured"
-        if part.component == "undivided" and not measured:
+    for component, estimated, energy_kwh in bar.parts:
+        name, colour, hatch, on_white = COMPONENTS[component]
+        quality = "estimated" if estimated else "measured"
+        if component == "undivided" and not measured:
             quality = "estimated, at least in part"
-        text = f"{name}: {format_kwh(part.energy_kwh)}, {quality}"
-        style = _COMPONENT_STYLE[part.component]
-        if part.estimated:
-            name, style = f"{name} (estimated)", ("#FFFFFF", _ESTIMATED_HATCH[part.component])
-        pieces.append(Piece(part.order, name, part.energy_kwh, *style, text))
+        text = f"{name}: {format_kwh(energy_kwh)}, {quality}"
+        if estimated:
+            name, colour, hatch = f"{name} (estimated)", "#FFFFFF", on_white
+        order = list(COMPONENTS).index(component), estimated
+        pieces.append(Piece(order, name, energy_kwh, colour, hatch, text))
     return pieces

@@ -4,7 +4,6 @@ Everything is in it: the tables, the provenance of each kWh, and the SVG of four
 that follow light and dark. The same results give the same bytes: no timestamp, no random ids.
 """
 
-import importlib.resources
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sv.files import read_text, write_text
 from sv.report.advice import Advice
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from sv.report.figures.files import Drawn
 
 _MAX_LISTED = 3
+_COMMIT = re.compile(r"(?<=^\w{10})\w+")  # the digits that do not tell it from others
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
 _TABLE_FORMATS = ("csv", "json", "md", "tex")
 _ACCURACY = "energy_accuracy"
@@ -81,41 +81,22 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Field:
-    """A cell for the page.
-
-    Attributes:
-        sort: A number or a text to sort by; empty: sorted last; None: ``text``.
-        marks: Signs with their words.
-        link: The id of the sidecar's provenance.
-    """
-
-    text: str
-    sort: str | None
-    numeric: bool
-    best: bool
-    marks: tuple[tuple[str, str], ...]
-    link: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class Sheet:
-    """A table for the page.
+    """A table for the page, without the columns that only its CSV has.
 
     Attributes:
-        headings: Title, name with its group, and whether it is of numbers, for each column.
-        sections: Titles with their rows: whether it is a sum, never sorted among others; fields.
+        groups: Headings over the columns, each with how many it is of; empty without any.
+        sections: Titles with their rows.
+        missing: Lines for what is not known, with reasons.
+        files: The formats that were written, with links.
     """
 
-    name: str
+    table: Table
     short: str
-    caption: str
+    columns: tuple[Column, ...]
     groups: tuple[tuple[str, int], ...]
-    headings: tuple[tuple[str, str, bool], ...]
-    sections: tuple[tuple[str, list[tuple[bool, list[Field]]]], ...]
-    notes: tuple[tuple[str, str], ...]
-    missing: tuple[str, ...]
+    sections: tuple[tuple[str, list[Row]], ...]
+    missing: list[str]
     files: tuple[tuple[str, str], ...]
 
 
@@ -145,42 +126,36 @@ def write_page(
     items = list(provenance.values())
     pictures = _list_pictures(results, figures)
     svg = [view.svg for picture in pictures for view in picture.views]
-    text = (
-        _build_environment()
-        .get_template("page.html")
-        .render(
-            answer=_answer(results, advice),
-            facts=_list_facts(results, items),
-            advice=advice,
-            pictures=pictures,
-            greys=sorted({grey for text in svg for grey in re.findall(r"--grey-(\w\w)", text)}),
-            files=[
-                (drawn.stem, [(p.suffix[1:].upper(), link_to(p, directory)) for p in drawn.paths])
-                for drawn in sorted(figures, key=lambda drawn: drawn.stem)
-            ],
-            sheets=[_build_sheet(table, provenance, directory) for table in tables],
-            owners=[(owner, list(of)) for owner, of in groupby(items, lambda item: item.owner)],
-            titles=TITLES,
-            words=WORDS,
-        )
-    )
-    path = directory / "index.html"
-    write_text(path, text)
-    return path
-
-
-def _build_environment() -> Environment:
-    """Return the templates; every text of the results is escaped, an unknown name is an error."""
-    return Environment(
-        loader=FunctionLoader(
-            lambda name: (importlib.resources.files("sv.report.page") / name).read_text("utf-8")
-        ),
+    # Every text of the results is escaped, and an unknown name is an error.
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    text = environment.get_template("page.html").render(
+        answer=_answer(results, advice),
+        facts=_list_facts(results, items),
+        advice=advice,
+        pictures=pictures,
+        greys=sorted({grey for text in svg for grey in re.findall(r"--grey-(\w\w)", text)}),
+        files=[
+            (drawn.stem, [(p.suffix[1:].upper(), link_to(p, directory)) for p in drawn.paths])
+            for drawn in sorted(figures, key=lambda drawn: drawn.stem)
+        ],
+        sheets=[_build_sheet(table, directory) for table in tables],
+        find_sort_key=_find_sort_key,
+        marks=MARKS,
+        provenance=provenance,
+        owners=[(owner, list(of)) for owner, of in groupby(items, lambda item: item.owner)],
+        titles=TITLES,
+        words=WORDS,
+    )
+    path = directory / "index.html"
+    write_text(path, text)
+    return path
 
 
 def _list_pictures(results: Results, figures: "Sequence[Drawn]") -> list[Picture]:
@@ -208,51 +183,27 @@ def _read_svg(drawn: "Drawn") -> str:
     return _GREY.sub(r"var(--grey-\1)", text)
 
 
-def _build_sheet(table: Table, provenance: dict[Path, Provenance], directory: Path) -> Sheet:
-    """Prepare a table for the template; ``provenance`` is by the path of the sidecar."""
-    columns = [column for column in table.columns if not column.csv_only]
-    groups = [(group, len(list(of))) for group, of in groupby(columns, lambda c: c.group)]
-    sections = [
-        (title, [(row.is_total, _build_fields(row, columns, provenance)) for row in rows])
-        for title, rows in groupby(table.rows, lambda row: row.section)
-    ]
+def _build_sheet(table: Table, directory: Path) -> Sheet:
+    columns = tuple(column for column in table.columns if not column.csv_only)
+    groups = tuple((group, len(list(of))) for group, of in groupby(columns, lambda c: c.group))
+    sections = groupby(table.rows, lambda row: row.section)
     files = [(suffix, directory / f"{table.name}.{suffix}") for suffix in _TABLE_FORMATS]
     return Sheet(
-        name=table.name,
+        table=table,
         short=re.sub(r"(?<=[a-z])(?=[0-9])", " ", table.name.replace("_", " ")).capitalize(),
-        caption=table.caption,
-        groups=tuple(groups) if any(group for group, _ in groups) else (),
-        headings=tuple(
-            (c.title or "value", f"{c.group} {c.title}".strip() or c.key, c.numeric)
-            for c in columns
-        ),
-        sections=tuple(sections),
-        notes=tuple((MARKS[note.mark] if note.mark else "", note.text) for note in table.notes),
-        missing=tuple(missing_lines(table)),
+        columns=columns,
+        groups=groups if any(group for group, _ in groups) else (),
+        sections=tuple((title, list(rows)) for title, rows in sections),
+        missing=missing_lines(table),
         files=tuple((kind, link_to(path, directory)) for kind, path in files if path.is_file()),
     )
 
 
-def _build_fields(
-    row: Row, columns: list[Column], provenance: dict[Path, Provenance]
-) -> list[Field]:
-    return [
-        Field(
-            text=cell.text,
-            sort=_find_sort_key(cell, column),
-            numeric=column.numeric,
-            best=cell.best,
-            marks=tuple((MARKS[mark], mark.replace("_", " ")) for mark in cell.marks),
-            link=provenance[cell.sidecar].key if cell.sidecar else "",
-            reason=cell.reason if cell.value is None else "",
-        )
-        for column in columns
-        for cell in (row.cells[column.key],)
-    ]
-
-
 def _find_sort_key(cell: Cell, column: Column) -> str | None:
-    """Return a number where there is one: an interval is sorted by its lower end."""
+    """Return what a cell is sorted by: empty: last; None: its text.
+
+    It is a number where there is one: an interval is sorted by its lower end.
+    """
     key = "" if cell.value is None else str(cell.value)
     if isinstance(cell.value, str) and column.numeric and (match := _NUMBER.match(key)):
         key = match.group()
@@ -263,20 +214,20 @@ def _answer(results: Results, advice: Advice) -> tuple[str, ...]:
     """Return what the best accuracy cost, and the knee: on average, else on the first list."""
     for lists in (results.scored, *((name,) for name in results.scored)):
         points, left_out = collect_points(results, lists)
-        if points:
-            best = min(points, key=lambda point: point.eer_percent)
-            knee = [p for p in points if p.label == advice.knee and p is not best]
-            average = "average " if len(lists) > 1 else ""
-            where = f"over {len(lists)} trial lists" if average else f"on {lists[0]}"
-            both = " with both figures" if left_out else ""
-            rank = f"the lowest {average}EER of {len(points)} systems{both}"
-            what = rank if len(points) > 1 else f"an {average}EER"
-            sentences = [f"{best.label} has {what} {where}: {_describe_cost(best)}."]
-            sentences += [
-                f"The knee of the front is {point.label}: {_describe_cost(point)}."
-                for point in knee
-            ]
-            return tuple(sentences)
+        if not points:
+            continue
+        best = min(points, key=lambda point: point.eer_percent)
+        average = "average " if len(lists) > 1 else ""
+        where = f"over {len(lists)} trial lists" if average else f"on {lists[0]}"
+        both = " with both figures" if left_out else ""
+        what = f"an {average}EER"
+        if len(points) > 1:
+            what = f"the lowest {average}EER of {len(points)} systems{both}"
+        knee = [p for p in points if p.label == advice.knee and p is not best]
+        return (
+            f"{best.label} has {what} {where}: {_describe_cost(best)}.",
+            *(f"The knee of the front is {p.label}: {_describe_cost(p)}." for p in knee),
+        )
     return ("No system has both an EER and a training energy yet.",)
 
 
@@ -296,7 +247,7 @@ def _list_facts(results: Results, provenance: list[Provenance]) -> str:
         f"{_count(len(results.systems), 'system')} and "
         f"{_count(len(results.scored), 'scored trial list')}",
         (times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}") if times else "",
-        _list_some("code", [_shorten(code) for item in provenance for code in item.commits]),
+        _list_some("code", [_COMMIT.sub("", code) for item in provenance for code in item.commits]),
         _list_some("on", [host for item in provenance for host in item.hosts]),
         _list_some("with", [board for item in provenance for board in item.boards]),
         _list_some("embeddings on", sorted(filter(None, devices))),
@@ -316,9 +267,3 @@ def _list_some(word: str, items: list[str]) -> str:
     more = len(unique) - _MAX_LISTED
     text = ", ".join(unique[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
     return f"{word} {text}"
-
-
-def _shorten(code: str) -> str:
-    """Cut a commit to the digits that tell it from others; what follows it stays."""
-    commit, space, more = code.partition(" ")
-    return commit[:10] + space + more

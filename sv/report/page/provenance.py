@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sv.energy.record import Attempt, Attribution, Carbon, Channel, Crosscheck, Meter
+from sv.energy.sidecar import get_journal_path
 from sv.energy.units import kwh_from_j
-from sv.report.figures.frame import describe_quality, format_kwh
+from sv.report.figures.frame import describe_energy, describe_quality, format_kwh
 from sv.report.results import Results, Stage
 from sv.report.tables.cells import UNKNOWN, format_duration, format_significant
-from sv.report.tables.evidence import describe_boundaries, describe_pue
+from sv.report.tables.evidence import describe_boundaries, describe_carbon, describe_pue
 
 # Columns of the small tables; those in WORDS are text, the others numbers.
 TITLES = {
@@ -89,7 +90,7 @@ def link_to(path: Path, directory: Path) -> str:
 
 def _describe(stage: Stage, owner: str, key: str, directory: Path) -> Provenance:
     path, sidecar = stage.path, stage.sidecar
-    journal = path.with_name(f"{path.stem}.journal.jsonl")
+    journal = get_journal_path(path)
     # The only meter of an attempt is the attempt itself.
     meters = [m for attempt in sidecar.attempts if len(attempt.meters) > 1 for m in attempt.meters]
     found = (*sidecar.attempts, *meters, *sidecar.channels)
@@ -142,15 +143,10 @@ def _list_facts(stage: Stage) -> Iterable[tuple[str, str]]:
 
 
 def _describe_figure(stage: Stage) -> str:
-    text = describe_quality(stage)
     if stage.energy_kwh is None:
-        return text
-    text = f"{format_kwh(stage.energy_kwh)}, {text}"
-    if stage.sidecar.uncertainty_kwh is not None:
-        text += f"; ± {format_kwh(stage.sidecar.uncertainty_kwh)} (k = 2)"
-    elif stage.sidecar.uncertainty_reason:
-        text += f"; uncertainty not known: {stage.sidecar.uncertainty_reason}"
-    return text
+        return describe_quality(stage)
+    reason = stage.sidecar.uncertainty_reason
+    return describe_energy(stage) + (f"; uncertainty not known: {reason}" if reason else "")
 
 
 def _describe_attribution(attribution: Attribution) -> str:
@@ -163,14 +159,7 @@ def _describe_attribution(attribution: Attribution) -> str:
 def _describe_carbon(carbon: Carbon) -> str:
     count = len(carbon.intervals)
     facts = [
-        carbon.g_per_kwh is not None and f"{format_significant(carbon.g_per_kwh)} g/kWh",
-        carbon.provider,
-        carbon.zone,
-        carbon.year and str(carbon.year),
-        carbon.vintage and f"vintage {carbon.vintage}",
-        carbon.scope and f"{carbon.scope} scope",
-        carbon.basis,
-        carbon.source,
+        describe_carbon(carbon),
         count and f"{count} {'interval' if count == 1 else 'intervals'}",
         carbon.estimated and "estimated by its provider",
         *(f"in place of {other}" for other in carbon.fallback_from),
@@ -188,15 +177,15 @@ def _describe_check(check: Crosscheck) -> str:
 
 def _describe_channel(channel: Channel) -> Line:
     samples, error = channel.samples, channel.u_energy_j
+    energies_j = channel.energy_j, error and error.total
     texts = (
         f"{channel.host or ''} {channel.id}".strip(),
         channel.boundary.replace("_", " "),
         channel.kind,
         (channel.method or UNKNOWN).replace("_", " "),
-        _format_energy(channel.energy_j),
-        _format_energy(error.total if error else None),
+        *(_format(None if j is None else kwh_from_j(j)) for j in energies_j),
         f"{samples.n}" + (f", {samples.failed} failed" if samples.failed else ""),
-        UNKNOWN if samples.max_gap_s is None else format_significant(samples.max_gap_s),
+        _format(samples.max_gap_s),
         "yes" if channel.in_total else "no",
     )
     basis = error and error.sensor_basis
@@ -211,7 +200,7 @@ def _describe_attempt(attempt: Attempt) -> Line:
         attempt.status,
         "yes" if attempt.resumed else "no",
         format_duration(attempt.duration_s),
-        UNKNOWN if attempt.energy_kwh is None else format_significant(attempt.energy_kwh),
+        _format(attempt.energy_kwh),
         attempt.host,
     )
     code = _get_code(attempt)
@@ -224,7 +213,7 @@ def _describe_meter(meter: Meter) -> Line:
         meter.label or "the stage's own",
         meter.host or UNKNOWN,
         meter.status,
-        UNKNOWN if meter.energy_kwh is None else format_significant(meter.energy_kwh),
+        _format(meter.energy_kwh),
         format_duration(meter.counted_s),
     )
     return Line(texts, (meter.reason,) if meter.reason else ())
@@ -243,5 +232,5 @@ def _list_boards(attempts: Iterable[Attempt]) -> Iterable[str]:
             yield from (board["name"] for board in boards.values() if board.get("name"))
 
 
-def _format_energy(energy_j: float | None) -> str:
-    return UNKNOWN if energy_j is None else format_significant(kwh_from_j(energy_j))
+def _format(value: float | None) -> str:
+    return UNKNOWN if value is None else format_significant(value)
