@@ -19,6 +19,9 @@ LONG = (
     "test_final_weights", "test_energy_robustness", "test_nj",
 )  # fmt: skip
 
+# Limits of time are for programs that hang: a loaded machine may need several times as long.
+PATIENCE = 4
+
 # Whoever starts the tests in the background or by nohup has them, and all that they start, ignore
 # a signal; the programs respect that, and the tests of these signals would wait for ever.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -46,7 +49,7 @@ def call(argv, *, timeout, cwd=ROOT, **extra):
         env=environment(**extra),
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=PATIENCE * timeout,
         check=False,
     )
 
