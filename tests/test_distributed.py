@@ -107,7 +107,7 @@ def test_a_signal_saves_first_and_any_number_goes_on(small_egs, tmp_path):
     process = start(two(small_egs, exp, changes=slow), SV_METER_MARKS=str(marks))
     wait_for(process, lambda: marks.exists() and '"validation"' in marks.read_text())
     os.kill(find_processes(exp)[1], signal.SIGTERM)
-    error = process.communicate(timeout=30)[1]
+    error = process.communicate(timeout=120)[1]
     assert process.returncode == 128 + signal.SIGTERM, error
     step = load(exp)["step"]
     assert f"stopped by SIGTERM, at step {step} of 100; checkpoint: {exp}" in error
@@ -124,7 +124,7 @@ def test_a_process_that_is_killed_ends_the_training(small_egs, tmp_path):
     process = start(two(small_egs, exp, changes={**GENTLE, "num_epochs": 50}))
     wait_for(process, lambda: list(exp.glob("checkpoints/*.pt")))
     os.kill(find_processes(exp)[1], signal.SIGKILL)
-    line = process.communicate(timeout=45)[1].splitlines()[-1]
+    line = process.communicate(timeout=180)[1].splitlines()[-1]
     assert process.returncode == 128 + signal.SIGKILL
     assert "process 1 of 2 on " in line and "was ended by SIGKILL; the same command resumes" in line
     assert not find_processes(exp)

@@ -256,7 +256,7 @@ def test_a_meter_that_is_killed_has_its_factor(tmp_path):
             time.sleep(0.05)
         time.sleep(0.3)
         process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=15)
+        process.communicate(timeout=60)
     deadline = time.monotonic() + 15
     while "left alone" in meter.rebuild().stderr:
         assert time.monotonic() < deadline

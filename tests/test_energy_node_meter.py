@@ -119,7 +119,7 @@ def test_a_killed_node_meter_loses_nothing(tmp_path, spool):
     with open(marks, "a") as file:  # said when the meter could not hear it any more
         file.write('{"mark": "last words"}\n')
     os.kill(meter, signal.SIGKILL)
-    _, err = stage.communicate(timeout=30)
+    _, err = stage.communicate(timeout=120)
     assert stage.returncode == 128 + signal.SIGKILL, err
     wait_for(lambda: "sleep" not in list_commands(meter))
     sidecar = runner.sidecar()
@@ -150,7 +150,7 @@ def test_a_stage_whose_meter_dies_while_its_job_goes_on(tmp_path, spool):
     live = runner.folder / "05_train.nodes/1/.t.1.live.json"
     wait_for(lambda: read_live_file(live) is not None)
     stage.kill()
-    stage.communicate(timeout=30)
+    stage.communicate(timeout=120)
     said = runner.rebuild().stderr
     assert "rebuilt, interrupted; still metering: t.1 on " in said
     energy_kwh = runner.sidecar().energy_kwh

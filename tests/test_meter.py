@@ -61,7 +61,7 @@ def test_signals_are_passed_on(meter, tmp_path, number):
     process = meter.start("bash", "-c", trap + "while :; do sleep 0.05; done")
     wait_for((tmp_path / "up").exists)
     process.send_signal(number)
-    assert process.wait(timeout=15) == 9
+    assert process.wait(timeout=60) == 9
     assert (tmp_path / "got").read_text() == f"{name}\n"
     assert meter.sidecar().status == "interrupted"
 
@@ -70,7 +70,7 @@ def test_a_stopped_shell_leaves_nothing_running(meter, tmp_path):
     process = meter.start("bash", "-c", f"sleep 60 & echo $! >{tmp_path}/pid; wait")
     wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
     process.terminate()
-    assert process.wait(timeout=15) == 128 + signal.SIGTERM
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
     assert not is_alive(int((tmp_path / "pid").read_text()))
 
 
@@ -106,7 +106,7 @@ def test_a_killed_meter_leaves_an_interrupted_sidecar(meter, tmp_path):
     assert second == 1 and "another meter is running" in err and len(err.splitlines()) == 1
     assert "still running, left alone" in meter.rebuild().stderr
     process.kill()
-    process.wait(timeout=15)
+    process.wait(timeout=60)
     command = int((tmp_path / "pid").read_text())
     wait_for(lambda: not is_alive(command))
     with open(meter.journal, "a") as file:

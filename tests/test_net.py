@@ -259,7 +259,7 @@ def results(tmp_path_factory):
         for tree, options in TREES.items()
     }  # fmt: skip
     for tree, process in started.items():
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=480)
         assert (root / tree / "exp" / "results" / "table1.md").is_file(), errors
     return {tree: root / tree / "exp" / "results" for tree in TREES}
 

@@ -283,7 +283,7 @@ def start(tmp_path, script, *wrapper):
 def test_a_signal_ends_the_jobs_with_their_children(tmp_path, number):
     process, pids = start(tmp_path, "sleep 60 & echo $! >{pid}; wait")
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=10)
+    _, stderr = process.communicate(timeout=40)
     assert process.returncode == 128 + number
     assert stderr == f"utils/run.py: stopped by signal {int(number)}\n"
     wait_for(lambda: not any(is_alive(pid) for pid in pids))
@@ -295,7 +295,7 @@ def test_jobs_end_with_a_killed_run_py(tmp_path):
     process, pids = start(tmp_path, "echo $$ >{pid}; exec sleep 60")
     assert all(is_alive(pid) for pid in pids)
     process.kill()
-    process.communicate(timeout=10)
+    process.communicate(timeout=40)
     wait_for(lambda: not any(is_alive(pid) for pid in pids))
 
 
@@ -305,5 +305,5 @@ def test_nohup_is_respected(tmp_path):
     time.sleep(0.3)
     assert process.poll() is None and all(is_alive(pid) for pid in pids)
     process.terminate()
-    process.communicate(timeout=10)
+    process.communicate(timeout=40)
     assert process.returncode == 128 + signal.SIGTERM

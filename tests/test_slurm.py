@@ -130,7 +130,7 @@ def test_a_signal_cancels_the_array(cluster, tmp_path, number):
     )
     cluster.wait_for("began.0")
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=240)
     assert process.returncode == 128 + number
     assert stderr.splitlines()[-1] == f"utils/slurm.py: stopped by signal {int(number)}"
     assert cluster.site.queue() == []
@@ -151,7 +151,7 @@ def test_a_job_that_somebody_ends_has_failed_and_says_why(cluster, tmp_path, how
         cluster.site.run("scancel", f"{number}_2")
     else:  # what stands between Slurm and the command
         os.kill(int((tmp_path / "began").read_text()), signal.SIGKILL)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=240)
     assert process.returncode == status
     log = tmp_path / "x.2.log"
     assert f"1 of 3 jobs failed, first log is {log}: job {number}_2: {message}" in stderr
@@ -197,7 +197,7 @@ def test_squeue_may_be_lost(cluster, tmp_path):
         cluster.site.start_controller()
         cluster.wait_for("began")
         cluster.site.stop_controller()
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=240)
         assert process.returncode == 0
         assert stderr.count("squeue does not answer") == 1
     finally:

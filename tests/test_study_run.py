@@ -157,7 +157,7 @@ def test_a_signal_ends_the_walk_and_the_same_command_goes_on(tiny, tmp_path, num
     while not (folder / "checkpoints" / "epoch_001.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(process.pid, number)  # run.sh alone, which the walk has taken the place of
-    process.wait(timeout=30)
+    process.wait(timeout=120)
     wait_for_end_of(str(tmp_path))
     output = (recipe.root / "output").read_text()
     assert not (folder / "final.pt").exists() and not (recipe.exp / OTHER).exists()

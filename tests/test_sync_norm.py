@@ -99,7 +99,7 @@ def test_the_normalisation_of_two_parts_is_that_of_the_whole(tmp_path):
     torch.save(whole, tmp_path / "whole.pt")
     processes = [start_half(rank, tmp_path) for rank in range(2)]
     for process in processes:
-        error = process.communicate(timeout=60)[1]
+        error = process.communicate(timeout=240)[1]
         assert process.returncode == 0, error
 
 

@@ -45,7 +45,7 @@ def test_sigterm_saves_first(small_egs, whole, tmp_path):
     time.sleep(0.3)
     for _ in range(3):  # run.py, the kernel and the meter may all send one
         process.send_signal(signal.SIGTERM)
-    line = process.communicate(timeout=30)[1].splitlines()[-1]
+    line = process.communicate(timeout=120)[1].splitlines()[-1]
     assert process.returncode == 128 + signal.SIGTERM
     state = torch.load(exp / "checkpoints" / "last.pt", weights_only=True)
     step = state["step"]
