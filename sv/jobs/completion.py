@@ -229,7 +229,7 @@ def _fill_in(patterns: str, values: Mapping[str, str]) -> dict[str, Path]:
 
 
 def _rename(prints: dict[str, Any] | None) -> Prints | None:
-    """Give the files in a stage's proof of commit f8b4a44 their names of today."""
+    """Rename the files in a stage's proof of commit f8b4a44 as steps name them now."""
     if prints is None:
         return None
 
