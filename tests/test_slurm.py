@@ -270,5 +270,5 @@ def test_the_recipe_runs_through_slurm(cluster, tiny, tmp_path):
         folder = data if name == "03_fbank" else model
         found = json.loads((folder / "energy" / f"{name}.json").read_text())
         assert found["status"] == "complete"
-        assert expected <= {node["label"] for node in found["nodes"]}
+        assert expected <= {meter["label"] for meter in found["attempts"][-1]["meters"]}
     assert tiny.model in (exp / "results" / "table1.md").read_text()
