@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from sidecars import CARBON, make_attempt, make_mark, make_sidecar
 from small_egs import SmallEgs
+from small_training import MODEL, train
 
 from sv.energy.forecast import Segment, merge_segments
 from sv.energy.record import Pue, write_record
@@ -19,7 +20,7 @@ EPOCH_S, EPOCH_KWH = 8.0 + SAVE_S, 0.0004 + SAVE_KWH
 def build_sidecar(costs, *, steps=10, step_s=1.5, plan=None, **attempt):
     """A stretch whose parts of ``steps`` steps cost ``costs`` kWh each."""
     marks = [
-        make_mark("plan", 12.0, 0.0006, **PLAN, **(plan or {})),
+        make_mark("plan", 12.0, 0.0006, **{**PLAN, **(plan or {})}),
         make_mark("validation", START_S, START_KWH, seconds=8.0),
     ]
     at_s, kwh = START_S, START_KWH
@@ -73,6 +74,20 @@ def test_steps_of_fine_tuning_are_longer(forecast):
     record, done = forecast(build_sidecar([0.01] * 8, plan=plan))
     assert record["expected"]["energy_kwh"] == pytest.approx(10.0, rel=1e-3)
     assert "2000 steps of fine-tuning are taken for ordinary ones" in done.stdout
+
+
+def test_the_plan_that_a_training_marks_has_the_lengths_of_its_crops(small_egs, tmp_path, forecast):
+    fine = {"num_epochs": 1, "crop_frames": 90}  # 1.5 times the 60 of the training
+    exp = tmp_path / "small" / MODEL
+    run = train(small_egs, exp, max_steps=1, num_epochs=1, fine_tuning=fine)
+    (plan,) = run.get_marks("plan")
+    del plan["mark"]
+    record, done = forecast(build_sidecar([0.01] * 8, plan=plan))
+    found = record["stretch"]["energy_kwh"]
+    steps_kwh = (10 + 1.5 * 10) * found["each_step"]
+    expected = record["expected"]["energy_kwh"]
+    assert expected == pytest.approx(steps_kwh + found["once"] + 2 * found["each_epoch"])
+    assert "10 steps of fine-tuning are counted 1.5 times: longer crops" in done.stdout
 
 
 def test_an_epoch_that_ends_in_the_stretch_is_not_taken_for_steps(forecast):

@@ -130,7 +130,9 @@ class TrainingLog:
             steps_per_epoch=plan.steps_per_epoch,
             num_epochs=plan.num_epochs,
             crops_per_step=plan.config.optimizer.batch_size,
+            crop_frames=plan.config.crop_frames,
             fine_tuning_steps=sum(phase.steps for phase in plan.phases[1:]),
+            fine_tuning_crop_frames=plan.config.fine_tuning.crop_frames,
         )
         if self._writes and importlib.util.find_spec("tensorboard") is None:
             logging.info("no TensorBoard events: the package tensorboard is not installed")
