@@ -12,11 +12,11 @@ import pytest
 
 from sv.energy.samples import Accumulator, Reading
 from sv.energy.sensors.rapl import (
-    PowercapReader,
     PyraplReader,
     build_channel,
     build_unreadable,
     find_zones,
+    open_powercap,
     read_filter,
 )
 from sv.energy.sensors.readers import ChannelSpec, max_period_s
@@ -131,7 +131,7 @@ def test_four_hours_at_200_watts_are_0_8_kwh(tmp_path):
     """Read from a fake tree, as far apart as the meter lets samples be."""
     package = make_zone(tmp_path / "class/powercap", "package-0", number="intel-rapl:0")
     (package / "max_energy_range_uj").write_text("262143328850\n")
-    reader = PowercapReader(find_zones(tmp_path), tmp_path)
+    reader = open_powercap(find_zones(tmp_path), tmp_path)
     period_s = max_period_s(reader.channels, {"rapl.package.0": 200.0})
     assert 160 < period_s < 164
     total = Accumulator(asdict(reader.channels[0]), period_s)
@@ -148,7 +148,7 @@ def test_gaps_in_the_numbers_offline_zones_and_copies(tmp_path):
     make_zone(powercap, "package-0", number="intel-rapl:5", energy_uj=None)  # offline
     make_zone(powercap, "package-1", number="intel-rapl:7", energy_uj=8)  # another driver's
     make_zone(powercap, "package-1", number="intel-rapl-mmio:0", energy_uj=9)
-    reader = PowercapReader(find_zones(tmp_path), tmp_path)
+    reader = open_powercap(find_zones(tmp_path), tmp_path)
     kinds = {channel.id: channel.kind for channel in reader.channels}
     assert kinds == {"rapl.package.1": "measured", "rapl.package.0": "unavailable"}
     assert reader.read() == {"rapl.package.1": 7}

@@ -13,10 +13,10 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from sv.energy.processes import find_descendants
-from sv.energy.sensors.readers import ChannelSpec, Reader, build_unavailable
+from sv.energy.sensors.readers import ChannelSpec, Reader, ask, build_unavailable
 
 LIBRARY = "libnvidia-ml.so.1"
 WHOLE_BOARD = "MIG: the energy is that of the whole parent board"
@@ -32,7 +32,6 @@ UNCERTAINTY_BASIS = (
 )
 VALUES = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")  # by nvmlValueType_t
 Read = Callable[[], int]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -53,23 +52,24 @@ class NvmlReader(Reader):
     """
 
     def __init__(self, visible: str | None, pci_order: bool) -> None:
-        super().__init__()
-        self._reads: dict[str, Read] = {}
         self._boards: list[Board] = []
         try:
             self._nvml = _load_nvml()
             self._boards, uncertain = self._find_boards(visible, pci_order)
         except _MissingError as error:
-            self.channels = [build_unavailable("nvml", "gpu_board", LIBRARY, str(error))]
+            super().__init__([build_unavailable("nvml", "gpu_board", LIBRARY, str(error))])
             return
-        for board in self._boards:
-            for channel, read in find_sources(self._nvml, board, uncertain):
-                self.channels.append(channel)
-                if read is not None:
-                    self._reads[channel.id] = read
-        if not self._boards:
-            reason = "no board" if visible is None else f"CUDA_VISIBLE_DEVICES='{visible}': none"
-            self.channels = [build_unavailable("nvml", "gpu_board", "NVML", reason)]
+        sources = [
+            source
+            for board in self._boards
+            for source in find_sources(self._nvml, board, uncertain)
+        ]
+        reads = {channel.id: read for channel, read in sources if read is not None}
+        super().__init__([channel for channel, _ in sources], reads, self._nvml.NVMLError)
+
+    def _ask(self, call: Callable[..., Any], *args: Any) -> Any:
+        """Return what NVML answers; None where board or driver do not know it."""
+        return ask(partial(call, *args), self._nvml.NVMLError)
 
     def _find_boards(self, visible: str | None, pci_order: bool) -> tuple[list[Board], str | None]:
         """Return the boards, and why it is uncertain that they are the command's."""
@@ -83,25 +83,21 @@ class NvmlReader(Reader):
             raise _MissingError(f"NVML does not answer: {error}") from error
         boards = []
         for uuid, mig in choose_boards(visible, list(by_uuid), self._find_mig_parent).items():
-            mode = _ask(nvml, lambda uuid=uuid: nvml.nvmlDeviceGetMigMode(by_uuid[uuid])[0])
-            boards.append(Board(uuid, by_uuid[uuid], mig or bool(mode)))
+            modes = self._ask(nvml.nvmlDeviceGetMigMode, by_uuid[uuid])
+            boards.append(Board(uuid, by_uuid[uuid], mig or bool(modes and modes[0])))
+        if not boards:
+            where = "" if visible is None else f"CUDA_VISIBLE_DEVICES='{visible}': "
+            raise _MissingError(f"{where}no board")
         by_index = any(item.strip().isdigit() for item in (visible or "").split(","))
         uncertain = by_index and not pci_order and len(names) > 1
         return boards, SEVERAL_KINDS if uncertain else None
 
     def _find_mig_parent(self, mig_uuid: str) -> str | None:
         nvml = self._nvml
-
-        def find() -> str:
-            handle = nvml.nvmlDeviceGetHandleByUUID(mig_uuid)
-            parent = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
-            return _decode(nvml.nvmlDeviceGetUUID(parent))
-
-        return _ask(nvml, find)
-
-    def read(self) -> dict[str, int | None]:
-        """Read every board; a board that has dropped off the bus gives None."""
-        return {name: _ask(self._nvml, read) for name, read in self._reads.items()}
+        handle = self._ask(nvml.nvmlDeviceGetHandleByUUID, mig_uuid)
+        parent = handle and self._ask(nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle, handle)
+        uuid = parent and self._ask(nvml.nvmlDeviceGetUUID, parent)
+        return uuid and _decode(uuid)
 
     def read_metadata(self) -> dict[str, object]:
         """Return the driver and, of each board, name, limit, MIG and who else computes on it.
@@ -115,16 +111,16 @@ class NvmlReader(Reader):
         boards = {}
         for board in self._boards:
             handle = board.handle
-            running = _ask(nvml, partial(nvml.nvmlDeviceGetComputeRunningProcesses, handle))
+            running = self._ask(nvml.nvmlDeviceGetComputeRunningProcesses, handle)
             others = running and sorted({int(process.pid) for process in running} - own_pids)
             boards[board.uuid] = {
                 "name": _decode(nvml.nvmlDeviceGetName(handle)),
-                "power_limit_mw": _ask(nvml, partial(nvml.nvmlDeviceGetEnforcedPowerLimit, handle)),
+                "power_limit_mw": self._ask(nvml.nvmlDeviceGetEnforcedPowerLimit, handle),
                 "other_pids": others,
                 "mig": board.mig,
             }
-        driver = _ask(nvml, lambda: _decode(nvml.nvmlSystemGetDriverVersion()))
-        return {"nvml": {"driver": driver, "boards": boards}}
+        driver = self._ask(nvml.nvmlSystemGetDriverVersion)
+        return {"nvml": {"driver": driver and _decode(driver), "boards": boards}}
 
 
 class _MissingError(Exception):
@@ -146,14 +142,6 @@ def _load_nvml() -> Any:
     if not hasattr(pynvml, "_nvmlGetFunctionPointer"):  # the unofficial module of before 2021
         raise _MissingError("outdated pynvml; run: pip install --force-reinstall nvidia-ml-py")
     return pynvml
-
-
-def _ask(nvml: Any, call: Callable[[], T]) -> T | None:
-    """Return what NVML answers; None where board or driver do not know it, or the board is gone."""
-    try:
-        return call()
-    except nvml.NVMLError:
-        return None
 
 
 def choose_boards(
@@ -209,7 +197,7 @@ def find_sources(
 
     def probe(read: Callable[..., int], *args: Any) -> Read | None:
         call = partial(read, *args)
-        return None if _ask(nvml, call) is None else call
+        return None if ask(call, nvml.NVMLError) is None else call
 
     gpu_power = probe(_read_instant_mw, nvml, handle, nvml.NVML_POWER_SCOPE_GPU)
     module_power = probe(_read_instant_mw, nvml, handle, nvml.NVML_POWER_SCOPE_MODULE)

@@ -14,20 +14,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from sv.energy.sensors.readers import ChannelSpec, Reader, build_unavailable
+from sv.energy.sensors.readers import ChannelSpec, Reader, ask, build_unavailable
 
 SYSFS_OF_PYRAPL = Path("/sys")  # literal in pyRAPL 0.2.3.1, device_api.py
 CPUINFO, MSR = Path("/proc/cpuinfo"), Path("/dev/cpu/0/msr")
 MISC_PACKAGE_CTLS, ENERGY_FILTERING = 0xBC, 1  # Intel SDM volume 4: bit 0, ENERGY_FILTERING_ENABLE
 ZONE_DIR = re.compile(r"intel-rapl:\d+(:\d+)?")
 PACKAGE_NAME = re.compile(r"package-(\d+)(?:-die-(\d+))?")
-# /sys has every zone as a flat link; another mount may have the real, nested folders only.
-ZONE_PATTERNS = (
-    "intel-rapl:*",
-    "intel-rapl:*/intel-rapl:*",
-    "intel-rapl/intel-rapl:*",
-    "intel-rapl/intel-rapl:*/intel-rapl:*",
-)
 COUNTER_BITS = 32  # Intel SDM volume 3B, 15.10: energy status registers
 UPDATE_PERIOD_S = 0.001  # the same: refreshed about every millisecond
 UNCERTAINTY = {  # of the counter itself, k = 2, with its basis
@@ -114,16 +107,14 @@ def _open_boundary(zones: list[Zone], sysfs: Path) -> Reader:
         except Exception:
             # Whatever an outside package finds wrong, our own reader gives the user the reason.
             logging.getLogger(__name__).debug("pyRAPL failed", exc_info=True)
-    return PowercapReader(zones, sysfs)
+    return open_powercap(zones, sysfs)
 
 
 def find_zones(sysfs: Path) -> list[Zone]:
     """Find the zones that are a CPU package, its memory or the whole platform, by name."""
-    folders: dict[str, Path] = {}
-    for pattern in ZONE_PATTERNS:
-        for folder in sorted((sysfs / "class" / "powercap").glob(pattern)):
-            if ZONE_DIR.fullmatch(folder.name):
-                folders.setdefault(folder.name, folder)
+    # /sys has every zone as a flat link; another mount may have the real, nested folders only.
+    found = sorted((sysfs / "class" / "powercap").rglob("intel-rapl:*"))
+    folders = {folder.name: folder for folder in found if ZONE_DIR.fullmatch(folder.name)}
     names = {key: _read_word(folder / "name") for key, folder in folders.items()}
     zones: dict[str, Zone] = {}
     for key, folder in sorted(folders.items()):
@@ -187,45 +178,34 @@ def build_unreadable(zone: Zone, error: Exception, sysfs: Path) -> ChannelSpec:
     return build_unavailable(zone.id, zone.boundary, f"powercap {zone.path}", reason)
 
 
-class PowercapReader(Reader):
-    """Reads zones file by file."""
-
-    def __init__(self, zones: list[Zone], sysfs: Path) -> None:
-        super().__init__()
-        self._zones: list[Zone] = []
-        for zone in zones:
-            try:
-                zone.read_uj()
-            except (OSError, ValueError) as error:
-                self.channels.append(build_unreadable(zone, error, sysfs))
-            else:
-                self.channels.append(build_channel(zone, f"powercap {zone.energy_file}"))
-                self._zones.append(zone)
-
-    def read(self) -> dict[str, int | None]:
-        """Read every zone that could be read at the start."""
-        values: dict[str, int | None] = {}
-        for zone in self._zones:
-            try:
-                values[zone.id] = zone.read_uj()
-            except (OSError, ValueError):
-                values[zone.id] = None
-        return values
+def open_powercap(zones: list[Zone], sysfs: Path) -> Reader:
+    """Open zones, to be read file by file; one that cannot be read now is unavailable."""
+    channels, reads = [], {}
+    for zone in zones:
+        try:
+            zone.read_uj()
+        except (OSError, ValueError) as error:
+            channels.append(build_unreadable(zone, error, sysfs))
+        else:
+            channels.append(build_channel(zone, f"powercap {zone.energy_file}"))
+            reads[zone.id] = zone.read_uj
+    return Reader(channels, reads, (OSError, ValueError))
 
 
 class PyraplReader(Reader):
-    """Reads the zones of one boundary with a pyRAPL sensor."""
+    """Reads the zones of one boundary with a pyRAPL sensor, all by one call."""
 
     def __init__(self, zones: list[Zone]) -> None:
         pyrapl = _import_pyrapl()
         dram = zones[0].boundary == "dram"
         self._offset = int(dram)  # energy() is [package 0, dram 0, package 1, dram 1, ...]
         self._zones = zones
-        self._errors = (pyrapl.PyRAPLException, OSError, ValueError, IndexError)
         self._sensor = pyrapl.Sensor(devices=[pyrapl.Device.DRAM if dram else pyrapl.Device.PKG])
         if None in self._read_uj():
             raise ValueError("pyRAPL has no reading of a zone")
-        self.channels = [build_channel(zone, f"pyRAPL {zone.energy_file}") for zone in zones]
+        channels = [build_channel(zone, f"pyRAPL {zone.energy_file}") for zone in zones]
+        failures = (pyrapl.PyRAPLException, OSError, ValueError, IndexError)
+        super().__init__(channels, failures=failures)
 
     def _read_uj(self) -> list[int | None]:
         counters = self._sensor.energy()
@@ -234,10 +214,7 @@ class PyraplReader(Reader):
 
     def read(self) -> dict[str, int | None]:
         """Read all zones; one that fails makes pyRAPL fail for all."""
-        try:
-            values = self._read_uj()
-        except self._errors:
-            values = [None] * len(self._zones)
+        values = ask(self._read_uj, self._failures) or [None] * len(self._zones)
         return dict(zip((zone.id for zone in self._zones), values, strict=True))
 
 

@@ -6,8 +6,9 @@ return None for it, and at the start an ``unavailable`` channel whose reason nam
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from sv.energy.units import UNITS_PER_J
 
@@ -26,6 +27,8 @@ OF_GPU = {"gpu_board", "gpu_module"}
 # more than this power explains did not wrap but was reset.
 MAX_CHANNEL_W = 2000.0
 READINGS_PER_WRAP = 8  # a counter that gets eight times faster still shows every wrap
+T = TypeVar("T")
+Failures = type[Exception] | tuple[type[Exception], ...]
 SHORTEST_S = 0.05  # as the config's period_s: no counter sold wraps in under a second
 
 
@@ -73,14 +76,22 @@ class ChannelSpec:
 
 
 class Reader:
-    """Reads some channels; as it stands, those of a sensor that cannot be read.
+    """Reads some channels, each by a function of its own.
 
     Args:
-        channels: Unavailable, each with its reason.
+        channels: All of them; one without a function is unavailable.
+        reads: Id of a channel -> function that returns its raw reading.
+        failures: What such a function raises when there is no reading now.
     """
 
-    def __init__(self, channels: Iterable[ChannelSpec] = ()) -> None:
+    def __init__(
+        self,
+        channels: Iterable[ChannelSpec] = (),
+        reads: Mapping[str, Callable[[], int]] | None = None,
+        failures: Failures = (),
+    ) -> None:
         self.channels = list(channels)
+        self._reads, self._failures = dict(reads or {}), failures
 
     def start(self) -> None:
         """Begin what needs a thread. Called once, after the command was started."""
@@ -90,7 +101,7 @@ class Reader:
 
         A source that is slower than the meter returns each reading once, None in between.
         """
-        return {}
+        return {name: ask(read, self._failures) for name, read in self._reads.items()}
 
     def read_metadata(self) -> dict[str, object]:
         """Return what else is worth knowing, as JSON. Called at the start and the end."""
@@ -98,6 +109,14 @@ class Reader:
 
     def close(self) -> None:
         """End what `start` began; must not wait for a sensor. Called once, at the end."""
+
+
+def ask(call: Callable[[], T], failures: Failures) -> T | None:
+    """Return what ``call`` returns; None where it raises one of ``failures``."""
+    try:
+        return call()
+    except failures:
+        return None
 
 
 def build_unavailable(channel_id: str, boundary: str, source: str, reason: str) -> ChannelSpec:
