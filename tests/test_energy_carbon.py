@@ -14,6 +14,7 @@ from local_server import serve
 from metered import DRAM, PACKAGE, Runner, end, head, sample, write_journal
 
 from sv.config import read_config
+from sv.energy import web
 from sv.energy.carbon_web import choose_carbon, fetch_history, recompute_carbon
 from sv.energy.config import EnergyConfig
 from sv.energy.factors import FactorFeed
@@ -32,8 +33,7 @@ BURN = "import time\nt = time.time() + %s\nwhile time.time() < t: pass"
 def rte_answer(*values, at=NOW):
     """What Opendatasoft answers: a quarter of an hour between two values."""
     times = [format_utc(parse_utc(at) + 900 * n).replace("Z", "+00:00") for n in range(len(values))]
-    results = [{"taux_co2": v, "date_heure": t} for v, t in zip(values, times, strict=True)]
-    return 200, {"total_count": len(values), "results": results}
+    return 200, [{"taux_co2": v, "date_heure": t} for v, t in zip(values, times, strict=True)]
 
 
 def zone_answer(value, **more):
@@ -60,7 +60,7 @@ def test_rte_is_asked_for_its_newest_value():
     assert (factor.scope, factor.basis) == ("direct", "production")
     assert factor.observed_utc == NOW and factor.fallback_from == ()
     assert abs(parse_utc(factor.valid_from_utc) - time.time()) < 20
-    assert asked[0].path == "/eco2mix-national-tr/records"
+    assert asked[0].path == "/eco2mix-national-tr/exports/json"
     assert asked[0].query["order_by"] == "date_heure desc" and asked[0].query["limit"] == "1"
     assert asked[0].query["where"] == "taux_co2 is not null"
 
@@ -91,7 +91,6 @@ BAD = {
     "another zone": (zone_answer(40, zone="DE"), "another zone than FR"),
     "another scope": (zone_answer(40, emissionFactorType="direct"), "not of lifecycle"),
     "no time": (zone_answer(40, datetime=None), "without a datetime"),
-    "not gzip": ((200, b"plain", {"Content-Encoding": "gzip"}), "not gzip"),
 }
 
 
@@ -107,7 +106,7 @@ def test_a_provider_that_fails_falls_back_and_says_so(kind):
 
 
 @pytest.mark.parametrize(
-    "answer", [(200, {"results": []}), rte_answer(0), rte_answer(None), (200, {})]
+    "answer", [(200, []), rte_answer(0), rte_answer(None), (200, {}), (200, [1])]
 )
 def test_rte_without_a_value_is_a_failure_and_no_zero(answer):
     with serve(lambda _: answer) as (url, _):
@@ -366,46 +365,37 @@ def test_providers_that_cannot_answer(energy, provider, more, is_usage, message)
     assert isinstance(caught.value, UsageError) is is_usage
 
 
-def paged(values, at):
-    """Answer page by page, as asked."""
-    results = rte_answer(*values, at=at)[1]["results"]
-    records = [(parse_utc(record["date_heure"]), record) for record in results]
+def test_the_history_of_forty_days_is_asked_once():
+    days = 40
+    values = [10 + n % 90 for n in range(96 * days)]
+    at = "2026-09-01T00:00:00Z"
+    records = rte_answer(*values, at=at)[1]
 
     def answer(asked):
         if not asked.path.startswith("/eco2mix-national-tr"):
-            return 200, {"results": []}
-        begin, end = re.findall(r"date'([^']*)'", asked.query["where"])
-        span = (parse_utc(begin), parse_utc(end))
-        found = [r for at_s, r in records if span[0] <= at_s <= span[1]]
-        offset, limit = int(asked.query["offset"]), int(asked.query["limit"])
-        assert limit <= 100 and offset + limit < 10_000, "the service refuses more"
-        return 200, {"total_count": len(found), "results": found[offset : offset + limit]}
+            return 200, []
+        begin, end = map(parse_utc, re.findall(r"date'([^']*)'", asked.query["where"]))
+        return 200, [r for r in records if begin <= parse_utc(r["date_heure"]) <= end]
 
-    return answer
-
-
-def test_history_is_read_in_pages_and_windows():
-    days = 40
-    values = [10 + n % 90 for n in range(96 * days)]
-    start_s = parse_utc("2026-09-01T00:00:00Z")
-    with serve(paged(values, "2026-09-01T00:00:00Z")) as (url, asked):
+    start_s = parse_utc(at)
+    with serve(answer) as (url, asked):
         factors = fetch_history("rte", france(url, "rte"), {}, start_s, start_s + 86_400 * days)
     assert [factor.g_per_kwh for factor in factors] == values
-    assert len(asked) > 38
+    assert len(asked) == 2 and "limit" not in asked[0].query
     starts = [parse_utc(factor.valid_from_utc) for factor in factors]
     assert starts == [start_s + 900 * n for n in range(96 * days)]
 
 
 def test_older_days_come_from_the_consolidated_set():
     def answer(asked):
-        old = asked.path == "/eco2mix-national-cons-def/records"
-        return rte_answer(31, 33) if old else (200, {"results": []})
+        old = asked.path == "/eco2mix-national-cons-def/exports/json"
+        return rte_answer(31, 33) if old else rte_answer(34, at="2026-11-22T10:30:00Z")
 
     start_s = parse_utc(NOW)
     with serve(answer) as (url, _):
         factors = fetch_history("rte", france(url, "rte"), {}, start_s, start_s + 1800)
-    assert [factor.g_per_kwh for factor in factors] == [31.0, 33.0]
-    assert "cons-def" in factors[0].source
+    assert [factor.g_per_kwh for factor in factors] == [31.0, 34.0]
+    assert "cons-def" in factors[0].source and "national-tr" in factors[1].source
 
 
 def test_history_of_electricity_maps_is_asked_ten_days_at_a_time():
@@ -423,11 +413,10 @@ def test_history_of_electricity_maps_is_asked_ten_days_at_a_time():
     assert len(factors) == 12 * 24 + 2 - 2, "two hours are unknown"
 
 
-def test_a_service_that_never_turns_the_page():
-    page = rte_answer(*[20] * 100)
+def test_an_answer_without_end_is_given_up(monkeypatch):
+    monkeypatch.setattr(web, "MAX_BYTES", 6_000)
     with (
-        serve(lambda _: page) as (url, asked),
-        pytest.raises(FetchError, match="more than 6000 records"),
+        serve(lambda _: rte_answer(*[20] * 100)) as (url, _),
+        pytest.raises(FetchError, match="longer than 6000 bytes"),
     ):
         fetch_history("rte", france(url, "rte"), {}, T0, T0 + 3600)
-    assert len(asked) == 60

@@ -1,7 +1,6 @@
 """A Slurm job's totals imported from a web service that answers as CEEMS's API server does."""
 
 import base64
-import gzip
 import json
 from dataclasses import replace
 
@@ -102,20 +101,18 @@ def test_the_meters_of_jobs_are_compared_each_by_its_own_time(ceems, energy):
     assert record["ratio_reason"] is None and len(record["ours"]["left_out"]) == 1
 
 
-def test_gzip_user_header_and_basic_auth_from_the_environment(ceems, energy):
-    body = gzip.compress(json.dumps(success(unit())[1]).encode())
-
+def test_user_header_and_basic_auth_from_the_environment(ceems, energy):
     def answer(asked):
         word = base64.b64decode(asked.headers.get("authorization", "")[6:]).decode()
         if word != "ann:pa55" or asked.headers.get("x-ceems-user") != "ann":
             return 401, {"status": "error", "error": "who are you, ann:pa55"}
-        return 200, body, {"Content-Encoding": "gzip"}
+        return success(unit())
 
     options = ("--user-header", "X-Ceems-User")
     _, done, _ = ceems(answer, *options)
     assert done.returncode == 1 and "HTTP 401 Unauthorized" in done.stderr
-    record, done, asked = ceems(answer, *options, CEEMS_BASIC_AUTH="ann:pa55")
-    assert done.returncode == 0 and asked[0].headers["accept-encoding"] == "gzip"
+    record, done, _ = ceems(answer, *options, CEEMS_BASIC_AUTH="ann:pa55")
+    assert done.returncode == 0
     assert record["imported"]["energy_kwh"] == 2.0
     assert not [path for path in energy.iterdir() if b"pa55" in path.read_bytes()]
     assert "pa55" not in done.stdout + done.stderr

@@ -3,7 +3,8 @@
 RTE's eCO2mix: the direct emissions of the electricity that France produces, every 15 minutes.
 Imports, building and fuel supply of the plants are not in the figure. The real-time data set goes
 from about a month back to about two hours ago; older days are in the consolidated one.
-Source: https://odre.opendatasoft.com, data sets eco2mix-national-tr and -cons-def, 2026-11.
+Source: https://odre.opendatasoft.com, data sets eco2mix-national-tr and -cons-def, 2026-11; asked
+by Opendatasoft's Explore API 2.1, whose exports have no limit of records.
 
 Electricity Maps: emissions of the electricity consumed in a zone, flows between zones traced. The
 token goes into a header of the question and nowhere else.
@@ -27,9 +28,6 @@ from sv.energy.web import FetchError, fetch_json
 from sv.errors import SvError, UsageError
 
 RTE_REAL_TIME, RTE_CONSOLIDATED = "eco2mix-national-tr", "eco2mix-national-cons-def"
-RTE_PAGE = 100  # Opendatasoft Explore API 2.1: limit of records an answer, 2026-11
-RTE_WINDOW_S = 30 * 86_400.0  # 2,880 quarter hours: an offset must stay below 10,000
-RTE_MAX_RECORDS = 6_000  # twice as many: the service does not turn the pages
 RTE_STEP_S = 900.0
 RTE_EARLIER_S = 3_600.0  # the first value must cover the beginning also where one is missing
 ZONE_STEP_S = 3_600.0
@@ -58,10 +56,11 @@ def fetch_latest(provider: str, config: EnergyConfig, environ: Mapping[str, str]
     """
     if provider == "electricity_maps":
         return _parse_zone(_ask_zone(config, environ, "latest", {}), config)
-    results = _ask_rte(config, RTE_REAL_TIME, "taux_co2 is not null", "date_heure desc", limit=1)
-    if not results:
+    newest = {"where": "taux_co2 is not null", "order_by": "date_heure desc", "limit": "1"}
+    records = _ask_rte(config, RTE_REAL_TIME, newest)
+    if not records:
         raise FetchError("no value at all")
-    return _parse_rte(results[0], RTE_REAL_TIME)
+    return _parse_rte(records[0], RTE_REAL_TIME)
 
 
 def fetch_history(
@@ -74,25 +73,14 @@ def fetch_history(
     Raises:
         FetchError: No token, no answer, or no value in the span.
     """
-    factors: dict[str | None, CarbonFactor] = {}
-    is_zone = provider == "electricity_maps"
-    at_s = start_s - (ZONE_STEP_S if is_zone else RTE_EARLIER_S)
-    while at_s < end_s:
-        if is_zone:
-            to_s = min(at_s + ZONE_WINDOW_S, end_s + ZONE_STEP_S)
-            found = _fetch_zone_window(config, environ, at_s, to_s)
-        else:
-            to_s = min(at_s + RTE_WINDOW_S, end_s)
-            found = _fetch_rte_window(config, RTE_REAL_TIME, at_s, to_s)
-            if len(found) < (to_s - at_s) / RTE_STEP_S / 2:
-                # Mostly not there (any more): days that are consolidated leave the real-time set.
-                older = _fetch_rte_window(config, RTE_CONSOLIDATED, at_s, to_s)
-                found = older if len(older) > len(found) else found
-        factors |= found
-        at_s = to_s
+    if provider == "electricity_maps":
+        factors = _fetch_zone_history(config, environ, start_s, end_s)
+    else:
+        factors = _fetch_rte_history(config, start_s, end_s)
     if not factors:
         raise FetchError(f"no value between {format_utc(start_s)} and {format_utc(end_s)}")
-    return sorted(factors.values(), key=lambda factor: parse_utc(factor.observed_utc or ""))
+    by_time = {parse_utc(factor.observed_utc or ""): factor for factor in factors}
+    return [by_time[at_s] for at_s in sorted(by_time)]
 
 
 def _build_factor(
@@ -115,41 +103,23 @@ def _build_factor(
 # RTE
 
 
-def _fetch_rte_window(
-    config: EnergyConfig, data_set: str, start_s: float, end_s: float
-) -> dict[str | None, CarbonFactor]:
-    """Return the values by time; one that is there twice counts once."""
-    span = f"date'{format_utc(int(start_s))}' TO date'{format_utc(int(end_s) + 1)}'"
-    where = f"date_heure in [{span}] and taux_co2 is not null"
-    records: list[Any] = []
-    while True:
-        page = _ask_rte(config, data_set, where, "date_heure", limit=RTE_PAGE, offset=len(records))
-        records += page
-        if len(page) < RTE_PAGE:
-            break
-        if len(records) >= RTE_MAX_RECORDS:
-            days = RTE_WINDOW_S / 86_400
-            raise FetchError(f"more than {RTE_MAX_RECORDS} records for {days:.0f} days")
-    factors = [_parse_rte(record, data_set) for record in records]
-    return {factor.observed_utc: factor for factor in factors}
+def _fetch_rte_history(config: EnergyConfig, start_s: float, end_s: float) -> list[CarbonFactor]:
+    """Return the values of both sets; of a time that is in both, real time's is the last."""
+    begin, end = format_utc(int(start_s - RTE_EARLIER_S)), format_utc(int(end_s) + 1)
+    where = f"date_heure in [date'{begin}' TO date'{end}'] and taux_co2 is not null"
+    return [
+        _parse_rte(record, data_set)
+        for data_set in (RTE_CONSOLIDATED, RTE_REAL_TIME)
+        for record in _ask_rte(config, data_set, {"where": where})
+    ]
 
 
-def _ask_rte(
-    config: EnergyConfig, data_set: str, where: str, order: str, *, limit: int, offset: int = 0
-) -> list[Any]:
-    query = {
-        "select": "taux_co2,date_heure",
-        "where": where,
-        "order_by": order,
-        "limit": str(limit),
-        "offset": str(offset),
-        "timezone": "UTC",
-    }
-    answer = fetch_json(f"{config.rte_url.rstrip('/')}/{data_set}/records", query)
-    results = answer.get("results") if isinstance(answer, dict) else None
-    if not isinstance(results, list):
-        raise FetchError("no list of results in the answer")
-    return results
+def _ask_rte(config: EnergyConfig, data_set: str, which: Mapping[str, str]) -> list[Any]:
+    query = {"select": "taux_co2,date_heure", "timezone": "UTC", **which}
+    records = fetch_json(f"{config.rte_url.rstrip('/')}/{data_set}/exports/json", query)
+    if not isinstance(records, list):
+        raise FetchError("no list of records in the answer")
+    return records
 
 
 def _parse_rte(record: Any, data_set: str) -> CarbonFactor:
@@ -188,21 +158,26 @@ def choose_zone(config: EnergyConfig) -> str:
     return zone
 
 
-def _fetch_zone_window(
+def _fetch_zone_history(
     config: EnergyConfig, environ: Mapping[str, str], start_s: float, end_s: float
-) -> dict[str | None, CarbonFactor]:
-    span = {"start": format_utc(int(start_s)), "end": format_utc(int(end_s))}
-    answer = _ask_zone(config, environ, "past-range", span)
-    entries = answer.get("data") if isinstance(answer, dict) else None
-    if not isinstance(entries, list):
-        raise FetchError("no list of data in the answer")
-    factors = [
-        _parse_zone(entry, config)
-        for entry in entries
-        # An hour that is not known is left out: the value before it grows old.
-        if not (isinstance(entry, dict) and entry.get("carbonIntensity") is None)
-    ]
-    return {factor.observed_utc: factor for factor in factors}
+) -> list[CarbonFactor]:
+    factors = []
+    at_s = start_s - ZONE_STEP_S
+    while at_s < end_s:
+        to_s = min(at_s + ZONE_WINDOW_S, end_s + ZONE_STEP_S)
+        span = {"start": format_utc(int(at_s)), "end": format_utc(int(to_s))}
+        answer = _ask_zone(config, environ, "past-range", span)
+        entries = answer.get("data") if isinstance(answer, dict) else None
+        if not isinstance(entries, list):
+            raise FetchError("no list of data in the answer")
+        factors += [
+            _parse_zone(entry, config)
+            for entry in entries
+            # An hour that is not known is left out: the value before it grows old.
+            if not (isinstance(entry, dict) and entry.get("carbonIntensity") is None)
+        ]
+        at_s = to_s
+    return factors
 
 
 def _ask_zone(

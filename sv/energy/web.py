@@ -10,7 +10,6 @@ import json
 import ssl
 import urllib.error
 import urllib.request
-import zlib
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -19,7 +18,7 @@ from urllib.parse import urlencode
 from sv.errors import SvError
 
 TIMEOUT_S = 30.0
-MAX_BYTES = 16_000_000  # a day of quarter hours is 10 kB; a wrong address may answer without end
+MAX_BYTES = 16_000_000  # a year of quarter hours is 2 MB; a wrong address may answer without end
 
 
 class FetchError(SvError):
@@ -40,7 +39,7 @@ def fetch_json(
     use_proxy: bool = True,
     verify_tls: bool = True,
 ) -> Any:
-    """Send a GET and return the parsed body of the answer, which may be gzip.
+    """Send a GET and return the parsed body of the answer.
 
     Args:
         url: Address without a query.
@@ -59,7 +58,7 @@ def fetch_json(
             raise FetchError("a header to send (token, user) has characters that none may have")
     request = urllib.request.Request(
         f"{url}?{urlencode(query)}" if query else url,
-        headers={"Accept": "application/json", "Accept-Encoding": "gzip", **(headers or {})},
+        headers={"Accept": "application/json", **(headers or {})},
     )
     handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
     if not use_proxy:
@@ -74,8 +73,6 @@ def fetch_json(
             if answer.status != HTTPStatus.OK:
                 raise FetchError(_describe_status(answer.status))
             body = answer.read(MAX_BYTES + 1)
-            if answer.headers.get("Content-Encoding", "").lower() == "gzip":
-                body = _decompress(body)
     except urllib.error.HTTPError as error:
         with error:
             raise FetchError(_describe_status(error.code)) from None
@@ -89,13 +86,6 @@ def fetch_json(
         return json.loads(body)
     except (ValueError, RecursionError):
         raise FetchError("the answer is not JSON") from None
-
-
-def _decompress(body: bytes) -> bytes:
-    try:
-        return zlib.decompressobj(wbits=31).decompress(body, MAX_BYTES + 1)  # 31: gzip
-    except zlib.error:
-        raise FetchError("the answer is not gzip as it says") from None
 
 
 def _describe_status(status: int) -> str:
