@@ -50,7 +50,8 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     except OSError as error:
         raise SvError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # torch raises pickle, zip and runtime errors for a bad file
-        raise SvError(f"{path}: not a checkpoint ({str(error).splitlines()[0]})") from error
+        reason = (str(error) or repr(error)).splitlines()[0]  # an empty file: EOFError()
+        raise SvError(f"{path}: not a checkpoint ({reason})") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise SvError(f"{path}: not a checkpoint of this recipe (format {FORMAT})")
     return state
