@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sv.report.noise import LEAST_SPEAKERS, find_measured, find_ties
-from sv.report.results import TRAIN_STAGE, Results, Stage, System, compute_average, find_stage
+from sv.report.results import Results, Stage, System, compute_average
 from sv.report.tables.cells import format_significant
 from sv.report.tables.evidence import energy_marks, explain_energies, explain_incomplete
 from sv.score.bootstrap import Measured, compute_interval, subtract
@@ -99,7 +99,7 @@ def _draw_energy(candidate: Candidate, random: np.random.Generator) -> Measured:
 
 def _find_candidate(results: Results, system: System) -> Candidate | str:
     """Return the candidate, or why there is none."""
-    stage = find_stage(system, TRAIN_STAGE, "train")
+    stage = system.training
     if stage is None:
         return "no energy of its training"
     if reason := explain_incomplete(stage):

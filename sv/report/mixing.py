@@ -4,8 +4,8 @@ Compared between systems are
 - every key of the resolved training config, exp/<model>/config.toml (precision too), but for
   `HOW_KEYS` and keys that others switch off (`_drop_idle`); micro_batch_size counts, because batch
   normalisation takes its statistics from a micro-batch;
-- the front end (`find_front_end`), and of model.json what the training set decides: speakers,
-  features a frame, crops trained;
+- the front end (of model.json; final.pt is asked where that is older than its key), and of
+  model.json what the training set decides: speakers, features a frame, crops trained;
 - of each trial list and backend the resolved settings of the backend, the numbers of trials, and
   the digest of the list where stage 7 left one (.boot.json).
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from sv.errors import SvError
 from sv.files import read_toml
-from sv.report.results import Results, System, find_front_end
+from sv.report.results import Results, System
 from sv.report.tables.evidence import list_some
 
 # Of config.toml: when something is saved or kept and how the same is computed, not what.
@@ -85,12 +85,28 @@ def _list_trainings(systems: tuple[System, ...]) -> Iterator[tuple[str, str, str
         for name, config in configs.items():
             yield key, config.get(key, _NOT_SET), name
     for system in systems:
-        for key, value in sorted((find_front_end(system) or {}).items()):
+        for key, value in sorted(find_front_end(system).items()):
             yield f"front end {key}", _format(value), system.name
         for key in _OF_NETWORK:
             value = getattr(system.network, key, None)
             if value is not None:
                 yield f"{key} of model.json", _format(value), system.name
+
+
+def find_front_end(system: System) -> dict[str, Any]:
+    """Return the resolved conf/features.toml that a trained network expects; empty: unknown.
+
+    Raises:
+        SvError: model.json does not have it, and final.pt is none of this recipe.
+    """
+    if system.network is not None and system.network.features is not None:
+        return system.network.features
+    path = system.directory / "final.pt"
+    if not path.is_file():
+        return {}
+    from sv.train.store import load_checkpoint  # noqa: PLC0415 - torch, for an old tree alone
+
+    return load_checkpoint(path).get("features") or {}
 
 
 def _drop_idle(config: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from sv.report.results import P_TARGET, Results, Stage, System, find_score
+from sv.report.results import P_TARGET, Results, System, find_score
 from sv.report.tables.cells import Cell, Note, Row
 from sv.report.tables.evidence import LIKE, energy_marks
 from sv.score.bootstrap import Measured, subtract
@@ -105,13 +105,11 @@ def mark_measures(rows: Sequence[Row], key: str, measured: Sequence[Measured | N
                 rows[place].cells[key] = replace(cell, marks=(*cell.marks, "within_noise"))
 
 
-def mark_energies(rows: Sequence[Row], stages: Sequence[Stage | None]) -> list[Note]:
+def mark_energies(rows: Sequence[Row]) -> list[Note]:
     """Make the lowest energy and CO2 bold where all of the column may be compared.
 
-    Args:
-        rows: Their cells are replaced.
-        stages: Of each row the stage that its figures are of. One that did not complete never
-            competes: its energy is a lower bound.
+    The cells of ``rows`` are replaced. A stage that did not complete never competes: its energy is
+    a lower bound.
 
     Returns:
         Why a column has nothing bold, where its figures are not alike.
@@ -119,11 +117,11 @@ def mark_energies(rows: Sequence[Row], stages: Sequence[Stage | None]) -> list[N
     reasons: dict[str, list[str]] = {}
     for key, rules in LIKE.items():
         whole = {
-            place: stage
-            for place, stage in enumerate(stages)
-            if stage is not None
-            and rows[place].cells[key].value is not None
-            and not {"incomplete", "unknown_share"}.intersection(energy_marks(stage))
+            place: row.stage
+            for place, row in enumerate(rows)
+            if row.stage is not None
+            and row.cells[key].value is not None
+            and not {"incomplete", "unknown_share"}.intersection(energy_marks(row.stage))
         }
         unlike = [why for rule, why in rules.items() if len(set(map(rule, whole.values()))) > 1]
         if unlike:

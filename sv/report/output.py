@@ -25,6 +25,7 @@ from sv.report.tables.cells import (
     format_markdown,
 )
 from sv.report.tables.confidence import build_confidence_table
+from sv.report.tables.evidence import remark_notes
 from sv.report.tables.latex import format_latex
 from sv.report.tables.stages import build_stage_table
 from sv.report.tables.systems import build_inference_table, build_training_table, prefer_sets
@@ -181,8 +182,7 @@ def build_tables(results: Results, sets: tuple[str, ...] | None = None) -> list[
         results: What stage 8 found.
         sets: The test sets of Table 2; None: all.
     """
-    # Below every table that has scores: what its reader must know of the corpora.
-    remarks = tuple(Note(f"{trials or 'All lists'}: {text}.") for trials, text in results.remarks)
+    remarks = remark_notes(results)
     training, confidence = build_training_table(results), build_confidence_table(results)
     inference = build_inference_table(results, sets)
     return [

@@ -7,10 +7,7 @@ is worse than no table.
 """
 
 import dataclasses
-import pickle
 import re
-import zipfile
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -111,7 +108,8 @@ class System:
     """One model folder; ``network`` is None where it has no model.json.
 
     ``extractions`` are by the trained network; ``backend`` is the one whose scores are looked up:
-    in `Results.systems` the first of all.
+    in `Results.systems` the first of all. Where it is not (``is_first`` is false), there are no
+    stages: a system's energy stands once in a table.
     """
 
     name: str
@@ -121,6 +119,17 @@ class System:
     extractions: tuple[Extraction, ...]
     scores: tuple[ScoredList, ...]
     backend: str = BACKENDS[0]
+    is_first: bool = True
+
+    @property
+    def label(self) -> str:
+        """Label of its row: the name, with the backend where that is not the first."""
+        return self.name if self.is_first else f"{self.name} {self.backend}"
+
+    @property
+    def training(self) -> Stage | None:
+        """The stage that trained it, or None."""
+        return find_stage(self, TRAIN_STAGE, "train")
 
 
 @dataclass(frozen=True)
@@ -151,6 +160,21 @@ class Results:
         """Every sidecar with its owner, ``shared`` or a system."""
         owned = [("shared", stage) for stage in self.shared]
         return owned + [(system.name, stage) for system in self.systems for stage in system.stages]
+
+    @property
+    def views(self) -> list[System]:
+        """The rows of a table: each system once for each backend that scored a list of it.
+
+        The first backend comes first and is always there.
+        """
+        views = []
+        for system in self.systems:
+            views.append(system)
+            found = {score.backend for score in system.scores if not score.untrained}
+            for backend in self.backends[1:]:
+                if backend in found:
+                    views.append(replace(system, backend=backend, is_first=False, stages=()))
+        return views
 
 
 @dataclass(frozen=True)
@@ -334,25 +358,6 @@ def system_order(name: str) -> tuple[Any, ...]:
     return (rank, -model.depth, -model.width, *shape, name)
 
 
-def list_views(results: Results) -> list[System]:
-    """Return the rows of a table: each system once for each backend that scored a list of it.
-
-    The first backend comes first and is always there; a row of another has its scores alone.
-    """
-    return [
-        replace(system, backend=backend)
-        for system in results.systems
-        for backend in results.backends
-        if backend == results.backends[0]
-        or any(score.backend == backend and not score.untrained for score in system.scores)
-    ]
-
-
-def name_view(results: Results, view: System) -> str:
-    """Return the label of a row: the system, and the backend where it is not the first."""
-    return view.name if view.backend == results.backends[0] else f"{view.name} {view.backend}"
-
-
 def find_stage(system: System, stage: int, name: str) -> Stage | None:
     """Find a model's stage by number and name (``6, "extract_vox1"``), or None."""
     return next((s for s in system.stages if (s.number, s.name) == (stage, name)), None)
@@ -393,57 +398,6 @@ def compute_average(system: System, trials: tuple[str, ...], precision: str = "f
     if len(costs) < len(found):
         return Average(eer_percent, None, f"no minDCF at P {P_TARGET} in every list")
     return Average(eer_percent, sum(costs) / len(costs), "")
-
-
-# The front end: of model.json, else of final.pt, a zip archive in which ``data.pkl`` pickles
-# everything but the weights. Nothing that the pickle names is imported or called: what is no plain
-# value becomes an empty stand-in.
-
-# What unpickling raises on bytes that are no pickle, with what opening and finding them raises.
-_BROKEN = (
-    OSError, zipfile.BadZipFile, StopIteration, pickle.UnpicklingError, EOFError, AttributeError,
-    IndexError, KeyError, TypeError, ValueError,
-)  # fmt: skip
-
-
-class _StandIn:
-    """What a pickle wants made by a function or class that is not to be run."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __setstate__(self, _: Any) -> None:
-        pass
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> type:
-        return OrderedDict if (module, name) == ("collections", "OrderedDict") else _StandIn
-
-    def persistent_load(self, _: Any) -> None:
-        return None  # the numbers of a tensor
-
-
-def find_front_end(system: System) -> dict[str, Any] | None:
-    """Return the resolved conf/features.toml that a trained network expects; None: unknown.
-
-    Raises:
-        SvError: model.json does not have it, and final.pt is not what torch.save writes.
-    """
-    if system.network is not None and system.network.features is not None:
-        return system.network.features
-    path = system.directory / "final.pt"
-    if not path.is_file():
-        return None
-    try:
-        with zipfile.ZipFile(path) as archive:
-            name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-            with archive.open(name) as file:
-                state = _PlainUnpickler(file).load()
-    except _BROKEN as error:
-        raise SvError(f"{path}: cannot be read ({error or 'no data.pkl'}): train again") from error
-    features = state.get("features") if isinstance(state, dict) else None
-    return features if isinstance(features, dict) else None
 
 
 # results.json of a model: its metrics and its energy in one place, for other programs.
@@ -497,7 +451,7 @@ def _join_model(results: Results, system: System) -> dict[str, Any]:
             "reason": average.reason or None,
         },
         "scores": [_join_score(score) for score in system.scores],
-        "training": _join_energy(find_stage(system, TRAIN_STAGE, "train")),
+        "training": _join_energy(system.training),
         "extractions": extractions,
         "stages": [_join_energy(stage) for stage in system.stages],
     }

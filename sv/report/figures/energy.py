@@ -19,28 +19,29 @@ from sv.report.figures.frame import (
     COLUMN_INCHES,
     LEGEND_ROW_INCHES,
     MARKER_POINTS,
-    WHOLE,
     Drawing,
     Place,
     build_handle,
-    describe_eer,
-    describe_energy,
     place_labels,
     set_log_axis,
     shorten_names,
 )
 from sv.report.noise import find_measured
 from sv.report.results import (
-    TRAIN_STAGE,
     Results,
     Stage,
     System,
     compute_average,
     family_of,
-    find_stage,
 )
 from sv.report.tables.cells import MARKS, format_significant
-from sv.report.tables.evidence import explain_energies, explain_incomplete
+from sv.report.tables.evidence import (
+    describe_eer,
+    describe_energy,
+    explain_energies,
+    explain_incomplete,
+    rate_share,
+)
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -88,8 +89,8 @@ class Training:
     @property
     def fill(self) -> str:
         """Of its marker, a key of `_FILLINGS`: what is not known to be measured is estimated."""
-        share = self.stage.sidecar.measured_fraction or 0.0
-        return "full" if share > 1 - WHOLE else "none" if share < WHOLE else "left"
+        rate = rate_share(self.stage.sidecar.measured_fraction)
+        return {"measured": "full", "partly_estimated": "left"}.get(rate, "none")
 
     def find_interval(self, least_kwh: float) -> tuple[float, float] | None:
         """Return the bounds of its energy, cut below: down to 0 a logarithmic axis has no place."""
@@ -139,7 +140,7 @@ def collect_points(results: Results, lists: tuple[str, ...]) -> tuple[list[Point
 
 def _find_training(system: System) -> tuple[str, str, Stage] | None:
     """Return the first fields of a `Training`; None without a known energy."""
-    stage = find_stage(system, TRAIN_STAGE, "train")
+    stage = system.training
     if stage is None or not stage.energy_kwh:
         return None
     mark = MARKS["incomplete"] if explain_incomplete(stage) else ""

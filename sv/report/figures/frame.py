@@ -10,16 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sv.report.results import Stage
-from sv.report.tables.cells import UNKNOWN, format_significant
-from sv.report.tables.evidence import energy_marks
-
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 COLUMN_INCHES = 3.5  # a column of a two-column page; nothing is drawn to be made smaller
-WHOLE = 1e-6  # of a share of energy: less is rounding
 # Told apart by the colour-blind and in grey print. Okabe and Ito, "Color Universal Design", 2008;
 # without yellow, which is too light for a line.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -53,52 +48,6 @@ class Drawing:
         gid = f"hover-{len(self.hover)}"
         artist.set_gid(gid)
         self.hover[gid] = texts
-
-
-# Words of hover texts.
-
-
-def format_kwh(value: float | None) -> str:
-    """Format an energy with its unit; a negative one keeps its sign."""
-    if value is None:
-        return UNKNOWN
-    return f"{'-' if value < 0 else ''}{format_significant(abs(value))} kWh"
-
-
-def describe_share(share: float | None, *, complete: bool = True) -> str:
-    """Return what the measured share of an energy means in words."""
-    if share is None:
-        words = "not known whether measured"
-    elif share < WHOLE:
-        words = "estimated"
-    elif share > 1 - WHOLE:
-        words = "measured"
-    else:
-        words = f"partly estimated ({format_significant(100 * (1 - share), 2)} %)"
-    return words if complete else f"{words}, incomplete"
-
-
-def describe_quality(stage: Stage) -> str:
-    """Return in words whether an energy was measured, estimated or incomplete."""
-    if stage.energy_kwh is None:
-        return "not known"
-    complete = "incomplete" not in energy_marks(stage)
-    return describe_share(stage.sidecar.measured_fraction, complete=complete)
-
-
-def describe_energy(stage: Stage) -> str:
-    """Return the energy of a stage with uncertainty and quality: an estimate is called one."""
-    text = format_kwh(stage.energy_kwh)
-    uncertainty_kwh = stage.sidecar.uncertainty_kwh
-    if stage.energy_kwh is not None and uncertainty_kwh is not None:
-        text += f" ± {format_significant(uncertainty_kwh)} (k = 2)"
-    return f"{text}, {describe_quality(stage)}"
-
-
-def describe_eer(eer_percent: float, interval: tuple[float, float] | None) -> str:
-    """Return an EER with its 95 % interval, where there is one."""
-    text = f"EER {eer_percent:.2f} %"
-    return text if interval is None else f"{text} (95 %: {interval[0]:.2f} to {interval[1]:.2f})"
 
 
 # Lines, markers and axes.

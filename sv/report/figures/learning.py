@@ -10,13 +10,12 @@ from sv.report.figures.frame import (
     COLUMN_INCHES,
     Drawing,
     add_legend_below,
-    describe_share,
     get_line_style,
     set_log_axis,
 )
-from sv.report.results import TRAIN_STAGE, Results, Stage, find_stage
+from sv.report.results import Results, Stage
 from sv.report.tables.cells import format_significant
-from sv.report.tables.evidence import list_some
+from sv.report.tables.evidence import describe_share, list_some
 
 _MARKS_A_LINE = 6
 _LOG_FROM = 4.0  # times between the lowest and the highest EER
@@ -41,7 +40,7 @@ def collect_learning(results: Results) -> tuple[list[LearningCurve], list[str]]:
     """Return the learning curve of every system, and a line for what is left out of it."""
     curves, left_out = [], []
     for system in results.systems:
-        stage = find_stage(system, TRAIN_STAGE, "train")
+        stage = system.training
         if stage is None:
             left_out.append(f"{system.name} is not shown: no training energy")
             continue

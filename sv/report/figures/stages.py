@@ -16,16 +16,19 @@ from sv.energy.record import Channel, Sidecar
 from sv.energy.units import kwh_from_j
 from sv.report.figures.frame import (
     COLUMN_INCHES,
-    WHOLE,
     Drawing,
     add_legend_below,
     build_patch,
-    describe_energy,
-    format_kwh,
 )
 from sv.report.results import RESULTS_STAGE, Results, Stage
 from sv.report.tables.cells import format_significant
-from sv.report.tables.evidence import list_some
+from sv.report.tables.evidence import (
+    WHOLE,
+    describe_energy,
+    format_kwh,
+    list_some,
+    rate_share,
+)
 
 SHARED = "shared stages"
 _MODEL_STAGES = {5: "train", 6: "extract", 7: "score"}
@@ -282,13 +285,12 @@ def _list_stages(bar: Bar) -> list[Piece]:
 
 def _list_parts(bar: Bar) -> list[Piece]:
     """Return the pieces of a bar by part; what is not divided is as good as its stages."""
-    shares = [stage.sidecar.measured_fraction for stage in bar.sidecars]
-    measured = all(share is not None and share > 1 - WHOLE for share in shares)
+    rates = {rate_share(stage.sidecar.measured_fraction) for stage in bar.sidecars}
     pieces = []
     for component, estimated, energy_kwh in bar.parts:
         name, colour, hatch, on_white = COMPONENTS[component]
         quality = "estimated" if estimated else "measured"
-        if component == "undivided" and not measured:
+        if component == "undivided" and rates != {"measured"}:
             quality = "estimated, at least in part"
         text = f"{name}: {format_kwh(energy_kwh)}, {quality}"
         if estimated:

@@ -16,10 +16,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from sv.files import read_text, write_text
 from sv.report.advice import Advice
 from sv.report.figures.energy import Point, collect_points
-from sv.report.figures.frame import describe_eer, describe_quality, format_kwh
 from sv.report.page.provenance import TITLES, WORDS, Provenance, collect_provenance, link_to
 from sv.report.results import RESULTS_STAGE, Results
 from sv.report.tables.cells import MARKS, Cell, Column, Row, Table, missing_lines
+from sv.report.tables.evidence import describe_eer, describe_quality, format_kwh, list_some
 
 if TYPE_CHECKING:
     from sv.report.figures.files import Drawn
@@ -261,9 +261,4 @@ def _count(number: int, noun: str) -> str:
 
 
 def _list_some(word: str, items: list[str]) -> str:
-    unique = list(dict.fromkeys(items))
-    if not unique:
-        return ""
-    more = len(unique) - _MAX_LISTED
-    text = ", ".join(unique[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
-    return f"{word} {text}"
+    return f"{word} {list_some(items, _MAX_LISTED)}" if items else ""

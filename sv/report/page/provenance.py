@@ -11,10 +11,16 @@ from pathlib import Path
 from sv.energy.record import Attempt, Attribution, Carbon, Channel, Crosscheck, Meter
 from sv.energy.sidecar import get_journal_path
 from sv.energy.units import kwh_from_j
-from sv.report.figures.frame import describe_energy, describe_quality, format_kwh
 from sv.report.results import Results, Stage
 from sv.report.tables.cells import UNKNOWN, format_duration, format_significant
-from sv.report.tables.evidence import describe_boundaries, describe_carbon, describe_pue
+from sv.report.tables.evidence import (
+    describe_boundaries,
+    describe_carbon,
+    describe_energy,
+    describe_pue,
+    describe_quality,
+    format_kwh,
+)
 
 # Columns of the small tables; those in WORDS are text, the others numbers.
 TITLES = {

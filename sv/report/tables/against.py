@@ -38,10 +38,10 @@ from sv.report.tables.cells import (
 from sv.report.tables.evidence import (
     ENERGY_COLUMNS,
     MEASURES,
-    Labelled,
     absent_stage,
     energy_notes,
     metric_cells,
+    remark_notes,
     score_cells,
     stage_cells,
 )
@@ -80,9 +80,10 @@ def build_comparison(results: Results, study: Path | None) -> list[Table]:
         _build_inference(results, published),
     ]
     tables = [table for table in built if table.rows]
-    remarks = tuple(Note(f"{trials or 'All lists'}: {text}.") for trials, text in results.remarks)
     about = Note(f"Study: {published.about.title}. Its figures are as printed.")
-    noted = [replace(table, notes=(about, *table.notes, *remarks)) for table in tables]
+    noted = [
+        replace(table, notes=(about, *table.notes, *remark_notes(results))) for table in tables
+    ]
     ranks = _build_ranks(tables)
     return [*noted, replace(ranks, notes=(about, *ranks.notes))]
 
@@ -95,9 +96,9 @@ def _build_averages(
         *_list_columns({**averages, **_ENERGIES}),
         *(Column(f"{key}_printed", "", csv_only=True) for key in MEASURES),
     )
-    rows, stages = [], []
+    rows = []
     for system, row in pairs:
-        stage = find_stage(system, TRAIN_STAGE, "train")
+        stage = system.training
         average = compute_average(system, lists)
         ours = metric_cells(average.eer_percent, average.min_dcf, average.reason, 2)
         ours |= stage_cells(stage, absent_stage(system, f"{TRAIN_STAGE:02d}_train"))
@@ -106,8 +107,7 @@ def _build_averages(
         cells = _build_cells(row, ours, theirs, _DECIMALS_1)
         for key in MEASURES:
             cells[f"{key}_printed"] = _published_cell(row.figures[key], "Table 1")
-        rows.append(Row(system.name, cells, FAMILIES[family_of(system.name)]))
-        stages += [(system.name, stage)] if stage else []
+        rows.append(Row(system.name, cells, FAMILIES[family_of(system.name)], stage))
     names = {system.name for system, _ in pairs}
     missing = [row.model for row in study.trainings if row.model not in names]
     absent_lists = [name for name in study.lists if name not in lists]
@@ -118,7 +118,7 @@ def _build_averages(
             "computed from its printed lists."
             + (f" It also has {', '.join(absent_lists)}, not scored here." if absent_lists else "")
         ),
-        *_our_energy_notes(stages),
+        *_our_energy_notes(rows),
         Note(f"The study's energy: {study.about.energy}."),
         *([Note(f"Not here, in the study: {', '.join(missing)}.")] if missing else []),
     )
@@ -158,7 +158,7 @@ def _build_inference(results: Results, study: Study) -> Table:
     """
     systems = {system.name: system for system in results.systems}
     titles = {**MEASURES, **_ENERGIES, "duration_s": "Duration"}
-    rows, stages, left_out = [], [], []
+    rows, left_out = [], []
     for trials, precision in dict.fromkeys((row.trials, row.precision) for row in study.inferences):
         published = [
             (systems[row.model], row)
@@ -177,14 +177,13 @@ def _build_inference(results: Results, study: Study) -> Table:
             theirs = {key: _published_cell(row.figures[key], "Table 2") for key in titles}
             cells = _build_cells(row, ours, theirs, _DECIMALS_2)
             cells |= {"trial_list": text_cell(trials), "precision": text_cell(precision)}
-            rows.append(Row(label, cells, f"{trials}, {precision.upper()}"))
-            stages += [(label, stage)] if stage else []
+            rows.append(Row(label, cells, f"{trials}, {precision.upper()}", stage))
     notes = (
         Note(
             "Energy, CO2 and duration (hh:mm:ss) are of the embeddings of all utterances of the "
             "list's test set. diff.: ours - study; ratio: ours / study."
         ),
-        *_our_energy_notes(stages),
+        *_our_energy_notes(rows),
         Note(f"The study's energy: {study.about.energy}, on {study.about.gpu}."),
         *([Note(f"Not done here: {', '.join(left_out)}.")] if left_out else []),
     )
@@ -244,9 +243,9 @@ def _published_cell(printed: Printed | None, table: str) -> Cell:
     return Cell(printed.text, printed.value)
 
 
-def _our_energy_notes(stages: Sequence[Labelled]) -> list[Note]:
+def _our_energy_notes(rows: Sequence[Row]) -> list[Note]:
     """Explain our energies: what they cover is not what the study's cover."""
-    notes = energy_notes(stages)
+    notes = energy_notes(rows)
     return [note if note.mark else Note(f"Ours: {note.text}") for note in notes]
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from sv.report.results import Stage
+
 UNKNOWN = "-"
 # Marks after a figure, in the order in which they are printed and explained: of an energy or a
 # CO2 figure; then that of an EER or minDCF.
@@ -61,12 +63,13 @@ class Column:
 class Row:
     """One row; ``section`` is the heading above it, printed where it changes.
 
-    ``is_total``: it sums others of its section.
+    ``stage`` is the one whose energy it shows; ``is_total``: it sums others of its section.
     """
 
     label: str
     cells: dict[str, Cell]
     section: str = ""
+    stage: Stage | None = None
     is_total: bool = False
 
 

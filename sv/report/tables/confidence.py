@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from sv.report.noise import LEAST_SPEAKERS, find_measured
-from sv.report.results import Results, System, compute_average, find_score, list_views, name_view
+from sv.report.results import Results, System, compute_average, find_score
 from sv.report.tables.cells import (
     BLANK,
     Cell,
@@ -48,12 +48,12 @@ def build_confidence_table(results: Results) -> Table:
     rows = []
     for title, lists in groups.items():
         for backend in results.backends:
-            views = [view for view in list_views(results) if view.backend == backend]
+            views = [view for view in results.views if view.backend == backend]
             best = {key: _find_best(views, lists, key) for key in MEASURES}
             for view in views:
                 if all(find_score(view, name) for name in lists):
                     cells = _build_cells(view, title, lists, best)
-                    rows.append(Row(f"{name_view(results, view)} {title}", cells, title))
+                    rows.append(Row(f"{view.label} {title}", cells, title))
     caption = "How sure the measures are: 95 % intervals, and differences from the best system"
     return Table("table4", caption, tuple(columns), tuple(rows), tuple(_notes(results)))
 
@@ -143,7 +143,7 @@ def _explain_unknown(system: System, lists: tuple[str, ...]) -> str:
 def _notes(results: Results) -> list[Note]:
     found = [
         score.bootstrap
-        for view in list_views(results)
+        for view in results.views
         for name in results.scored
         if (score := find_score(view, name)) and score.bootstrap
     ]

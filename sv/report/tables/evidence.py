@@ -12,9 +12,11 @@ from sv.energy.record import Carbon, Channel, Sidecar
 from sv.report.results import P_TARGET, Results, Stage, System, extract_name, find_score
 from sv.report.tables.cells import (
     MARKS,
+    UNKNOWN,
     Cell,
     Column,
     Note,
+    Row,
     fact_cell,
     figure_cell,
     format_duration,
@@ -22,14 +24,12 @@ from sv.report.tables.cells import (
     unknown_cell,
 )
 
-Labelled = tuple[str, Stage]  # a stage with the label that its row has in the table
 MEASURES = {"eer_percent": "EER (%)", "min_dcf": "minDCF"}
 ENERGY_COLUMNS = (
     Column("energy_kwh", "Energy (kWh)", marked=True),
     Column("co2_kg", "CO2 (kg)", marked=True),
 )
-_WHOLE = 1e-6  # of an energy: less is rounding of a sum of channels
-_MAX_LISTED = 10
+WHOLE = 1e-6  # of an energy: less is rounding of a sum of channels
 
 
 def _list_hosts(sidecar: Sidecar) -> str:
@@ -131,6 +131,11 @@ def describe_scores(results: Results) -> str:
     return only if len(results.backends) == 1 else "the scores of each row's backend"
 
 
+def remark_notes(results: Results) -> list[Note]:
+    """Return what stands below every table that has scores: what is to be known of the corpora."""
+    return [Note(f"{trials or 'All lists'}: {text}.") for trials, text in results.remarks]
+
+
 def absent_file(system: System, name: str) -> str:
     """Say why a file of a system is not there."""
     return f"no {name}" if system.directory.is_dir() else f"no folder {system.directory}"
@@ -144,32 +149,81 @@ def absent_stage(system: System, stem: str) -> str:
     return absent_file(system, f"energy/{stem}.json")
 
 
+# How good a figure is, in words.
+
+
+def rate_share(share: float | None) -> str:
+    """Return what the measured share of an energy makes it: its mark, or ``measured``."""
+    if share is None:
+        return "unknown_share"
+    if share > 1 - WHOLE:
+        return "measured"
+    return "estimated" if share < WHOLE else "partly_estimated"
+
+
+def describe_share(share: float | None) -> str:
+    """Return what the measured share of an energy means in words."""
+    rate = rate_share(share)
+    if rate == "partly_estimated":
+        return f"partly estimated ({format_significant(100 * (1 - (share or 0)), 2)} %)"
+    return "not known whether measured" if rate == "unknown_share" else rate
+
+
+def describe_quality(stage: Stage) -> str:
+    """Return in words whether an energy was measured, estimated or incomplete."""
+    if stage.energy_kwh is None:
+        return "not known"
+    words = describe_share(stage.sidecar.measured_fraction)
+    return f"{words}, incomplete" if "incomplete" in energy_marks(stage) else words
+
+
+def describe_energy(stage: Stage) -> str:
+    """Return the energy of a stage with uncertainty and quality: an estimate is called one."""
+    text = format_kwh(stage.energy_kwh)
+    uncertainty_kwh = stage.sidecar.uncertainty_kwh
+    if stage.energy_kwh is not None and uncertainty_kwh is not None:
+        text += f" ± {format_significant(uncertainty_kwh)} (k = 2)"
+    return f"{text}, {describe_quality(stage)}"
+
+
+def format_kwh(value: float | None) -> str:
+    """Format an energy with its unit; a negative one keeps its sign."""
+    if value is None:
+        return UNKNOWN
+    return f"{'-' if value < 0 else ''}{format_significant(abs(value))} kWh"
+
+
+def describe_eer(eer_percent: float, interval: tuple[float, float] | None) -> str:
+    """Return an EER with its 95 % interval, where there is one."""
+    text = f"EER {eer_percent:.2f} %"
+    return text if interval is None else f"{text} (95 %: {interval[0]:.2f} to {interval[1]:.2f})"
+
+
 # Marks, and what explains them.
 
 
 def energy_marks(stage: Stage) -> tuple[str, ...]:
     """Return the marks of a stage's energy (and so of its CO2)."""
-    share = stage.sidecar.measured_fraction
-    marks = {"incomplete"} if stage.sidecar.status != "complete" or stage.sidecar.reason else set()
-    if share is None:
-        marks.add("unknown_share")
-    elif share < 1 - _WHOLE:
-        marks.add("estimated" if share <= _WHOLE else "partly_estimated")
+    marks = {rate_share(stage.sidecar.measured_fraction)}
+    if stage.sidecar.status != "complete" or stage.sidecar.reason:
+        marks.add("incomplete")
     return tuple(mark for mark in MARKS if mark in marks)
 
 
-def energy_notes(stages: Iterable[Labelled], totals: Iterable[Labelled] = ()) -> list[Note]:
+def energy_notes(rows: Iterable[Row]) -> list[Note]:
     """Explain the energy figures of a table: marks, boundary, PUE, carbon factor.
 
-    Of ``totals`` (sums of the same stages) only the marks are explained.
+    Of rows that sum others only the marks are explained.
     """
-    known = [(label, stage) for label, stage in stages if stage.energy_kwh is not None]
+    shown = [row for row in rows if row.stage and row.stage.energy_kwh is not None]
+    known = [(row.label, row.stage) for row in shown if row.stage and not row.is_total]
     if not known:
         return []
-    marked = [*known, *((label, total) for label, total in totals if total.energy_kwh is not None)]
+    totals = [(row.label, row.stage) for row in shown if row.stage and row.is_total]
     notes = []
     for mark, (text, several, describe) in _MARK_TEXTS.items():
-        groups = _group([item for item in marked if mark in energy_marks(item[1])], describe)
+        marked = [(label, s) for label, s in (*known, *totals) if mark in energy_marks(s)]
+        groups = _group(marked, describe)
         if len(groups) > 1:
             rows = [f"{what}: {list_some(labels)}" for what, labels in groups.items()]
             notes.append(Note(f"{text.format(several)}: {'; '.join(rows)}", mark))
@@ -191,7 +245,7 @@ def energy_notes(stages: Iterable[Labelled], totals: Iterable[Labelled] = ()) ->
 
 
 def _compare(
-    same: str, differ: str, known: list[Labelled], describe: Callable[[Stage], str]
+    same: str, differ: str, known: list[tuple[str, Stage]], describe: Callable[[Stage], str]
 ) -> Note:
     """State a fact about all rows, or say that it differs between them and for which."""
     groups = _group(known, describe)
@@ -201,18 +255,20 @@ def _compare(
     return Note(f"{differ} between rows, which must not be compared: {kinds}.")
 
 
-def _group(known: list[Labelled], describe: Callable[[Stage], str]) -> dict[str, list[str]]:
+def _group(
+    known: list[tuple[str, Stage]], describe: Callable[[Stage], str]
+) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for label, stage in known:
         groups.setdefault(describe(stage), []).append(label)
     return groups
 
 
-def list_some(labels: Sequence[str]) -> str:
-    """List labels, each once, the first ten and how many more."""
+def list_some(labels: Iterable[str], most: int = 10) -> str:
+    """List labels, each once, ``most`` of them and how many more."""
     unique = list(dict.fromkeys(labels))
-    more = f" and {len(unique) - _MAX_LISTED} more" if len(unique) > _MAX_LISTED else ""
-    return ", ".join(unique[:_MAX_LISTED]) + more
+    more = f" and {len(unique) - most} more" if len(unique) > most else ""
+    return ", ".join(unique[:most]) + more
 
 
 def _describe_incomplete(stage: Stage) -> str:

@@ -25,7 +25,6 @@ from sv.report.tables.cells import (
 from sv.report.tables.evidence import (
     ENERGY_COLUMNS,
     PROVENANCE_COLUMNS,
-    Labelled,
     describe_covered,
     energy_marks,
     energy_notes,
@@ -69,25 +68,19 @@ def build_stage_table(results: Results) -> Table:
     groups |= {system.name: list(system.stages) for system in results.systems}
     groups[RESULTS] = last
     rows: list[Row] = []
-    labelled: list[Labelled] = []
-    totals: list[Labelled] = []
     for section, stages in groups.items():
         owner = "shared" if section in (SHARED, RESULTS) else section
         members = [_build_row(owner, stage, section) for stage in stages]
-        found = [(row.label, stage) for row, stage in zip(members, stages, strict=True)]
-        sums = _sum_group(found, section)
-        rows += [*members, *(_build_total(owner, *item, section) for item in sums)]
-        labelled += found
-        totals += sums
-    whole = _sum_group(labelled, EVERYTHING)
-    rows += [_build_total("all", *item, EVERYTHING) for item in whole]
+        rows += [*members, *_build_totals(owner, members, section)]
+    whole = _build_totals("all", [row for row in rows if not row.is_total], EVERYTHING)
+    rows += whole
     notes = [
         Note(
             "Energy, CO2 and duration (hh:mm:ss) are of the run that made the result, with the "
             "attempts that it resumed; 'All tried' is of every attempt, failed ones too."
         ),
         *([_TOTALS_NOTE] if whole else []),
-        *energy_notes(labelled, [*totals, *whole]),
+        *energy_notes(rows),
         *_list_companions(results),
     ]
     if last:
@@ -124,19 +117,25 @@ def _build_row(owner: str, stage: Stage, section: str) -> Row:
         ("uncertainty_kwh", sidecar.uncertainty_kwh, not_certain, ()),
     ):
         cells[key] = figure_cell(value, format_significant, reason, marks, path)
-    return Row(f"{stage.number:02d}_{stage.name} {owner}", cells, section)
+    return Row(f"{stage.number:02d}_{stage.name} {owner}", cells, section, stage)
 
 
-def _build_total(owner: str, label: str, total: Stage, section: str) -> Row:
-    cells = {
-        **_build_row(owner, total, section).cells,
-        "name": text_cell(label.removesuffix(f", {section}")),
-        "pue": fact_cell(None),
-        "stage": BLANK,  # these are of one stage
-        "status": BLANK,
-    }
-    cells = {key: replace(cell, sidecar=None) for key, cell in cells.items()}
-    return Row(label, cells, section, is_total=True)
+def _build_totals(owner: str, members: Sequence[Row], section: str) -> list[Row]:
+    """Sum two rows or more: once, or once for each cover where they cover different parts."""
+    sums = _sum_by_cover(members) if len(members) > 1 else {}
+    rows = []
+    for cover, total in sums.items():
+        name = "total" if len(sums) == 1 else f"total of {cover}"
+        cells = {
+            **_build_row(owner, total, section).cells,
+            "name": text_cell(name),
+            "pue": fact_cell(None),
+            "stage": BLANK,  # these are of one stage
+            "status": BLANK,
+        }
+        cells = {key: replace(cell, sidecar=None) for key, cell in cells.items()}
+        rows.append(Row(f"{name}, {section}", cells, section, total, is_total=True))
+    return rows
 
 
 def _format_percent(percent: float) -> str:
@@ -146,27 +145,19 @@ def _format_percent(percent: float) -> str:
 # Sums.
 
 
-def _sum_group(labelled: list[Labelled], section: str) -> list[Labelled]:
-    """Sum two stages or more: once, or once for each cover where they cover different parts."""
-    sums = sum_by_cover(labelled) if len(labelled) > 1 else {}
-    name = "total" if len(sums) == 1 else "total of {}"
-    return [(f"{name.format(cover)}, {section}", total) for cover, total in sums.items()]
+def _sum_by_cover(rows: Sequence[Row]) -> dict[str, Stage]:
+    """Sum the stages of rows apart by what their energy covers (`describe_covered`).
 
-
-def sum_by_cover(labelled: Sequence[Labelled]) -> dict[str, Stage]:
-    """Sum stages apart by what their energy covers (`describe_covered`).
-
-    Args:
-        labelled: At least one stage. Those without an energy are in no sum; every sum then says
-            so in its ``reason``.
+    Those without an energy are in no sum; every sum then says so in its ``reason``.
 
     Returns:
         By what is covered, a `Stage` whose sidecar has the sums, and all attempts and channels. A
         sum is None where a part of it is not known; uncertainties are added linearly, as those of
         channels are. Without any energy it is one sum without an energy, by the name "".
     """
+    labelled = [(row.label, row.stage) for row in rows if row.stage]
     unknown = [label for label, stage in labelled if stage.energy_kwh is None]
-    groups: dict[str, list[Labelled]] = {}
+    groups: dict[str, list[tuple[str, Stage]]] = {}
     for label, stage in labelled:
         if stage.energy_kwh is not None:
             groups.setdefault(describe_covered(stage), []).append((label, stage))
@@ -174,7 +165,7 @@ def sum_by_cover(labelled: Sequence[Labelled]) -> dict[str, Stage]:
         return {"": _sum(labelled, f"not known of {list_some(unknown)}")}
     sums = {}
     for covered, group in groups.items():
-        part = [n for n, s in group if s.sidecar.reason or s.sidecar.status != "complete"]
+        part = [label for label, stage in group if "incomplete" in energy_marks(stage)]
         why = [f"with {list_some(part)}, which is not complete"] if part else []
         if unknown:
             why.append(f"without {list_some(unknown)}, whose energy is not known")
@@ -182,7 +173,7 @@ def sum_by_cover(labelled: Sequence[Labelled]) -> dict[str, Stage]:
     return sums
 
 
-def _sum(labelled: Sequence[Labelled], reason: str) -> Stage:
+def _sum(labelled: Sequence[tuple[str, Stage]], reason: str) -> Stage:
     sidecars = [stage.sidecar for _, stage in labelled]
 
     def add(name: str) -> float | None:

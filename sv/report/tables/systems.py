@@ -8,7 +8,6 @@ them alone.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sv.energy.units import j_from_kwh
@@ -36,8 +35,6 @@ from sv.report.results import (
     find_extraction,
     find_score,
     find_stage,
-    list_views,
-    name_view,
 )
 from sv.report.tables.cells import (
     BLANK,
@@ -58,7 +55,6 @@ from sv.report.tables.evidence import (
     ENERGY_COLUMNS,
     MEASURES,
     PROVENANCE_COLUMNS,
-    Labelled,
     absent_file,
     absent_stage,
     backend_column,
@@ -107,25 +103,21 @@ def build_training_table(results: Results) -> Table:
         *(Column(key, "", marked=True, csv_only=True) for key in _INTENSITIES),
         *PROVENANCE_COLUMNS,
     )
-    views = list_views(results)
-    trained = [
-        find_stage(view, TRAIN_STAGE, "train") if view.backend == results.backends[0] else None
-        for view in views
-    ]
-    rows = [_build_training(results, *pair) for pair in zip(views, trained, strict=True)]
+    views = results.views
+    rows = [_build_training(results, view) for view in views]
     lists = {f"_{name}": (name,) for name in results.scored} | {"": results.scored}
     for suffix, names in lists.items():
         for key in MEASURES:
             measured = [find_measured(view, names, key) for view in views]
             mark_measures(rows, f"{key}{suffix}", measured)
-    not_compared = mark_energies(rows, trained)
+    not_compared = mark_energies(rows)
     notes = [
         Note("Energy and CO2 are of training: the run that made the network."),
         Note(f"EER and minDCF (P_target {P_TARGET}) of {describe_scores(results)}, fp32."),
         *_list_notes(results),
         *describe_best(rows, results, "column"),
         *not_compared,
-        *energy_notes(_label(rows, trained)),
+        *energy_notes(rows),
         *_untrained_notes(results),
         *note_ties(cell for row in rows for cell in row.cells.values()),
     ]
@@ -146,11 +138,8 @@ def _start_row(
     }
 
 
-def _label(rows: Sequence[Row], stages: Sequence[Stage | None]) -> list[Labelled]:
-    return [(row.label, stage) for row, stage in zip(rows, stages, strict=True) if stage]
-
-
-def _build_training(results: Results, view: System, stage: Stage | None) -> Row:
+def _build_training(results: Results, view: System) -> Row:
+    stage = view.training
     cells = _start_row(view, results.scored, "fp32", 2, stage)
     cells["family"] = text_cell(family_of(view.name))
     for key in ("parameters", "parameters_with_head"):
@@ -158,12 +147,12 @@ def _build_training(results: Results, view: System, stage: Stage | None) -> Row:
         cells[key] = figure_cell(count, format_millions, absent_file(view, "model.json"))
     for name in results.trial_sets:
         cells |= score_cells(view, name, 2, suffix=f"_{name}")
-    if view.backend == results.backends[0]:
+    if view.is_first:
         cells |= stage_cells(stage, absent_stage(view, f"{TRAIN_STAGE:02d}_train"))
         cells |= _intensity_cells(view, stage, cells["energy_kwh"])
     else:
         cells |= dict.fromkeys(("energy_kwh", "co2_kg", *_INTENSITIES), BLANK)
-    return Row(name_view(results, view), cells, FAMILIES[family_of(view.name)])
+    return Row(view.label, cells, FAMILIES[family_of(view.name)], stage)
 
 
 def _intensity_cells(system: System, stage: Stage | None, energy: Cell) -> dict[str, Cell]:
@@ -214,16 +203,11 @@ def _untrained_notes(results: Results) -> list[Note]:
 
 @dataclass(frozen=True)
 class Inference:
-    """A row: the extraction of a test set by a system at a precision, done or not.
+    """A row: the extraction of a test set by a system at a precision, done or not."""
 
-    ``name`` is the row's label; ``has_energy`` is false where the backend is not the first.
-    """
-
-    name: str
     view: System
     data_set: str
     precision: str
-    has_energy: bool
 
     @property
     def stage_name(self) -> str:
@@ -233,8 +217,6 @@ class Inference:
     @property
     def stage(self) -> Stage | None:
         """The sidecar whose energy the row shows."""
-        if not self.has_energy:
-            return None
         return find_stage(self.view, EXTRACT_STAGE, self.stage_name)
 
     @property
@@ -279,8 +261,7 @@ def build_inference_table(results: Results, sets: tuple[str, ...] | None = None)
         for key in MEASURES:
             measured = [find_measured(i.view, lists, key, i.precision) for i in section]
             mark_measures(members, key, measured)
-        stages = [item.stage for item in section]
-        not_compared |= {note.text: note for note in mark_energies(members, stages)}
+        not_compared |= {note.text: note for note in mark_energies(members)}
         if len(lists) > 1:
             means.append(Note(f"EER and minDCF of {data_set}: means of {', '.join(lists)}."))
         rows += members
@@ -295,7 +276,7 @@ def build_inference_table(results: Results, sets: tuple[str, ...] | None = None)
         *means,
         *describe_best(rows, results, "column and test set"),
         *not_compared.values(),
-        *energy_notes(_label(rows, [item.stage for item in found])),
+        *energy_notes(rows),
         *note_ties(row.cells[key] for row in rows for key in MEASURES),
     ]
     caption = "Inference: extraction of the embeddings of a test set"
@@ -343,12 +324,10 @@ def _list_inferences(results: Results, data_set: str) -> list[Inference]:
         tried |= {p for p in PRECISIONS if f"extract_{extract_name(data_set, p)}" in names}
     rows = []
     for precision in (*PRECISIONS, *sorted(tried.difference(PRECISIONS))):
-        for view in list_views(results) if precision in tried else ():
-            is_first = view.backend == results.backends[0]
+        for view in results.views if precision in tried else ():
             scored = {(s.precision, s.backend) for s in _list_scores(view, data_set)}
-            if is_first or (precision, view.backend) in scored:
-                name = name_view(results, view)
-                rows.append(Inference(name, view, data_set, precision, is_first))
+            if view.is_first or (precision, view.backend) in scored:
+                rows.append(Inference(view, data_set, precision))
     return rows
 
 
@@ -368,46 +347,45 @@ def _list_trials(results: Results, data_set: str) -> tuple[str, ...]:
 
 
 def _build_inference(item: Inference, lists: tuple[str, ...]) -> Row:
-    view, precision = item.view, item.precision
+    view, precision, stage = item.view, item.precision, item.stage
     done = find_extraction(view, item.data_set, precision)
-    cells = _start_row(view, lists, precision, 3, item.stage) | {
+    cells = _start_row(view, lists, precision, 3, stage) | {
         "test_set": text_cell(item.data_set),
         "precision": Cell(precision.upper(), precision),
         **{key: fact_cell(getattr(done, key, None)) for key in _FACTS},
         "trial_lists": text_cell(" ".join(lists)),
         **_compare_eer(item, lists),
     }
-    label = f"{item.name} {item.data_set} {precision}"
-    if item.has_energy:
-        return Row(label, cells | _list_energies(item, done), item.data_set)
-    cells |= dict.fromkeys((*_ENERGIES, "energy_ratio"), BLANK)
-    cells["energy_ratio_uncertainty"] = fact_cell(None)
-    return Row(label, cells, item.data_set)
+    if view.is_first:
+        cells |= _list_energies(item, stage, done)
+    else:
+        cells |= dict.fromkeys((*_ENERGIES, "energy_ratio"), BLANK)
+        cells["energy_ratio_uncertainty"] = fact_cell(None)
+    return Row(f"{view.label} {item.data_set} {precision}", cells, item.data_set, stage)
 
 
-def _list_energies(item: Inference, done: Extraction | None) -> dict[str, Cell]:
+def _list_energies(
+    item: Inference, stage: Stage | None, done: Extraction | None
+) -> dict[str, Cell]:
     """Return the cells of `_ENERGIES` and of the change against fp32."""
-    stage = item.stage
     cells = stage_cells(stage, item.absent)
-    energy, undivided = cells["energy_kwh"], _explain_undivided(item, stage, done)
-    per_utterance = factor = unknown_cell(undivided or item.absent)
-    if stage is None or stage.energy_kwh is None:
-        per_utterance = unknown_cell(energy.reason)
-    elif done is not None and not undivided:
-        value = j_from_kwh(stage.energy_kwh) / done.utterances if done.utterances else None
-        reason = "0 utterances were extracted"
-        sidecar = None if value is None else stage.path
-        per_utterance = figure_cell(value, format_significant, reason, energy.marks, sidecar)
-    if stage is not None and done is not None and not undivided:
-        value = stage.sidecar.duration_s / done.audio_s if done.audio_s else None
-        reason = f"no duration of the speech in {done.folder}/info.json"
-        factor = figure_cell(value, format_significant, reason)
-    return {
-        **cells,
-        "j_per_utterance": per_utterance,
-        "real_time_factor": factor,
-        **_compare_energy(item, stage, energy.marks),
-    }
+    energy = cells["energy_kwh"]
+    cells |= _compare_energy(item, energy.marks)
+    undivided = _explain_undivided(item, stage, done)
+    if stage is None or done is None or undivided:
+        cells["j_per_utterance"] = unknown_cell(energy.reason or undivided)
+        cells["real_time_factor"] = unknown_cell(undivided)
+        return cells
+    known = stage.energy_kwh is not None and done.utterances
+    value = j_from_kwh(stage.energy_kwh) / done.utterances if known else None
+    cells["j_per_utterance"] = figure_cell(
+        value, format_significant, energy.reason or "0 utterances were extracted", energy.marks,
+        stage.path if known else None,
+    )  # fmt: skip
+    value = stage.sidecar.duration_s / done.audio_s if done.audio_s else None
+    reason = f"no duration of the speech in {done.folder}/info.json"
+    cells["real_time_factor"] = figure_cell(value, format_significant, reason)
+    return cells
 
 
 def _explain_undivided(item: Inference, stage: Stage | None, done: Extraction | None) -> str:
@@ -422,34 +400,23 @@ def _explain_undivided(item: Inference, stage: Stage | None, done: Extraction | 
     return ""
 
 
-def _compare_energy(
-    item: Inference, stage: Stage | None, marks: tuple[str, ...]
-) -> dict[str, Cell]:
+def _compare_energy(item: Inference, marks: tuple[str, ...]) -> dict[str, Cell]:
     """Return the ratio of the energy to that in fp32, and its uncertainty (k = 2)."""
-    spread = None
+    ratio_cell, spread = BLANK, None
     full = replace(item, precision=_FULL)
-    if item.precision == _FULL:
-        cell = BLANK
-    elif reason := _explain_incomparable(item, full):
-        cell = unknown_cell(reason)
-    else:
-        assert stage and full.stage and stage.energy_kwh and full.stage.energy_kwh  # or a reason
-        ratio = stage.energy_kwh / full.stage.energy_kwh
-        cell = figure_cell(ratio, format_significant, marks=marks)
-        parts = [s.sidecar.uncertainty_kwh for s in (full.stage, stage)]
-        if parts[0] is not None and parts[1] is not None:
-            spread = ratio * math.hypot(
-                parts[0] / full.stage.energy_kwh, parts[1] / stage.energy_kwh
-            )
-    return {"energy_ratio": cell, "energy_ratio_uncertainty": fact_cell(spread)}
-
-
-def _explain_incomparable(item: Inference, full: Inference) -> str:
-    for one in (item, full):
-        if one.stage is None:
-            return one.absent
     stages = [one.stage for one in (full, item) if one.stage]
-    return next(filter(None, [*map(explain_incomplete, stages), *explain_energies(stages)]), "")
+    if item.precision != _FULL:
+        absent = [one.absent for one in (item, full) if one.stage is None]
+        reasons = [*absent, *map(explain_incomplete, stages), *explain_energies(stages)]
+        if reason := next(filter(None, reasons), ""):
+            ratio_cell = unknown_cell(reason)
+        else:
+            full_kwh, kwh = (stage.energy_kwh or 0.0 for stage in stages)  # above 0, or a reason
+            ratio_cell = figure_cell(kwh / full_kwh, format_significant, marks=marks)
+            full_off, off = (stage.sidecar.uncertainty_kwh for stage in stages)
+            if full_off is not None and off is not None:
+                spread = kwh / full_kwh * math.hypot(full_off / full_kwh, off / kwh)
+    return {"energy_ratio": ratio_cell, "energy_ratio_uncertainty": fact_cell(spread)}
 
 
 def _compare_eer(item: Inference, lists: tuple[str, ...]) -> dict[str, Cell]:
