@@ -7,6 +7,7 @@ it came; the last one holds until the end, and its age is kept.
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from sv.energy.factors import CarbonFactor, compute_co2_g
@@ -36,13 +37,10 @@ def apply_factors(points: Points, factors: Sequence[CarbonFactor], pue: float) -
     known = [factor for factor in factors if factor.g_per_kwh is not None]
     failures = tuple(dict.fromkeys(why for factor in factors for why in factor.fallback_from))
     if not known or len(points) < 2:
-        if known:
-            head, reason = known[0], "the energy is not known"
-        else:
-            head = factors[-1] if factors else CarbonFactor("none")
-            reason = head.reason or "no carbon factor"
-        parts = (_build_part(head, None, None),)
-        return _summarise(parts, (), failures, g_per_kwh=head.g_per_kwh, reason=reason)
+        head = (known[:1] or list(factors[-1:]) or [CarbonFactor("none")])[0]
+        reason = "the energy is not known" if known else head.reason or "no carbon factor"
+        carbon = _summarise([_build_part(head, None, None)], [], failures, reason)
+        return replace(carbon, g_per_kwh=head.g_per_kwh)
     intervals, parts = [], []
     for start_s, end_s, factor in _cut(points[0][0], points[-1][0], known):
         energy_j = _interpolate(points, end_s) - _interpolate(points, start_s)
@@ -62,7 +60,7 @@ def apply_factors(points: Points, factors: Sequence[CarbonFactor], pue: float) -
         )
         intervals.append(interval)
         parts.append(_build_part(factor, energy_j, co2_g))
-    return _summarise(_join_parts(parts), tuple(intervals), failures)
+    return _summarise(_join_parts(parts), intervals, failures)
 
 
 def join_carbon(found: Sequence[Carbon], of: str = "attempts") -> Carbon:
@@ -75,11 +73,10 @@ def join_carbon(found: Sequence[Carbon], of: str = "attempts") -> Carbon:
     if not known:
         return replace(found[-1], fallback_from=failures)
     parts = _join_parts([part for carbon in known for part in carbon.parts])
-    intervals = tuple(interval for carbon in known for interval in carbon.intervals)
-    reason = None
-    if len(known) < len(found):
-        reason = f"without {len(found) - len(known)} of {len(found)} {of}: not known"
-    return _summarise(parts, intervals, failures, reason=reason)
+    intervals = [interval for carbon in known for interval in carbon.intervals]
+    missing = len(found) - len(known)
+    reason = f"without {missing} of {len(found)} {of}: not known" if missing else None
+    return _summarise(parts, intervals, failures, reason)
 
 
 def _build_part(factor: CarbonFactor, energy_j: float | None, co2_g: float | None) -> CarbonPart:
@@ -87,7 +84,7 @@ def _build_part(factor: CarbonFactor, energy_j: float | None, co2_g: float | Non
     return CarbonPart(**who, energy_j=energy_j, co2_g=co2_g)
 
 
-def _join_parts(parts: Sequence[CarbonPart]) -> tuple[CarbonPart, ...]:
+def _join_parts(parts: Sequence[CarbonPart]) -> list[CarbonPart]:
     """Add up the parts of the same provider's factors of one kind."""
     joined: dict[tuple[Any, ...], CarbonPart] = {}
     for part in parts:
@@ -96,26 +93,25 @@ def _join_parts(parts: Sequence[CarbonPart]) -> tuple[CarbonPart, ...]:
         energy_j = (same.energy_j or 0.0) + (part.energy_j or 0.0)
         co2_g = (same.co2_g or 0.0) + (part.co2_g or 0.0)
         joined[who] = replace(same, energy_j=energy_j, co2_g=co2_g)
-    return tuple(joined.values())
+    return list(joined.values())
 
 
 def _cut(
     first_s: float, last_s: float, factors: Sequence[CarbonFactor]
 ) -> list[tuple[float, float, CarbonFactor]]:
     """Cut a span where the factor changes, and where it becomes stale."""
-    begins: dict[float, CarbonFactor] = {}
-    for number, factor in enumerate(sorted(factors, key=_get_start)):
-        start_s = first_s if number == 0 else max(first_s, _get_start(factor))
-        begins[start_s] = factor  # of two before the beginning, the later one
+    first, *later = sorted(factors, key=_get_start)
+    # Of two before the beginning, the later one.
+    begins = {first_s: first} | {max(first_s, _get_start(factor)): factor for factor in later}
     starts = [start_s for start_s in begins if start_s < last_s] or [first_s]
     pieces = []
-    for start_s, end_s in zip(starts, [*starts[1:], last_s], strict=True):
-        edges = [start_s, end_s]
-        if begins[start_s].observed_utc is not None:
-            observed_s = parse_utc(begins[start_s].observed_utc or "")
+    for start_s, end_s in pairwise([*starts, last_s]):
+        factor, edges = begins[start_s], [start_s, end_s]
+        if factor.observed_utc is not None:
+            observed_s = parse_utc(factor.observed_utc)
             stale_s = (observed_s - MAX_AGE_S, observed_s + MAX_AGE_S)
             edges[1:1] = [at_s for at_s in stale_s if start_s < at_s < end_s]
-        pieces += [(a, b, begins[start_s]) for a, b in zip(edges, edges[1:], strict=False)]
+        pieces += [(a, b, factor) for a, b in pairwise(edges)]
     return pieces
 
 
@@ -134,22 +130,19 @@ def _interpolate(points: Points, at_s: float) -> float:
 
 
 def _summarise(
-    parts: tuple[CarbonPart, ...],
-    intervals: tuple[CarbonInterval, ...],
+    parts: list[CarbonPart],
+    intervals: list[CarbonInterval],
     failures: tuple[str, ...],
-    *,
-    g_per_kwh: float | None = None,
     reason: str | None = None,
 ) -> Carbon:
     # A provider that covered no energy does not make the figure a mixed one.
     used = [part for part in parts if part.energy_j] or parts[:1]
-    who = {key: _get_only({getattr(part, key) for part in used}) for key in _WHO}
-    who["provider"] = " + ".join(dict.fromkeys(part.provider for part in used))
-    who["source"] = "; ".join(dict.fromkeys(part.source for part in used if part.source)) or None
+    found = {key: list(dict.fromkeys(getattr(part, key) for part in used)) for key in _WHO}
+    who = {key: values[0] if len(values) == 1 else None for key, values in found.items()}
+    who["provider"] = " + ".join(found["provider"])
+    who["source"] = "; ".join(filter(None, found["source"])) or None
+    who |= {key: MIXED for key in ("scope", "basis") if len(found[key]) > 1}
     reasons = [reason] if reason else []
-    for key in ("scope", "basis"):
-        if len({getattr(part, key) for part in used}) > 1:
-            who[key] = MIXED
     if MIXED in (who["scope"], who["basis"]):
         reasons.append(f"grams of different quantities are added: {_format_shares(used)}")
     stale_j = sum(interval.energy_j for interval in intervals if interval.stale)
@@ -158,30 +151,21 @@ def _summarise(
         hours = MAX_AGE_S / 3_600
         reasons.append(f"{stale_j / energy_j:.0%} of the energy at a factor over {hours:g} h old")
     known_g = [part.co2_g for part in parts if part.co2_g is not None]
-    rates = {interval.g_per_kwh for interval in intervals}
-    if len(rates) == 1:
-        g_per_kwh = rates.pop()
-    elif energy_j:
-        weighted = sum(each.energy_j * (each.g_per_kwh or 0.0) for each in intervals)
-        g_per_kwh = weighted / energy_j
-    elif intervals:
-        g_per_kwh = intervals[-1].g_per_kwh
+    g_per_kwh = intervals[-1].g_per_kwh if intervals else None
+    if energy_j and len({each.g_per_kwh for each in intervals}) > 1:
+        g_per_kwh = sum(each.energy_j * (each.g_per_kwh or 0.0) for each in intervals) / energy_j
     estimates = {interval.estimated for interval in intervals}
     return Carbon(
         **who,
         g_per_kwh=g_per_kwh,
         reason="; ".join(reasons) or None,
         fallback_from=failures,
-        estimated=True if True in estimates else _get_only(estimates),
+        estimated=True if True in estimates else False if estimates == {False} else None,
         stale_fraction=stale_j / energy_j if energy_j else None,
         co2_g=sum(known_g) if known_g else None,
-        parts=parts,
-        intervals=intervals,
+        parts=tuple(parts),
+        intervals=tuple(intervals),
     )
-
-
-def _get_only(values: set[Any]) -> Any:
-    return next(iter(values)) if len(values) == 1 else None
 
 
 def _format_shares(parts: Sequence[CarbonPart]) -> str:

@@ -123,23 +123,21 @@ def ask_providers(
         The factor; its ``fallback_from`` has those that failed. Provider ``none`` if all did.
     """
     failures: list[str] = []
-    for name in list_providers(config):
+    providers = list_providers(config)
+    for name in providers:
         try:
-            factor = _ask(name, config, environ, silent)
+            if silent is not None and name in NETWORK:
+                raise SvError(silent)
+            factor = _ask(name, config, environ)
         except SvError as error:
             failures.append(f"{name}: {error}")
         else:
-            varies = any(name in NETWORK for name in list_providers(config))
-            since = format_utc(now_s) if varies else None
+            since = format_utc(now_s) if providers[0] in NETWORK else None
             return replace(factor, valid_from_utc=since, fallback_from=tuple(failures))
     return CarbonFactor("none", reason="; ".join(failures), fallback_from=tuple(failures))
 
 
-def _ask(
-    name: str, config: EnergyConfig, environ: Mapping[str, str], silent: str | None
-) -> CarbonFactor:
-    if name in NETWORK and silent is not None:
-        raise SvError(silent)
+def _ask(name: str, config: EnergyConfig, environ: Mapping[str, str]) -> CarbonFactor:
     if name in NETWORK:
         from sv.energy.carbon_web import fetch_latest  # noqa: PLC0415
 
@@ -205,7 +203,7 @@ class FactorFeed:
         check_providers(config)
         self._config, self._environ = config, environ
         self._factors: SimpleQueue[CarbonFactor] = SimpleQueue()
-        self._network = any(name in NETWORK for name in list_providers(config))
+        self._network = list_providers(config)[0] in NETWORK  # the last one alone may not be
         self._answered, self._ended = threading.Event(), threading.Event()
         if not self._network:
             self._factors.put(ask_providers(config, {}, time.time()))
