@@ -10,14 +10,15 @@ import re
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from sv.energy.config import EnergyConfig
-from sv.energy.sensors.readers import ChannelSpec, Reader, build_unavailable
+from sv.energy.sensors.readers import ChannelSpec, Reader, build_unavailable, read_word
 from sv.energy.units import UNITS_PER_W
 
 ANY_IPMI = "ipmi"  # node_power = "auto" on a machine with IPMI: the first tool that answers
@@ -42,13 +43,14 @@ def open_node(config: EnergyConfig, sysfs: Path, environ: Mapping[str, str]) -> 
         chosen = "cray" if cray.exists() else ANY_IPMI if has_ipmi else "none"
     if chosen == "none":
         return []
-    period_s: float | None = config.node_period_s
-    method, unit, resolution = "power_integral", "W", 1
+    period_s, method, unit, resolution = config.node_period_s, "power_integral", "W", 1
     sensor_rel, basis = UNCERTAINTY.get(chosen, UNCERTAINTY[ANY_IPMI])
     try:
         if chosen == "cray":
-            source, measure, period_s = f"Cray pm_counters {cray}", build_cray(cray), None
+            source, measure = f"Cray pm_counters {cray}", build_cray(cray)
             method, unit = "counter_delta", "J"
+            scan_hz = re.match(r"[1-9]\d*", read_word(cray.with_name("raw_scan_hz")) or "")
+            period_s = 1 / int(scan_hz[0] if scan_hz else SCAN_HZ)
         elif chosen == "redfish":
             source = f"Redfish {config.redfish_url}, chassis {', '.join(config.redfish_chassis)}"
             measure, unit = build_redfish(config, environ), "mW"
@@ -70,13 +72,13 @@ def open_node(config: EnergyConfig, sysfs: Path, environ: Mapping[str, str]) -> 
         method=method,
         source=source,
         unit=unit,
-        update_period_s=period_s or 1 / _read_scan_hz(cray.with_name("raw_scan_hz")),
+        update_period_s=period_s,
         resolution=resolution,
         sensor_rel=sensor_rel,
         sensor_rel_basis=basis,
     )
     give_up = GIVE_UP if chosen == ANY_IPMI else None
-    return [PolledReader(channel, measure, period_s, give_up=give_up)]
+    return [PolledReader(channel, measure, None if chosen == "cray" else period_s, give_up=give_up)]
 
 
 # A slow sensor
@@ -124,17 +126,15 @@ class PolledReader(Reader):
         give_up: int | None = None,
     ) -> None:
         super().__init__([channel])
-        self._id = channel.id
-        self._measure = measure
-        self._period_s = period_s
-        self._give_up = give_up
-        self._lock = threading.Lock()  # guards all that follows
-        self._fresh: int | None = None
+        self._id, self._measure = channel.id, measure
+        self._period_s, self._give_up = period_s, give_up
+        self._fresh: deque[int] = deque(maxlen=1)  # put there by the thread, taken by the meter
         self._stamp: str | None = None
         self._stamps_move = period_s is None
-        self._counts = {"readings": 0, "stale": 0, "failed": 0}
-        self._last_error: str | None = None
-        self._metadata: dict[str, object] = {}
+        # Only the thread writes it, and copying a dict of strings is one step for the interpreter.
+        self._metadata: dict[str, Any] = {
+            "readings": 0, "stale": 0, "failed": 0, "last_error": None
+        }  # fmt: skip
         self._closing = threading.Event()
 
     def start(self) -> None:
@@ -147,14 +147,11 @@ class PolledReader(Reader):
         """Return the reading that came since the last call, else None."""
         if self._period_s is None:
             self._ask()
-        with self._lock:
-            value, self._fresh = self._fresh, None
-        return {self._id: value}
+        return {self._id: self._fresh.pop() if self._fresh else None}
 
     def read_metadata(self) -> dict[str, object]:
         """Return what the sensor says of itself, how often it answered, and its last failure."""
-        with self._lock:
-            return {self._id: {**self._metadata, **self._counts, "last_error": self._last_error}}
+        return {self._id: self._metadata.copy()}
 
     def close(self) -> None:
         """Stop asking; a question on its way is not waited for."""
@@ -164,10 +161,8 @@ class PolledReader(Reader):
         next_s = time.monotonic()
         while not self._closing.is_set():
             self._ask()
-            with self._lock:
-                silent = self._counts["readings"] == 0
-                if silent and self._counts["failed"] == self._give_up:
-                    return
+            if not self._metadata["readings"] and self._metadata["failed"] == self._give_up:
+                return
             next_s = max(time.monotonic(), next_s + period_s)
             self._closing.wait(next_s - time.monotonic())
 
@@ -175,22 +170,19 @@ class PolledReader(Reader):
         try:
             answer = self._measure()
         except SensorError as error:
-            with self._lock:
-                self._counts["failed"] += 1
-                self._last_error = str(error)
+            self._metadata["failed"] += 1
+            self._metadata["last_error"] = str(error)
             return
-        with self._lock:
-            self._metadata.update(answer.metadata)
-            same = answer.stamp is not None and answer.stamp == self._stamp
-            if same and self._stamps_move:
-                # An old answer again. Controllers whose stamp never moves have no clock.
-                self._counts["stale"] += 1
-                return
-            if answer.stamp is not None and self._stamp is not None and not same:
-                self._stamps_move = True
-            self._stamp = answer.stamp
-            self._fresh = answer.value
-            self._counts["readings"] += 1
+        self._metadata.update(answer.metadata)
+        if None not in (answer.stamp, self._stamp) and answer.stamp != self._stamp:
+            self._stamps_move = True
+        elif self._stamps_move and answer.stamp is not None and answer.stamp == self._stamp:
+            # An old answer again. Controllers whose stamp never moves have no clock.
+            self._metadata["stale"] += 1
+            return
+        self._stamp = answer.stamp
+        self._fresh.append(answer.value)
+        self._metadata["readings"] += 1
 
 
 # Cray pm_counters: files of the kernel, refreshed ten times a second
@@ -207,23 +199,13 @@ def build_cray(file: Path) -> Measure:
     """
 
     def measure() -> Measurement:
-        try:
-            match = re.fullmatch(CRAY_ENERGY, file.read_text(encoding="ascii").strip())
-        except (OSError, ValueError):
-            match = None
+        match = re.fullmatch(CRAY_ENERGY, read_word(file) or "")
         if match is None:
             raise SensorError(f"{file} cannot be read")
         return Measurement(int(match[1]), match[2])
 
     measure()
     return measure
-
-
-def _read_scan_hz(path: Path) -> float:
-    try:
-        return float(path.read_text(encoding="ascii")) or SCAN_HZ
-    except (OSError, ValueError):
-        return SCAN_HZ
 
 
 # IPMI: the management controller's (BMC) DCMI power reading, through FreeIPMI's ipmi-dcmi or
@@ -239,7 +221,6 @@ IPMI_TOOLS = {
 CURRENT = r"(?:Current Power|Instantaneous power reading)\s*:\s*(\d+)\s*watts"
 STATE = r"(?:Power Measurement|Power reading state is)\s*:\s*(\S.*)"
 STAMP = r"(?:Time Stamp|IPMI timestamp)\s*:\s*(\S.*)"
-WINDOW = r"(?:Statistics reporting time period|Sampling period)\s*:\s*(\S.*)"
 ACTIVE = {"active", "activated"}
 NO_READING = "the controller says 0 W: it has no reading"  # a machine that runs uses power
 
@@ -261,26 +242,23 @@ def build_ipmi(chosen: str, environ: Mapping[str, str]) -> tuple[Measure, list[s
 
     # Both are often in the administrator's folders only.
     path = f"{environ.get('PATH', '')}:/usr/sbin:/sbin"
-    left: dict[str, str] = {}
-    for name, command in IPMI_TOOLS.items():
-        if chosen in (ANY_IPMI, name) and (program := which(name, path=path)):
-            left[command] = program
-    if not left and chosen != ANY_IPMI:
-        raise SensorError(f"{chosen} is not on the PATH")
+    wanted = list(IPMI_TOOLS) if chosen == ANY_IPMI else [chosen]
+    programs = {IPMI_TOOLS[name]: which(name, path=path) for name in wanted}
+    left = {command: program for command, program in programs.items() if program}
     if not left:
-        raise SensorError("the machine has IPMI, but neither ipmi-dcmi nor ipmitool is installed")
+        raise SensorError(f"to ask IPMI takes {' or '.join(wanted)}, which is not on the PATH")
 
     def measure() -> Measurement:
+        nonlocal left
         failures = []
-        for command, program in list(left.items()):
+        for command, program in left.items():
             try:
                 answer = parse_report(_run_tool([program, *command.split()[1:]], environ))
             except SensorError as error:
                 failures.append(f"{command}: {error}")
                 continue
-            for other in left.keys() - {command}:
-                del left[other]
-            return Measurement(answer.value, answer.stamp, {**answer.metadata, "way": command})
+            left = {command: program}
+            return replace(answer, metadata={"way": command})
         raise SensorError("; ".join(failures))
 
     return measure, list(left)
@@ -309,7 +287,7 @@ def parse_report(text: str) -> Measurement:
     """Parse what ipmi-dcmi or ipmitool prints of the power.
 
     Returns:
-        The current power in watts, with the controller's own time and averaging window.
+        The current power in watts, with the controller's own time.
 
     Raises:
         SensorError: No power in it, 0 W, or the measurement is not active.
@@ -322,9 +300,7 @@ def parse_report(text: str) -> Measurement:
         raise SensorError(f"no power reading in what it printed: {printed}")
     if int(current) == 0:
         raise SensorError(NO_READING)
-    window = _find_line(WINDOW, text)
-    metadata = {} if window is None else {"statistics_window": window}
-    return Measurement(int(current), _find_line(STAMP, text), metadata)
+    return Measurement(int(current), _find_line(STAMP, text))
 
 
 def _find_line(pattern: str, text: str) -> str | None:
@@ -368,12 +344,8 @@ def build_hwmon(names: tuple[str, ...], sysfs: Path) -> Measure:
 
 def _find_hwmon(name: str, sysfs: Path) -> Path:
     wanted, _, file_name = name.partition("/")
-    names: dict[Path, str] = {}
-    for folder in sorted((sysfs / "class" / "hwmon").glob("hwmon*")):
-        try:
-            names[folder] = (folder / "name").read_text(encoding="ascii").strip()
-        except (OSError, ValueError):
-            names[folder] = "unnamed"
+    folders = sorted((sysfs / "class" / "hwmon").glob("hwmon*"))
+    names = {folder: read_word(folder / "name") or "unnamed" for folder in folders}
     found = [
         folder / file_name
         for folder, known in names.items()

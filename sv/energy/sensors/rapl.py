@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from sv.energy.sensors.readers import ChannelSpec, Reader, ask, build_unavailable
+from sv.energy.sensors.readers import ChannelSpec, Reader, ask, build_unavailable, read_word
 
 SYSFS_OF_PYRAPL = Path("/sys")  # literal in pyRAPL 0.2.3.1, device_api.py
 CPUINFO, MSR = Path("/proc/cpuinfo"), Path("/dev/cpu/0/msr")
@@ -115,7 +115,7 @@ def find_zones(sysfs: Path) -> list[Zone]:
     # /sys has every zone as a flat link; another mount may have the real, nested folders only.
     found = sorted((sysfs / "class" / "powercap").rglob("intel-rapl:*"))
     folders = {folder.name: folder for folder in found if ZONE_DIR.fullmatch(folder.name)}
-    names = {key: _read_word(folder / "name") for key, folder in folders.items()}
+    names = {key: read_word(folder / "name") for key, folder in folders.items()}
     zones: dict[str, Zone] = {}
     for key, folder in sorted(folders.items()):
         parent = key.rsplit(":", 1)[0] if key.count(":") > 1 else key
@@ -129,18 +129,11 @@ def find_zones(sysfs: Path) -> list[Zone]:
             zone_id, boundary, socket = "rapl.psys", "psys", None
         else:
             continue
-        max_range = _read_word(folder / "max_energy_range_uj")
+        max_range = read_word(folder / "max_energy_range_uj")
         max_range_uj = int(max_range or 0) if (max_range or "0").isdigit() else 0
         # Two drivers may offer the same package (MSR and TPMI): one of them is enough.
         zones.setdefault(zone_id, Zone(zone_id, boundary, socket, folder, max_range_uj or None))
     return list(zones.values())
-
-
-def _read_word(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        return None
 
 
 def build_channel(zone: Zone, source: str) -> ChannelSpec:

@@ -8,6 +8,7 @@ return None for it, and at the start an ``unavailable`` channel whose reason nam
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 from sv.energy.units import UNITS_PER_J
@@ -117,6 +118,11 @@ def ask(call: Callable[[], T], failures: Failures) -> T | None:
         return call()
     except failures:
         return None
+
+
+def read_word(file: Path) -> str | None:
+    """Return what a small text file of the kernel holds; None where it cannot be read."""
+    return ask(lambda: file.read_text(encoding="ascii").strip(), (OSError, ValueError))
 
 
 def build_unavailable(channel_id: str, boundary: str, source: str, reason: str) -> ChannelSpec:
