@@ -32,7 +32,7 @@ from sv.report.tables.systems import build_inference_table, build_training_table
 
 if TYPE_CHECKING:
     from sv.report.advice import Advice
-    from sv.report.figures.files import Drawn
+    from sv.report.figures.frame import Drawing
 
 ALL_SETS = "all"
 FORMATS = {"md": format_markdown, "tex": format_latex, "csv": format_csv, "json": format_json}
@@ -120,7 +120,7 @@ def write_output(
         refuse_mixed(differences)
     output = Output()
     made: dict[str, Advice] = {}
-    figures: list[Drawn] = []
+    figures: list[Drawing] = []
     sets = _choose_sets(results, study, inference_sets)
     mixed = [Note(f"Mixed, and so not comparable: {d.describe()}.") for d in differences]
 

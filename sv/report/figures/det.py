@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from sv.report.figures.frame import (
     COLOURS,
@@ -37,28 +36,31 @@ _PANEL_INCHES = (2.3, 1.5)
 
 
 def _find_scores(
-    results: Results, trials: str, kind: str, noun: str
-) -> tuple[list[tuple[str, ScoredList]], Drawing]:
-    """Return the systems that have a field ``kind`` of a trial list; who lacks only that."""
+    drawing: Drawing, results: Results, trials: str, kind: str, noun: str
+) -> list[tuple[str, ScoredList]]:
+    """Return the systems that have a field ``kind`` of a trial list (first backend, fp32).
+
+    Those that have metrics and lack only that are ``left_out``.
+    """
     scores = [(system.name, find_score(system, trials)) for system in results.systems]
     known = [(name, score) for name, score in scores if score]
     shown = [(name, score) for name, score in known if getattr(score, kind)]
     if not shown:
-        return [], Drawing([f"no figure, no system has a {noun}"])
+        drawing.left_out.append(f"no figure, no system has a {noun}")
+        return []
     stem = known[0][1].path.stem  # of the same list: the same in every system
     lacking = [name for name, score in known if not getattr(score, kind)]
-    lacks = f"no {stem}{PARTS[kind][0]} of {list_some(lacking)}"
-    return shown, Drawing([lacks] if lacking else [])
+    if lacking:
+        drawing.left_out.append(f"no {stem}{PARTS[kind][0]} of {list_some(lacking)}")
+    return shown
 
 
-def draw_det(figure: Figure, results: Results, trials: str) -> Drawing:
-    """Draw the curves of all systems for one trial list (first backend, fp32).
-
-    Lines are returned for systems with metrics and no curve; no axes are made without any curve.
-    """
-    curves, drawing = _find_scores(results, trials, "det", "DET curve")
+def draw_det(drawing: Drawing, results: Results, trials: str) -> None:
+    """Draw the curves of all systems for one trial list."""
+    figure = drawing.figure
+    curves = _find_scores(drawing, results, trials, "det", "DET curve")
     if not curves:
-        return drawing
+        return
     # The upper right is free as long as no curve comes near to chance.
     near_chance = any(score.eer_percent > _FREE_CORNER_PERCENT for _, score in curves)
     below = near_chance or len(curves) > _MAX_IN_LEGEND_INSIDE
@@ -94,7 +96,6 @@ def draw_det(figure: Figure, results: Results, trials: str) -> Drawing:
             frameon=True, facecolor="white", edgecolor="none", framealpha=0.85,  # over the curves
         ).set_zorder(6)  # fmt: skip
     axes.set_title(trials, loc="left")
-    return drawing
 
 
 def _deviate(rates: Any, low: float) -> np.ndarray:
@@ -142,15 +143,15 @@ def _prepare(axes: Axes, low: float, high: float) -> None:
     axes.set(xlim=(start, end), ylim=(start, end), aspect="equal")
 
 
-def draw_scores(figure: Figure, results: Results, trials: str) -> Drawing:
-    """Draw the histograms of all systems for one trial list (first backend, fp32), a panel each.
+def draw_scores(drawing: Drawing, results: Results, trials: str) -> None:
+    """Draw the histograms of all systems for one trial list, a panel each.
 
     Each kind of trial has the same area, however few its trials are; the line is at the EER.
-    Lines are returned for systems with metrics and no histogram; no axes without any histogram.
     """
-    shown, drawing = _find_scores(results, trials, "histogram", "histogram")
+    figure = drawing.figure
+    shown = _find_scores(drawing, results, trials, "histogram", "histogram")
     if not shown:
-        return drawing
+        return
     columns = min(_COLUMNS, len(shown))
     rows = math.ceil(len(shown) / columns)
     figure.set_size_inches(_PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * rows)
@@ -165,7 +166,6 @@ def draw_scores(figure: Figure, results: Results, trials: str) -> Drawing:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.subplots_adjust(hspace=0.35, wspace=0.12)
     panels[0].legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1.12), ncols=3)
-    return drawing
 
 
 def _draw_histograms(axes: Axes, name: str, score: ScoredList) -> None:

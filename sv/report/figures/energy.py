@@ -46,7 +46,6 @@ from sv.report.tables.evidence import (
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _LEAST_ON_FRONT = 2
 _LEAST_DECADES = 0.5  # a factor of 3: equal systems must not look far apart
@@ -163,20 +162,15 @@ def choose_front(points: Sequence[Point]) -> tuple[list[int], int | None, str]:
     return [whole[i] for i in pareto_front(places)], None if knee is None else whole[knee.index], ""
 
 
-def draw_energy_accuracy(figure: "Figure", results: Results, lists: tuple[str, ...]) -> Drawing:
-    """Draw every system that has both figures into an empty figure.
-
-    Args:
-        figure: Where to draw; no axes are made without any system.
-        results: What stage 8 found.
-        lists: Trial lists; the EER is the average over them.
-    """
-    points, left_out = collect_points(results, lists)
+def draw_energy_accuracy(drawing: Drawing, results: Results, lists: tuple[str, ...]) -> None:
+    """Draw every system that has a training energy and an EER, the average over ``lists``."""
+    points, drawing.left_out = collect_points(results, lists)
     if not points:
         what = "an average EER" if len(lists) != 1 else "an EER"
-        return Drawing([*left_out, f"no figure, no system has both {what} and training energy"])
-    figure.set_size_inches(COLUMN_INCHES, 3.4)
-    axes = figure.add_axes((0.115, 0.12, 0.87, 0.78))
+        drawing.left_out.append(f"no figure, no system has both {what} and training energy")
+        return
+    drawing.figure.set_size_inches(COLUMN_INCHES, 3.4)
+    axes = drawing.figure.add_axes((0.115, 0.12, 0.87, 0.78))
     _set_limits(axes, points)
     axes.set_xlabel("Training energy (kWh)")
     axes.set_ylabel(f"EER, {lists[0]} (%)" if len(lists) == 1 else "Average EER (%)")
@@ -206,7 +200,7 @@ def draw_energy_accuracy(figure: "Figure", results: Results, lists: tuple[str, .
         axes.plot(points[bend].energy_kwh, points[bend].eer_percent, **_KNEE)
         handles.append(build_handle("knee", **{**_KNEE, "markersize": 7}))
         remarks.append(f"Knee: {points[bend].label}; {KNEE_METHOD}.")
-    drawing = Drawing([*left_out, lacks] if lacks else left_out)
+    drawing.left_out += [lacks] if lacks else []
     systems = [
         (p, (p.energy_kwh, p.eer_percent), describe_eer(p.eer_percent, p.eer_interval))
         for p in points
@@ -214,7 +208,6 @@ def draw_energy_accuracy(figure: "Figure", results: Results, lists: tuple[str, .
     handles += _draw_bars(axes, bars, "95 %")
     _draw_systems(axes, drawing, systems, lines + bars)
     _explain(axes, points, handles, remarks)
-    return drawing
 
 
 def _set_limits(axes: "Axes", points: list[Point]) -> None:
@@ -338,14 +331,16 @@ def find_cheapest(found: list[Work]) -> Work | None:
     return min(whole, key=lambda work: work.energy_kwh / work.gmac, default=None)
 
 
-def draw_energy_gmac(figure: "Figure", results: Results) -> Drawing:
-    """Draw every training whose work and energy are known into an empty figure, if there is any."""
-    found, left_out = collect_work(results)
+def draw_energy_gmac(drawing: Drawing, results: Results) -> None:
+    """Draw every training whose work and energy are known."""
+    found, drawing.left_out = collect_work(results)
     cheapest = find_cheapest(found)
     if cheapest is None:
-        return Drawing([*left_out, "no figure, no system has both GMAC and energy of its training"])
-    figure.set_size_inches(COLUMN_INCHES, 3.2)
-    axes = figure.add_axes((0.14, 0.13, 0.845, 0.77))
+        lacks = "no figure, no system has both GMAC and energy of its training"
+        drawing.left_out.append(lacks)
+        return
+    drawing.figure.set_size_inches(COLUMN_INCHES, 3.2)
+    axes = drawing.figure.add_axes((0.14, 0.13, 0.845, 0.77))
     set_log_axis(axes, "x", [work.gmac for work in found], 0.1, _LEAST_DECADES_WORK)
     rate = cheapest.energy_kwh / cheapest.gmac
     # Room for the systems, and for the line below the smallest of them.
@@ -365,7 +360,7 @@ def draw_energy_gmac(figure: "Figure", results: Results) -> Drawing:
     ]
     handles = [build_handle("kWh \u221d GMAC", **_LINE)]
     handles += _draw_bars(axes, bars, "\u00b1 (k = 2)")
-    drawing = Drawing(left_out + explain_energies([work.stage for work in found]))
+    drawing.left_out += explain_energies([work.stage for work in found])
     systems = []
     for work in found:
         times = f"{work.energy_kwh / work.gmac / rate:.2f} times the least kWh per GMAC"
@@ -377,7 +372,6 @@ def draw_energy_gmac(figure: "Figure", results: Results) -> Drawing:
         f"({format_significant(j_from_kwh(rate))} J/GMAC); dotted: multiples of it."
     )
     _explain(axes, found, handles, [remark])
-    return drawing
 
 
 def _draw_proportions(axes: "Axes", found: list[Work], least: float) -> list[list[Place]]:

@@ -9,7 +9,6 @@ import io
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,22 +63,10 @@ _FAMILY = re.compile(r"font-family: [^;]*;? ?")
 _DIGITS = re.compile(r"(\d+\.\d\d)\d+")  # less than hundredths of a point cannot be seen
 
 
-Draw = Callable[[Figure], Drawing]
+Draw = Callable[[Drawing], None]
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A figure as it was written; without ``paths`` if it has nothing to show.
-
-    ``left_out`` has a line for each thing that it does not show.
-    """
-
-    stem: str
-    paths: tuple[Path, ...]
-    left_out: tuple[str, ...]
-
-
-def write_figures(results: Results, directory: Path) -> tuple[list[Drawn], list[str]]:
+def write_figures(results: Results, directory: Path) -> tuple[list[Drawing], list[str]]:
     """Write every figure in all formats; a figure that has nothing to show is removed.
 
     Returns:
@@ -119,31 +106,32 @@ def list_figures(results: Results) -> tuple[dict[str, Draw], list[str]]:
     return draws | {stem: partial(draw_power, stages=traced[stem]) for stem in traced}, left_out
 
 
-def write_figure(draw: Draw, stem: Path) -> Drawn:
+def write_figure(draw: Draw, stem: Path) -> Drawing:
     """Draw a figure and write it as ``<stem>.pdf``, ``.png`` and ``.svg``."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
         figure = Figure(dpi=DPI)
         canvas = FigureCanvasAgg(figure)  # measures text, for the places of the labels
-        drawing = draw(figure)
+        drawing = Drawing(figure, stem.name)
+        draw(drawing)
         if not figure.axes:
-            return Drawn(stem.name, (), tuple(drawing.left_out))
+            return drawing
         # Cut to what is drawn: a legend may lie outside the axes and is as wide as its names. Found
         # once for all: most of the time of a figure is for measuring its texts.
         drawn = figure.get_tightbbox(canvas.get_renderer()).padded(_PAD_INCHES)
-        paths = []
         for kind, metadata in _METADATA.items():
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, dpi=DPI, bbox_inches=drawn, metadata=metadata)
             data = buffer.getvalue()
-            paths.append(stem.with_name(f"{stem.name}.{kind}"))
-            with replacing(paths[-1], mode="wb") as file:
-                file.write(_finish_svg(data, drawing, stem.name) if kind == "svg" else data)
-    return Drawn(stem.name, tuple(paths), tuple(drawing.left_out))
+            drawing.paths.append(stem.with_name(f"{stem.name}.{kind}"))
+            with replacing(drawing.paths[-1], mode="wb") as file:
+                file.write(_finish_svg(data, drawing) if kind == "svg" else data)
+        figure.clear()  # its artists are many
+    return drawing
 
 
-def _finish_svg(data: bytes, drawing: Drawing, stem: str) -> bytes:
+def _finish_svg(data: bytes, drawing: Drawing) -> bytes:
     """Put hover texts into an SVG, and leave out of it what its readers do not need.
 
     Ids stay where something refers to them, and begin with the stem.
@@ -160,11 +148,11 @@ def _finish_svg(data: bytes, drawing: Drawing, stem: str) -> bytes:
         if name in drawing.hover:
             _add_titles(element, drawing.hover[name])
         elif name and not element.tag.endswith("}g"):
-            element.set("id", f"{stem}-{name}")
+            element.set("id", f"{drawing.stem}-{name}")
         if element.get("transform", "").startswith("rotate(-0 "):
             del element.attrib["transform"]
         for key, value in element.attrib.items():
-            referring = _REFERENCE.sub(rf"{stem}-\g<0>", value)
+            referring = _REFERENCE.sub(rf"{drawing.stem}-\g<0>", value)
             if key == "style" and element is not root:
                 referring = _FAMILY.sub("", referring)
             elif key in ("d", "x", "y"):

@@ -6,6 +6,7 @@ Matplotlib is loaded by the functions that draw: tables, advice and page are mad
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLUMN_INCHES = 3.5  # a column of a two-column page; nothing is drawn to be made smaller
 # Told apart by the colour-blind and in grey print. Okabe and Ito, "Color Universal Design", 2008;
@@ -32,15 +34,21 @@ Place = tuple[float, float]
 
 @dataclass
 class Drawing:
-    """What there is to say about a figure besides its picture.
+    """A figure, and what there is to say about it besides its picture.
 
     Attributes:
+        figure: Where to draw, of an Agg canvas; a figure without axes is not written.
+        stem: Of its files.
+        paths: The files that were written.
         left_out: A line for each thing that it does not show.
         hover: Texts that the pointer shows in an SVG, by the gid of an artist: one for all of it,
             or one for each of its markers.
     """
 
-    left_out: list[str]
+    figure: "Figure"
+    stem: str
+    paths: list[Path] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     hover: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def add_hover(self, artist: "Artist", *texts: str) -> None:

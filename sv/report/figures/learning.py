@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from sv.report.figures.frame import (
     COLUMN_INCHES,
@@ -90,16 +89,15 @@ def _read_epochs(stage: Stage) -> tuple[dict[int, tuple[float, float]], dict[str
     return points, {reason: epochs for reason, epochs in missing.items() if epochs}
 
 
-def draw_learning_energy(figure: Figure, results: Results) -> Drawing:
-    """Draw the learning curve of every system into an empty figure; no axes without any curve."""
-    curves, left_out = collect_learning(results)
+def draw_learning_energy(drawing: Drawing, results: Results) -> None:
+    """Draw the learning curve of every system."""
+    curves, drawing.left_out = collect_learning(results)
     if not curves:
-        return Drawing(
-            [*left_out, "no figure, no system has epochs with energy and validation EER"]
-        )
-    drawing = Drawing(left_out)
-    figure.set_size_inches(COLUMN_INCHES, 3.0)
-    axes = figure.add_axes((0.125, 0.13, 0.86, 0.85))
+        lacks = "no figure, no system has epochs with energy and validation EER"
+        drawing.left_out.append(lacks)
+        return
+    drawing.figure.set_size_inches(COLUMN_INCHES, 3.0)
+    axes = drawing.figure.add_axes((0.125, 0.13, 0.86, 0.85))
     _set_limits(axes, curves)
     handles = []
     for index, curve in enumerate(curves):
@@ -133,7 +131,6 @@ def draw_learning_energy(figure: Figure, results: Results) -> Drawing:
     elif all(curve.share for curve in curves):
         title = "System"
     add_legend_below(axes, handles, title, left_inches=0.02)
-    return drawing
 
 
 def _set_limits(axes: Axes, curves: list[LearningCurve]) -> None:

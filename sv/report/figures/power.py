@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from sv.energy.attempt import build_machines
 from sv.energy.journal import SUFFIX, get_journal_path, read_journal
@@ -292,15 +291,16 @@ def list_power_figures(results: Results) -> tuple[dict[str, list[Stage]], list[s
     return figures, [lacks] if missing else []
 
 
-def draw_power(figure: Figure, stages: list[Stage]) -> Drawing:
-    """Draw a panel for each meter of each stage into an empty figure.
+def draw_power(drawing: Drawing, stages: list[Stage]) -> None:
+    """Draw a panel for each meter of each stage.
 
-    Lines are returned for each stage without power or with more meters than are drawn; no axes are
-    made if no stage has power.
+    Stages without power, and those with more meters than are drawn, are ``left_out``.
     """
-    panels, left_out = _read_panels(stages)
+    figure = drawing.figure
+    panels, drawing.left_out = _read_panels(stages)
     if not panels:
-        return Drawing([*left_out, "no figure"])
+        drawing.left_out.append("no figure")
+        return
     panel_inches = _PANEL_INCHES[len(panels) > 2]
     height = len(panels) * (panel_inches + _BETWEEN_INCHES) + _FOOT_INCHES
     figure.set_size_inches(COLUMN_INCHES, height)
@@ -312,7 +312,6 @@ def draw_power(figure: Figure, stages: list[Stage]) -> Drawing:
         axes.set_title(title, loc="left", fontsize=8)
         _draw_panel(axes, trace, lines, others)
     add_legend_below(figure.axes[-1], [*lines.values(), *others.values()])
-    return Drawing(left_out)
 
 
 def _read_panels(stages: list[Stage]) -> tuple[list[tuple[str, Trace]], list[str]]:

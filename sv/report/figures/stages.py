@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from sv.energy.record import Channel, Sidecar
 from sv.energy.units import kwh_from_j
@@ -204,12 +203,13 @@ def _list_inside(node: Channel, sidecar: Sidecar) -> list[Part]:
     ]
 
 
-def draw_energy_stages(figure: Figure, results: Results) -> Drawing:
-    """Draw a bar for the shared stages and one for each system; no axes without any energy."""
-    bars, left_out = collect_bars(results)
+def draw_energy_stages(drawing: Drawing, results: Results) -> None:
+    """Draw a bar for the shared stages and one for each system."""
+    figure = drawing.figure
+    bars, drawing.left_out = collect_bars(results)
     if not bars:
-        return Drawing([*left_out, "no figure, no stage has a known energy"])
-    drawing = Drawing(left_out)
+        drawing.left_out.append("no figure, no stage has a known energy")
+        return
     rows_inches = _ROW_INCHES * len(bars) + 0.05
     height = rows_inches + 0.25 + _LEGEND_INCHES
     figure.set_size_inches(COLUMN_INCHES, height)
@@ -246,7 +246,6 @@ def draw_energy_stages(figure: Figure, results: Results) -> Drawing:
         )
     style["xytext"] = (72 * right, 4)
     by_part.annotate("kWh", (1, 1), xycoords="axes fraction", fontsize=8, **style)
-    return drawing
 
 
 def _draw_bars(

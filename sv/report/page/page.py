@@ -9,24 +9,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sv.files import read_text, write_text
 from sv.report.advice import Advice
 from sv.report.figures.energy import Point, collect_points
+from sv.report.figures.frame import Drawing
 from sv.report.page.provenance import TITLES, WORDS, Provenance, collect_provenance, link_to
 from sv.report.results import RESULTS_STAGE, Results
-from sv.report.tables.cells import MARKS, Cell, Column, Row, Table, missing_lines
+from sv.report.tables.cells import MARKS, Cell, Column, Table, missing_lines
 from sv.report.tables.evidence import describe_eer, describe_quality, format_kwh, list_some
-
-if TYPE_CHECKING:
-    from sv.report.figures.files import Drawn
 
 _MAX_LISTED = 3
 _COMMIT = re.compile(r"(?<=^\w{10})\w+")  # the digits that do not tell it from others
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
+_DIGITS = re.compile(r"(?<=[a-z])(?=[0-9])")  # the end of a table's name
 _TABLE_FORMATS = ("csv", "json", "md", "tex")
 _ACCURACY = "energy_accuracy"
 # Stem of the files, title and caption of a figure that is shown.
@@ -67,7 +65,7 @@ class View:
 
     label: str
     svg: str
-    left_out: tuple[str, ...]
+    left_out: list[str]
 
 
 @dataclass(frozen=True)
@@ -80,31 +78,11 @@ class Picture:
     views: tuple[View, ...]
 
 
-@dataclass(frozen=True)
-class Sheet:
-    """A table for the page, without the columns that only its CSV has.
-
-    Attributes:
-        groups: Headings over the columns, each with how many it is of; empty without any.
-        sections: Titles with their rows.
-        missing: Lines for what is not known, with reasons.
-        files: The formats that were written, with links.
-    """
-
-    table: Table
-    short: str
-    columns: tuple[Column, ...]
-    groups: tuple[tuple[str, int], ...]
-    sections: tuple[tuple[str, list[Row]], ...]
-    missing: list[str]
-    files: tuple[tuple[str, str], ...]
-
-
 def write_page(
     results: Results,
     tables: Sequence[Table],
     advice: Advice,
-    figures: "Sequence[Drawn]",
+    figures: Sequence[Drawing],
     directory: Path,
 ) -> Path:
     """Write ``directory``/index.html.
@@ -145,7 +123,10 @@ def write_page(
             (drawn.stem, [(p.suffix[1:].upper(), link_to(p, directory)) for p in drawn.paths])
             for drawn in sorted(figures, key=lambda drawn: drawn.stem)
         ],
-        sheets=[_build_sheet(table, directory) for table in tables],
+        tables=tables,
+        formats=_TABLE_FORMATS,
+        missing_lines=missing_lines,
+        shorten=lambda table: _DIGITS.sub(" ", table.name.replace("_", " ")).capitalize(),
         find_sort_key=_find_sort_key,
         marks=MARKS,
         provenance=provenance,
@@ -158,7 +139,7 @@ def write_page(
     return path
 
 
-def _list_pictures(results: Results, figures: "Sequence[Drawn]") -> list[Picture]:
+def _list_pictures(results: Results, figures: Sequence[Drawing]) -> list[Picture]:
     """Read the figures that are shown, accuracy with a view for each list."""
     drawn = {figure.stem: figure for figure in figures}
     pictures = []
@@ -176,27 +157,11 @@ def _list_pictures(results: Results, figures: "Sequence[Drawn]") -> list[Picture
     return pictures
 
 
-def _read_svg(drawn: "Drawn") -> str:
+def _read_svg(drawn: Drawing) -> str:
     """Read the SVG of a figure, as wide as there is room, its greys between ink and paper."""
     path = next(path for path in drawn.paths if path.suffix == ".svg")
     text = _FILL.sub(r'style="fill: \1"', _SIZE.sub("", read_text(path), count=2))
     return _GREY.sub(r"var(--grey-\1)", text)
-
-
-def _build_sheet(table: Table, directory: Path) -> Sheet:
-    columns = tuple(column for column in table.columns if not column.csv_only)
-    groups = tuple((group, len(list(of))) for group, of in groupby(columns, lambda c: c.group))
-    sections = groupby(table.rows, lambda row: row.section)
-    files = [(suffix, directory / f"{table.name}.{suffix}") for suffix in _TABLE_FORMATS]
-    return Sheet(
-        table=table,
-        short=re.sub(r"(?<=[a-z])(?=[0-9])", " ", table.name.replace("_", " ")).capitalize(),
-        columns=columns,
-        groups=groups if any(group for group, _ in groups) else (),
-        sections=tuple((title, list(rows)) for title, rows in sections),
-        missing=missing_lines(table),
-        files=tuple((kind, link_to(path, directory)) for kind, path in files if path.is_file()),
-    )
 
 
 def _find_sort_key(cell: Cell, column: Column) -> str | None:

@@ -91,15 +91,31 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[Note, ...]
 
+    @property
+    def printed(self) -> list[Column]:
+        """The columns that are not in the CSV and JSON files alone."""
+        return [column for column in self.columns if not column.csv_only]
+
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """Headings over the printed columns, each with how many it is of; empty without any."""
+        groups = [(g, len(list(of))) for g, of in groupby(self.printed, lambda c: c.group)]
+        return groups if any(group for group, _ in groups) else []
+
+    @property
+    def sections(self) -> list[tuple[str, list[Row]]]:
+        """The rows under each heading."""
+        return [(title, list(rows)) for title, rows in groupby(self.rows, lambda r: r.section)]
+
 
 def missing_lines(table: Table) -> list[str]:
     """List what a table lacks, one line for each reason: ``columns: reason: rows``."""
     rows: dict[tuple[str, str], list[str]] = {}
     for row in table.rows:
         titles: dict[str, list[str]] = {}
-        for column in table.columns:
+        for column in table.printed:
             cell = row.cells[column.key]
-            if cell.value is None and not column.csv_only:
+            if cell.value is None:
                 titles.setdefault(cell.reason, []).append(f"{column.group} {column.title}".strip())
         for reason, columns in titles.items():
             rows.setdefault((", ".join(columns), reason), []).append(row.label)
@@ -178,9 +194,9 @@ def format_duration(duration_s: float) -> str:
 
 def format_markdown(table: Table) -> str:
     """Format as a Markdown pipe table with its caption above, notes and missing figures below."""
-    columns = [column for column in table.columns if not column.csv_only]
+    columns = table.printed
     grid = [[f"{column.group} {column.title}".strip() for column in columns]]
-    for section, rows in groupby(table.rows, lambda row: row.section):
+    for section, rows in table.sections:
         if section:
             grid.append([f"**{section}**", *[""] * (len(columns) - 1)])
         grid.extend([_marked(row.cells[column.key]) for column in columns] for row in rows)

@@ -47,14 +47,13 @@ _NOT_IN_OT1 = "ÐðÞþ"
 
 def format_latex(table: Table) -> str:
     r"""Format as ``table*`` floats to ``\input``; the notes are below the last."""
-    columns = [column for column in table.columns if not column.csv_only]
     texts = [escape_latex(f"{MARKS.get(n.mark, '')} {n.text}".lstrip()) for n in table.notes]
     texts += [escape_latex(f"Missing: {line}") for line in missing_lines(table)]
     note_lines = sum(1 + len(text) // _CHARACTERS_A_LINE for text in texts)
-    lines = list(zip(table.rows, _format_rows(table.rows, columns), strict=True))
+    lines = list(zip(table.rows, _format_rows(table), strict=True))
     parts = _divide(lines, note_lines)
     floats = [
-        _format_float(table, columns, part, texts if part is parts[-1] else [], place)
+        _format_float(table, part, texts if part is parts[-1] else [], place)
         for place, part in enumerate(parts)
     ]
     return "\n".join(chain.from_iterable(floats))
@@ -103,12 +102,9 @@ def _divide(lines: list[tuple[Row, str]], note_lines: int) -> list[list[tuple[Ro
 
 
 def _format_float(
-    table: Table,
-    columns: Sequence[Column],
-    lines: list[tuple[Row, str]],
-    notes: list[str],
-    place: int,
+    table: Table, lines: list[tuple[Row, str]], notes: list[str], place: int
 ) -> list[str]:
+    columns = table.printed
     caption = escape_latex(table.caption)
     head = [r"% Needs \usepackage{booktabs,graphicx}.", r"\begin{table*}[t]", r"\centering"]
     if place:
@@ -121,7 +117,7 @@ def _format_float(
     if lines:
         kinds = "".join("r" if column.numeric else "l" for column in columns)
         body = [rf"\sbox0{{\begin{{tabular}}{{@{{}}{kinds}@{{}}}}", r"\toprule"]
-        body += [*_headings(columns), *_sections(lines, len(columns))]
+        body += [*_headings(table), *_sections(lines, len(columns))]
         body += [r"\bottomrule", r"\end{tabular}}%"]
         body += [r"\ifdim\wd0>\textwidth\resizebox{\textwidth}{!}{\usebox0}\else\usebox0\fi"]
     if notes:
@@ -147,15 +143,14 @@ def _sections(lines: list[tuple[Row, str]], width: int) -> list[str]:
     return body
 
 
-def _headings(columns: Sequence[Column]) -> list[str]:
+def _headings(table: Table) -> list[str]:
     """Build one heading line, or two where columns are grouped."""
-    narrow = len(columns) >= _MANY_COLUMNS
-    titles = " & ".join(_stack(column, narrow=narrow) for column in columns) + r" \\"
-    if not any(column.group for column in columns):
+    narrow = len(table.printed) >= _MANY_COLUMNS
+    titles = " & ".join(_stack(column, narrow=narrow) for column in table.printed) + r" \\"
+    if not table.groups:
         return [titles]
     cells, rules, start = [], [], 1
-    for group, members in groupby(columns, lambda column: column.group):
-        count = len(list(members))
+    for group, count in table.groups:
         if group:
             cells.append(rf"\multicolumn{{{count}}}{{c}}{{{escape_latex(group)}}}")
             rules.append(rf"\cmidrule(lr){{{start}-{start + count - 1}}}")
@@ -179,13 +174,12 @@ def _stack(column: Column, *, narrow: bool) -> str:
     return rf"\shortstack[{side}]{{{escape_latex(upper)}\\{escape_latex(lower)}}}"
 
 
-def _format_rows(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
-    by_column = [
-        _align([row.cells[column.key] for row in rows])
-        if column.numeric
-        else [_format_figure(c) + _format_marks(c) for c in (row.cells[column.key] for row in rows)]
-        for column in columns
-    ]
+def _format_rows(table: Table) -> list[str]:
+    by_column = []
+    for column in table.printed:
+        cells = [row.cells[column.key] for row in table.rows]
+        words = [_format_figure(cell) + _format_marks(cell) for cell in cells]
+        by_column.append(_align(cells) if column.numeric else words)
     return [" & ".join(cells) + r" \\" for cells in zip(*by_column, strict=True)]
 
 
