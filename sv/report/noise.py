@@ -12,8 +12,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from sv.report.results import P_TARGET, Results, System, find_score
-from sv.report.tables.cells import Cell, Note, Row
+from sv.report.results import P_TARGET, Results, System, compute_average, find_score
+from sv.report.tables.cells import Cell, Note, Row, figure_cell
 from sv.report.tables.evidence import LIKE, energy_marks
 from sv.score.bootstrap import Measured, subtract
 from sv.score.record import ScoredList
@@ -58,6 +58,27 @@ def find_ties(measured: Mapping[K, Measured], best: K) -> set[K]:
     return {key for key, item in others.items() if item is not None and item.within_noise}
 
 
+def measure_cells(
+    view: System,
+    lists: tuple[str, ...],
+    decimals: int,
+    *,
+    precision: str = "fp32",
+    suffix: str = "",
+) -> dict[str, Cell]:
+    """Return the cells of an EER (``decimals``) and a minDCF, the means over ``lists``.
+
+    The keys end in ``suffix``.
+    """
+    average = compute_average(view, lists, precision)
+    cells = {}
+    for key, form in {"eer_percent": f".{decimals}f", "min_dcf": ".3f"}.items():
+        cell = figure_cell(getattr(average, key), form, average.reason)
+        measured = find_measured(view, lists, key, precision)
+        cells[f"{key}{suffix}"] = replace(cell, measured=measured)
+    return cells
+
+
 # The best of a column.
 
 
@@ -83,23 +104,19 @@ def mark_lowest(rows: Sequence[Row], key: str, places: Iterable[int]) -> int | N
     return best
 
 
-def mark_measures(rows: Sequence[Row], key: str, measured: Sequence[Measured | None]) -> None:
+def mark_measures(rows: Sequence[Row], key: str) -> None:
     """Make the best EER or minDCF of a column bold, and mark what is within noise of it.
 
-    Figures are compared among the rows of one backend.
-
-    Args:
-        rows: Their cells are replaced.
-        key: The column.
-        measured: The figure of each row, None without replicates.
+    Figures are compared among the rows of one backend, whose cells are replaced.
     """
     backends: dict[object, list[int]] = {}
     for place, row in enumerate(rows):
         backends.setdefault(row.cells["backend"].value, []).append(place)
     for places in backends.values():
         best = mark_lowest(rows, key, places)
-        replicated = {place: item for place in places if (item := measured[place]) is not None}
-        for place in find_ties(replicated, best):
+        found = {place: rows[place].cells[key].measured for place in places}
+        measured = {place: item for place, item in found.items() if item is not None}
+        for place in find_ties(measured, best):
             cell = rows[place].cells[key]
             if not cell.best and cell.value is not None:
                 rows[place].cells[key] = replace(cell, marks=(*cell.marks, "within_noise"))

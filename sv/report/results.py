@@ -389,15 +389,33 @@ def compute_average(system: System, trials: tuple[str, ...], precision: str = "f
     if not trials:
         return Average(None, None, "no trial list has been scored")
     scores = {name: find_score(system, name, precision) for name in trials}
-    missing = [name for name, score in scores.items() if score is None]
-    if missing:
-        return Average(None, None, f"not scored on {', '.join(missing)} ({precision})")
     found = [score for score in scores.values() if score is not None]
+    if len(found) < len(trials):
+        missing = ", ".join(name for name, score in scores.items() if score is None)
+        stem = extract_name(f"{missing}_{system.backend}", precision)
+        file = absent_file(system, f"scores/{stem}.json")
+        several = f"not scored on {missing} ({precision})"
+        return Average(None, None, file if len(trials) == 1 else several)
     eer_percent = sum(score.eer_percent for score in found) / len(found)
     costs = [score.min_dcf[P_TARGET] for score in found if P_TARGET in score.min_dcf]
     if len(costs) < len(found):
-        return Average(eer_percent, None, f"no minDCF at P {P_TARGET} in every list")
+        lacking = ", ".join(s.path.name for s in found if P_TARGET not in s.min_dcf)
+        return Average(eer_percent, None, f"no minDCF at P {P_TARGET} in {lacking}")
     return Average(eer_percent, sum(costs) / len(costs), "")
+
+
+def absent_file(system: System, name: str) -> str:
+    """Say why a file of a system is not there."""
+    return f"no {name}" if system.directory.is_dir() else f"no folder {system.directory}"
+
+
+def absent_stage(system: System, stage: int, name: str) -> str:
+    """Say why a system has no sidecar of a stage."""
+    stem = f"{stage:02d}_{name}"
+    journal = system.directory / "energy" / f"{stem}{_JOURNAL}"
+    if journal.is_file():
+        return f"energy/{journal.name} has no sidecar yet (steps/make_results.sh makes it)"
+    return absent_file(system, f"energy/{stem}.json")
 
 
 # results.json of a model: its metrics and its energy in one place, for other programs.

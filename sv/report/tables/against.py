@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from sv.report.noise import measure_cells
 from sv.report.published import Printed, Published, Study, compute_rank, read_study
 from sv.report.results import (
     EXTRACT_STAGE,
@@ -16,7 +17,7 @@ from sv.report.results import (
     TRAIN_STAGE,
     Results,
     System,
-    compute_average,
+    absent_stage,
     extract_name,
     family_of,
     find_score,
@@ -38,11 +39,8 @@ from sv.report.tables.cells import (
 from sv.report.tables.evidence import (
     ENERGY_COLUMNS,
     MEASURES,
-    absent_stage,
     energy_notes,
-    metric_cells,
     remark_notes,
-    score_cells,
     stage_cells,
 )
 
@@ -99,9 +97,8 @@ def _build_averages(
     rows = []
     for system, row in pairs:
         stage = system.training
-        average = compute_average(system, lists)
-        ours = metric_cells(average.eer_percent, average.min_dcf, average.reason, 2)
-        ours |= stage_cells(stage, absent_stage(system, f"{TRAIN_STAGE:02d}_train"))
+        ours = measure_cells(system, lists, 2)
+        ours |= stage_cells(stage, absent_stage(system, TRAIN_STAGE, "train"))
         theirs = {key: _average_published(row, lists, key) for key in MEASURES}
         theirs |= {key: _published_cell(row.figures[key], "Table 1") for key in _ENERGIES}
         cells = _build_cells(row, ours, theirs, _DECIMALS_1)
@@ -143,7 +140,7 @@ def _build_lists(pairs: Sequence[tuple[System, Published]], lists: tuple[str, ..
         for system, row in pairs:
             figures = {key: row.figures[f"{key}_{name}"] for key in MEASURES}
             theirs = {key: _published_cell(figure, "Table 1") for key, figure in figures.items()}
-            cells = _build_cells(row, score_cells(system, name, 2), theirs, _DECIMALS_1)
+            cells = _build_cells(row, measure_cells(system, (name,), 2), theirs, _DECIMALS_1)
             cells["trial_list"] = text_cell(name)
             rows.append(Row(f"{system.name} {name}", cells, name))
     caption = "Our measures next to the study's, for each trial list"
@@ -172,8 +169,8 @@ def _build_inference(results: Results, study: Study) -> Table:
             continue
         for (system, row), stage in zip(published, done, strict=True):
             label = f"{system.name} {trials} {precision}"
-            ours = score_cells(system, trials, 3, precision=precision)
-            ours |= stage_cells(stage, absent_stage(system, f"{EXTRACT_STAGE:02d}_{name}"))
+            ours = measure_cells(system, (trials,), 3, precision=precision)
+            ours |= stage_cells(stage, absent_stage(system, EXTRACT_STAGE, name))
             theirs = {key: _published_cell(row.figures[key], "Table 2") for key in titles}
             cells = _build_cells(row, ours, theirs, _DECIMALS_2)
             cells |= {"trial_list": text_cell(trials), "precision": text_cell(precision)}

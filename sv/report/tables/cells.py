@@ -10,11 +10,15 @@ import io
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sv.report.results import Stage
+
+if TYPE_CHECKING:
+    from sv.score.bootstrap import Measured
 
 UNKNOWN = "-"
 # Marks after a figure, in the order in which they are printed and explained: of an energy or a
@@ -31,6 +35,7 @@ class Cell:
 
     ``best`` is true for the best figure of a column (or of a column's section). ``sidecar`` is the
     file that an energy or CO2 figure, or its absence, is from; None where it is of no single one.
+    ``measured`` has the replicates of an EER or minDCF, if there are any.
     """
 
     text: str
@@ -39,6 +44,7 @@ class Cell:
     reason: str = ""
     best: bool = False
     sidecar: Path | None = None
+    measured: "Measured | None" = field(default=None, compare=False)
 
 
 BLANK = Cell("", "")  # of a figure that has no meaning in its row, or stands in another

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from sv.report.noise import LEAST_SPEAKERS, find_measured
-from sv.report.results import Results, System, compute_average, find_score
+from sv.report.results import Results, System, absent_file, compute_average, find_score
 from sv.report.tables.cells import (
     BLANK,
     Cell,
@@ -16,10 +16,10 @@ from sv.report.tables.cells import (
     text_cell,
     unknown_cell,
 )
-from sv.report.tables.evidence import MEASURES, absent_file, backend_column
+from sv.report.tables.evidence import MEASURES, backend_column
 from sv.score.bootstrap import Measured, subtract
 
-_DECIMALS = {"eer_percent": 2, "min_dcf": 3}
+_FORMS = {"eer_percent": ".2f", "min_dcf": ".3f"}
 _AVERAGE = "Average"
 Lowest = tuple[str, Measured] | None  # the best system and its measure
 
@@ -76,46 +76,42 @@ def _build_cells(
     }
     average = compute_average(view, lists)
     for key in MEASURES:
+        above, form = f"{key}_above_best", _FORMS[key]
         measured = find_measured(view, lists, key)
         if measured is None:
             reason = _explain_unknown(view, lists)
-            cells |= _list_cells(key, key, getattr(average, key), None, reason)
-            cells |= _compare(key, None, reason)
+            cells |= _list_cells(key, getattr(average, key), None, form, reason)
+            cells |= _list_cells(above, None, None, form, reason)
+            cells[f"{key}_p"] = unknown_cell(reason)
             continue
-        few = f"the {measured.speakers} speakers are too few: replicates lack a kind of trials"
-        cells |= _list_cells(key, key, measured.value, measured.interval, few)
         cells["speakers"] = fact_cell(measured.speakers)
         cells["replicates"] = fact_cell(len(measured.replicates))
         cells["seed"] = fact_cell(measured.draws[0][1])
+        few = f"the {measured.speakers} speakers are too few: replicates lack a kind of trials"
+        cells |= _list_cells(key, measured.value, measured.interval, form, few)
         name, lowest = best[key] or (view.name, measured)
-        difference = subtract(measured, lowest)
-        if difference is None:
-            few = f"not the same trials, seed or number of replicates as {name}"
-        cells |= _compare(key, difference, few)
         if name == view.name:
-            above = f"{key}_above_best"
             cells |= {above: Cell("best", 0.0), f"{above}_interval": BLANK, f"{key}_p": BLANK}
             cells |= {f"{above}_{end}": fact_cell(None) for end in ("low", "high")}
+            continue
+        difference = subtract(measured, lowest)
+        interval, p_value = None, None
+        if difference is None:
+            few = f"not the same trials, seed or number of replicates as {name}"
+        elif interval := difference.interval:
+            p_value = difference.p_value
+        value = difference and difference.value
+        cells |= _list_cells(above, value, interval, form, few)
+        cells[f"{key}_p"] = figure_cell(p_value, ".3f", few)
+        if difference and difference.within_noise:
+            cells[above] = replace(cells[above], marks=("within_noise",))
     return cells
 
 
-def _compare(key: str, difference: Measured | None, reason: str) -> dict[str, Cell]:
-    """Return the cells of the difference from the best system of the same backend."""
-    above = f"{key}_above_best"
-    if difference is None:
-        return {**_list_cells(above, key, None, None, reason), f"{key}_p": unknown_cell(reason)}
-    cells = _list_cells(above, key, difference.value, difference.interval, reason)
-    if difference.within_noise:
-        cells[above] = replace(cells[above], marks=("within_noise",))
-    p_value = difference.p_value if difference.interval else None
-    return {**cells, f"{key}_p": figure_cell(p_value, ".3f", reason)}
-
-
 def _list_cells(
-    name: str, key: str, value: float | None, interval: tuple[float, float] | None, reason: str
+    name: str, value: float | None, interval: tuple[float, float] | None, form: str, reason: str
 ) -> dict[str, Cell]:
     """Return the cells of a value, its interval as text, and its bounds for the CSV file."""
-    form = f".{_DECIMALS[key]}f"
     low, high = (fact_cell(None),) * 2
     text = unknown_cell(reason)
     if interval is not None:

@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any
 
 from sv.energy.record import Carbon, Channel, Sidecar
-from sv.report.results import P_TARGET, Results, Stage, System, extract_name, find_score
+from sv.report.results import Results, Stage
 from sv.report.tables.cells import (
     MARKS,
     UNKNOWN,
@@ -96,30 +96,6 @@ def provenance_cells(stage: Stage | None) -> dict[str, Cell]:
     return {key: fact_cell(stage and take(stage.sidecar)) for key, take in _PROVENANCE.items()}
 
 
-def metric_cells(
-    eer_percent: float | None, min_dcf: float | None, reason: str, decimals: int, suffix: str = ""
-) -> dict[str, Cell]:
-    """Return the cells of an EER (``decimals``) and a minDCF; ``reason`` is for what is None."""
-    return {
-        f"eer_percent{suffix}": figure_cell(eer_percent, f".{decimals}f", reason),
-        f"min_dcf{suffix}": figure_cell(min_dcf, ".3f", reason),
-    }
-
-
-def score_cells(
-    view: System, trials: str, decimals: int, *, precision: str = "fp32", suffix: str = ""
-) -> dict[str, Cell]:
-    """Return the cells of EER and minDCF of a trial list, by the backend of ``view``."""
-    score = find_score(view, trials, precision)
-    if score is None:
-        stem = extract_name(f"{trials}_{view.backend}", precision)
-        reason = absent_file(view, f"scores/{stem}.json")
-        return metric_cells(None, None, reason, decimals, suffix)
-    reason = f"no minDCF at P {P_TARGET} in {score.path.name}"
-    min_dcf = score.min_dcf.get(P_TARGET)
-    return metric_cells(score.eer_percent, min_dcf, reason, decimals, suffix)
-
-
 def backend_column(results: Results) -> Column:
     """Return the column of a row's backend, which is printed where there are several."""
     return Column("backend", "Backend", numeric=False, csv_only=len(results.backends) == 1)
@@ -134,19 +110,6 @@ def describe_scores(results: Results) -> str:
 def remark_notes(results: Results) -> list[Note]:
     """Return what stands below every table that has scores: what is to be known of the corpora."""
     return [Note(f"{trials or 'All lists'}: {text}.") for trials, text in results.remarks]
-
-
-def absent_file(system: System, name: str) -> str:
-    """Say why a file of a system is not there."""
-    return f"no {name}" if system.directory.is_dir() else f"no folder {system.directory}"
-
-
-def absent_stage(system: System, stem: str) -> str:
-    """Say why there is no sidecar ``stem`` (``05_train``) of a system."""
-    journal = system.directory / "energy" / f"{stem}.journal.jsonl"
-    if journal.is_file():
-        return f"energy/{journal.name} has no sidecar yet (steps/make_results.sh makes it)"
-    return absent_file(system, f"energy/{stem}.json")
 
 
 # How good a figure is, in words.

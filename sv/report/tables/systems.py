@@ -17,6 +17,7 @@ from sv.report.noise import (
     find_measured,
     mark_energies,
     mark_measures,
+    measure_cells,
     note_ties,
 )
 from sv.report.results import (
@@ -29,6 +30,8 @@ from sv.report.results import (
     Results,
     Stage,
     System,
+    absent_file,
+    absent_stage,
     compute_average,
     extract_name,
     family_of,
@@ -55,16 +58,12 @@ from sv.report.tables.evidence import (
     ENERGY_COLUMNS,
     MEASURES,
     PROVENANCE_COLUMNS,
-    absent_file,
-    absent_stage,
     backend_column,
     describe_scores,
     energy_notes,
     explain_energies,
     explain_incomplete,
-    metric_cells,
     provenance_cells,
-    score_cells,
     stage_cells,
 )
 from sv.score.bootstrap import subtract
@@ -103,13 +102,10 @@ def build_training_table(results: Results) -> Table:
         *(Column(key, "", marked=True, csv_only=True) for key in _INTENSITIES),
         *PROVENANCE_COLUMNS,
     )
-    views = results.views
-    rows = [_build_training(results, view) for view in views]
-    lists = {f"_{name}": (name,) for name in results.scored} | {"": results.scored}
-    for suffix, names in lists.items():
+    rows = [_build_training(results, view) for view in results.views]
+    for suffix in ("", *(f"_{name}" for name in results.scored)):
         for key in MEASURES:
-            measured = [find_measured(view, names, key) for view in views]
-            mark_measures(rows, f"{key}{suffix}", measured)
+            mark_measures(rows, f"{key}{suffix}")
     not_compared = mark_energies(rows)
     notes = [
         Note("Energy and CO2 are of training: the run that made the network."),
@@ -129,11 +125,10 @@ def _start_row(
     view: System, lists: tuple[str, ...], precision: str, decimals: int, stage: Stage | None
 ) -> dict[str, Cell]:
     """Return the cells that both tables have, but for the energy."""
-    average = compute_average(view, lists, precision)
     return {
         "system": text_cell(view.name),
         "backend": text_cell(view.backend),
-        **metric_cells(average.eer_percent, average.min_dcf, average.reason, decimals),
+        **measure_cells(view, lists, decimals, precision=precision),
         **provenance_cells(stage),
     }
 
@@ -146,9 +141,9 @@ def _build_training(results: Results, view: System) -> Row:
         count = getattr(view.network, key, None)
         cells[key] = figure_cell(count, format_millions, absent_file(view, "model.json"))
     for name in results.trial_sets:
-        cells |= score_cells(view, name, 2, suffix=f"_{name}")
+        cells |= measure_cells(view, (name,), 2, suffix=f"_{name}")
     if view.is_first:
-        cells |= stage_cells(stage, absent_stage(view, f"{TRAIN_STAGE:02d}_train"))
+        cells |= stage_cells(stage, absent_stage(view, TRAIN_STAGE, "train"))
         cells |= _intensity_cells(view, stage, cells["energy_kwh"])
     else:
         cells |= dict.fromkeys(("energy_kwh", "co2_kg", *_INTENSITIES), BLANK)
@@ -222,7 +217,7 @@ class Inference:
     @property
     def absent(self) -> str:
         """Why there is no sidecar, where there is none."""
-        return absent_stage(self.view, f"{EXTRACT_STAGE:02d}_{self.stage_name}")
+        return absent_stage(self.view, EXTRACT_STAGE, self.stage_name)
 
 
 def build_inference_table(results: Results, sets: tuple[str, ...] | None = None) -> Table:
@@ -259,8 +254,7 @@ def build_inference_table(results: Results, sets: tuple[str, ...] | None = None)
         lists = _list_trials(results, data_set)
         members = [_build_inference(item, lists) for item in section]
         for key in MEASURES:
-            measured = [find_measured(i.view, lists, key, i.precision) for i in section]
-            mark_measures(members, key, measured)
+            mark_measures(members, key)
         not_compared |= {note.text: note for note in mark_energies(members)}
         if len(lists) > 1:
             means.append(Note(f"EER and minDCF of {data_set}: means of {', '.join(lists)}."))
