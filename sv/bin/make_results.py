@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for line in output.left_out:
         print(f"sv.bin.make_results: {line}", file=sys.stderr)
     sidecars = [stage.path for _, stage in results.stages]
-    for title, group in (("Results", [*output.paths, *output.joined]), ("Energy", sidecars)):
+    for title, group in (("Results", output.paths), ("Energy", sidecars)):
         print(f"{title}:", *(f"  {path}" for path in group), sep="\n")
     if output.failures:
         where = args.exp / "results"

@@ -16,13 +16,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sv.report.noise import LEAST_SPEAKERS, find_measured, find_ties
-from sv.report.results import Results, Stage, System, compute_average
-from sv.report.tables.cells import format_significant
+from sv.report.results import Results, Stage, System, compute_average, family_of
+from sv.report.tables.cells import MARKS, format_significant
 from sv.report.tables.evidence import energy_marks, explain_energies, explain_incomplete
 from sv.score.bootstrap import Measured, compute_interval, subtract
 
 _OFTEN = 0.05  # of the replicates: a system off the front is named from here
 LEAST_SYSTEMS = 3
+_LEAST_ON_FRONT = 2  # of a figure
 _K = 2  # of uncertainty_kwh, as the sidecars give it
 _SEED = 0
 _LEAST_SHARE = 0.01  # of an energy: what a draw of a wide uncertainty is never below
@@ -196,6 +197,82 @@ def find_knee(points: Sequence[tuple[float, float]]) -> Knee | None:
     deepest = max(depths.values())
     best = next(index for index in front if depths[index] >= deepest - _EQUAL)
     return Knee(best, *points[best], depths[best]) if depths[best] >= MIN_KNEE_DEPTH else None
+
+
+# The systems of a figure: whatever has an EER and a training energy, with replicates or without.
+
+
+@dataclass(frozen=True)
+class Training:
+    """A system in a figure; ``stage`` is its training, of known energy."""
+
+    label: str
+    family: str
+    stage: Stage
+
+    @property
+    def energy_kwh(self) -> float:
+        """The energy of the training."""
+        return self.stage.energy_kwh or 0.0
+
+    def find_interval(self, least_kwh: float) -> tuple[float, float] | None:
+        """Return the bounds of its energy, cut below: down to 0 a logarithmic axis has no place."""
+        uncertainty_kwh = self.stage.sidecar.uncertainty_kwh
+        if uncertainty_kwh is None:
+            return None
+        return max(self.energy_kwh - uncertainty_kwh, least_kwh), self.energy_kwh + uncertainty_kwh
+
+
+@dataclass(frozen=True)
+class Point(Training):
+    """A system in the figure of accuracy.
+
+    ``eer_interval`` is the 95 % interval over speakers, None where it is not known.
+    """
+
+    eer_percent: float
+    eer_interval: tuple[float, float] | None
+
+
+def collect_points(results: Results, lists: tuple[str, ...]) -> tuple[list[Point], list[str]]:
+    """Return the systems to show, and a line for each of the others."""
+    points, left_out = [], []
+    for system in results.systems:
+        average = compute_average(system, lists)
+        training = find_training(system)
+        if average.eer_percent is None or training is None:
+            lacks = "no training energy" if average.eer_percent is not None else average.reason
+            left_out.append(f"{system.name} is not shown: {lacks}")
+            continue
+        measured = find_measured(system, lists, "eer_percent")
+        interval = measured.interval if measured else None
+        points.append(Point(*training, average.eer_percent, interval))
+    return points, left_out
+
+
+def find_training(system: System) -> tuple[str, str, Stage] | None:
+    """Return the first fields of a `Training`; None without a known energy."""
+    stage = system.training
+    if stage is None or not stage.energy_kwh:
+        return None
+    mark = MARKS["incomplete"] if explain_incomplete(stage) else ""
+    return system.name + mark, family_of(system.name), stage
+
+
+def choose_front(points: Sequence[Point]) -> tuple[list[int], int | None, str]:
+    """Return the front and the knee, as indices of ``points``, and why there is no front.
+
+    Only whole trainings can be on it, and only where their energies may be compared.
+    """
+    whole = [i for i, point in enumerate(points) if not explain_incomplete(point.stage)]
+    obstacles = explain_energies([points[i].stage for i in whole])
+    if obstacles:
+        return [], None, f"no Pareto front: {'; '.join(obstacles)}"
+    if len(whole) < _LEAST_ON_FRONT:
+        return [], None, ""
+    places = [(points[i].energy_kwh, points[i].eer_percent) for i in whole]
+    knee = find_knee(places)
+    return [whole[i] for i in pareto_front(places)], None if knee is None else whole[knee.index], ""
 
 
 # What a lower EER costs along the front, and how sure front and knee are.

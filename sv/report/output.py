@@ -25,7 +25,6 @@ from sv.report.tables.cells import (
     format_markdown,
 )
 from sv.report.tables.confidence import build_confidence_table
-from sv.report.tables.evidence import remark_notes
 from sv.report.tables.latex import format_latex
 from sv.report.tables.stages import build_stage_table
 from sv.report.tables.systems import build_inference_table, build_training_table, prefer_sets
@@ -44,15 +43,13 @@ class Output:
 
     Attributes:
         tables: In order of display.
-        paths: All files in the folder of results.
-        joined: The systems' results.json.
+        paths: All files, the systems' results.json last.
         left_out: What a figure lacks.
         failures: Parts that were not made, with the reason.
     """
 
     tables: list[Table] = field(default_factory=list)
     paths: list[Path] = field(default_factory=list)
-    joined: list[Path] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
@@ -119,7 +116,7 @@ def write_output(
     if not allow_mixed:
         refuse_mixed(differences)
     output = Output()
-    made: dict[str, Advice] = {}
+    advice: Advice | None = None
     figures: list[Drawing] = []
     sets = _choose_sets(results, study, inference_sets)
     mixed = [Note(f"Mixed, and so not comparable: {d.describe()}.") for d in differences]
@@ -130,7 +127,7 @@ def write_output(
         output.tables += noted
 
     tables = build_tables(results, sets)
-    output.joined = write_model_results(results)
+    joined = write_model_results(results)
     add_tables(tables)
     show(output.tables)
 
@@ -140,14 +137,15 @@ def write_output(
         add_tables(build_comparison(results, study))
 
     def advise() -> None:
+        nonlocal advice
         from sv.report.advice import Advice, build_advice, format_advice  # noqa: PLC0415
 
         unlike = [
             f"No advice on systems of different settings: {d.describe()}." for d in differences
         ]
-        made["advice"] = Advice(withheld=tuple(unlike)) if unlike else build_advice(results)
+        advice = Advice(withheld=tuple(unlike)) if unlike else build_advice(results)
         output.paths.append(directory / "advice.md")
-        write_text(output.paths[-1], format_advice(made["advice"]))
+        write_text(output.paths[-1], format_advice(advice))
 
     def draw() -> None:
         from sv.report.figures.files import write_figures  # noqa: PLC0415
@@ -160,10 +158,9 @@ def write_output(
     def lay_out() -> None:
         from sv.report.page.page import write_page  # noqa: PLC0415
 
-        if "advice" not in made:
+        if advice is None:
             raise SvError("there is no advice to show")
-        page = write_page(results, output.tables, made["advice"], figures, directory)
-        output.paths.append(page)
+        output.paths.append(write_page(results, output.tables, advice, figures, directory))
 
     parts = {"comparison": compare, "advice": advise, "figures": draw, "page": lay_out}
     for name, make in parts.items():
@@ -172,6 +169,7 @@ def write_output(
         except (SvError, ModuleNotFoundError) as error:
             output.failures.append(f"no {name}: {error}")
     _remove_old_tables(output.tables, directory)
+    output.paths += joined
     return output
 
 
@@ -182,14 +180,11 @@ def build_tables(results: Results, sets: tuple[str, ...] | None = None) -> list[
         results: What stage 8 found.
         sets: The test sets of Table 2; None: all.
     """
-    remarks = remark_notes(results)
-    training, confidence = build_training_table(results), build_confidence_table(results)
-    inference = build_inference_table(results, sets)
     return [
-        replace(training, notes=(*training.notes, *remarks)),
-        replace(inference, notes=(*inference.notes, *remarks)),
+        build_training_table(results),
+        build_inference_table(results, sets),
         build_stage_table(results),
-        replace(confidence, notes=(*confidence.notes, *remarks)),
+        build_confidence_table(results),
     ]
 
 

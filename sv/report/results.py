@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from sv.config import build_record
+from sv.energy.journal import SUFFIX
 from sv.energy.record import Amount, Carbon, Count, Sidecar, read_record
 from sv.errors import SvError, UsageError
 from sv.files import read_json, read_text, write_json
@@ -27,7 +28,6 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 FAMILIES = {"depth": "Depth scaling", "stage": "Stage-distribution scaling"}
 FAMILIES |= {"width": "Width scaling", "other": "Other"}
 _SIDECAR = re.compile(r"\d\d_.+\.json")
-_JOURNAL = ".journal.jsonl"
 T = TypeVar("T")
 
 
@@ -312,8 +312,8 @@ def _read_sidecars(directory: Path) -> tuple[Stage, ...]:
 
 def _list_journals(directory: Path) -> list[Path]:
     """List the journals of stages that have no sidecar."""
-    found = sorted(directory.glob(f"*{_JOURNAL}"))
-    return [p for p in found if not p.with_name(p.name.removesuffix(_JOURNAL) + ".json").is_file()]
+    found = sorted(directory.glob(f"*{SUFFIX}"))
+    return [p for p in found if not p.with_name(p.name.removesuffix(SUFFIX) + ".json").is_file()]
 
 
 def _order_backends(scores: Sequence[ScoredList]) -> tuple[str, ...]:
@@ -412,7 +412,7 @@ def absent_file(system: System, name: str) -> str:
 def absent_stage(system: System, stage: int, name: str) -> str:
     """Say why a system has no sidecar of a stage."""
     stem = f"{stage:02d}_{name}"
-    journal = system.directory / "energy" / f"{stem}{_JOURNAL}"
+    journal = system.directory / "energy" / f"{stem}{SUFFIX}"
     if journal.is_file():
         return f"energy/{journal.name} has no sidecar yet (steps/make_results.sh makes it)"
     return absent_file(system, f"energy/{stem}.json")

@@ -9,12 +9,20 @@ multiplications, small networks mostly for bringing data to the processors.
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 
 from sv.energy.units import j_from_kwh
-from sv.report.advice import KNEE_METHOD, find_knee, pareto_front
+from sv.report.advice import (
+    KNEE_METHOD,
+    Point,
+    Training,
+    choose_front,
+    collect_points,
+    find_training,
+)
 from sv.report.figures.frame import (
     COLUMN_INCHES,
     LEGEND_ROW_INCHES,
@@ -26,15 +34,8 @@ from sv.report.figures.frame import (
     set_log_axis,
     shorten_names,
 )
-from sv.report.noise import find_measured
-from sv.report.results import (
-    Results,
-    Stage,
-    System,
-    compute_average,
-    family_of,
-)
-from sv.report.tables.cells import MARKS, format_significant
+from sv.report.results import Results, System
+from sv.report.tables.cells import format_significant
 from sv.report.tables.evidence import (
     describe_eer,
     describe_energy,
@@ -43,11 +44,6 @@ from sv.report.tables.evidence import (
     rate_share,
 )
 
-if TYPE_CHECKING:
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
-
-_LEAST_ON_FRONT = 2
 _LEAST_DECADES = 0.5  # a factor of 3: equal systems must not look far apart
 _LEAST_DECADES_WORK = 0.7
 _LEAST_FRACTION = 3.0  # of an energy: how far down an interval is seen
@@ -73,44 +69,6 @@ _REMARKS_INCHES = 0.42  # from the axes down to the remarks, past tick and axis 
 
 
 @dataclass(frozen=True)
-class Training:
-    """A system in a figure; ``stage`` is its training, of known energy."""
-
-    label: str
-    family: str
-    stage: Stage
-
-    @property
-    def energy_kwh(self) -> float:
-        """The energy of the training."""
-        return self.stage.energy_kwh or 0.0
-
-    @property
-    def fill(self) -> str:
-        """Of its marker, a key of `_FILLINGS`: what is not known to be measured is estimated."""
-        rate = rate_share(self.stage.sidecar.measured_fraction)
-        return {"measured": "full", "partly_estimated": "left"}.get(rate, "none")
-
-    def find_interval(self, least_kwh: float) -> tuple[float, float] | None:
-        """Return the bounds of its energy, cut below: down to 0 a logarithmic axis has no place."""
-        uncertainty_kwh = self.stage.sidecar.uncertainty_kwh
-        if uncertainty_kwh is None:
-            return None
-        return max(self.energy_kwh - uncertainty_kwh, least_kwh), self.energy_kwh + uncertainty_kwh
-
-
-@dataclass(frozen=True)
-class Point(Training):
-    """A system in the figure of accuracy.
-
-    ``eer_interval`` is the 95 % interval over speakers, None where it is not known.
-    """
-
-    eer_percent: float
-    eer_interval: tuple[float, float] | None
-
-
-@dataclass(frozen=True)
 class Work(Training):
     """What a training computed and used.
 
@@ -119,47 +77,6 @@ class Work(Training):
     """
 
     gmac: float
-
-
-def collect_points(results: Results, lists: tuple[str, ...]) -> tuple[list[Point], list[str]]:
-    """Return the systems to show, and a line for each of the others."""
-    points, left_out = [], []
-    for system in results.systems:
-        average = compute_average(system, lists)
-        training = _find_training(system)
-        if average.eer_percent is None or training is None:
-            lacks = "no training energy" if average.eer_percent is not None else average.reason
-            left_out.append(f"{system.name} is not shown: {lacks}")
-            continue
-        measured = find_measured(system, lists, "eer_percent")
-        interval = measured.interval if measured else None
-        points.append(Point(*training, average.eer_percent, interval))
-    return points, left_out
-
-
-def _find_training(system: System) -> tuple[str, str, Stage] | None:
-    """Return the first fields of a `Training`; None without a known energy."""
-    stage = system.training
-    if stage is None or not stage.energy_kwh:
-        return None
-    mark = MARKS["incomplete"] if explain_incomplete(stage) else ""
-    return system.name + mark, family_of(system.name), stage
-
-
-def choose_front(points: Sequence[Point]) -> tuple[list[int], int | None, str]:
-    """Return the front and the knee, as indices of ``points``, and why there is no front.
-
-    Only whole trainings can be on it, and only where their energies may be compared.
-    """
-    whole = [i for i, point in enumerate(points) if not explain_incomplete(point.stage)]
-    obstacles = explain_energies([points[i].stage for i in whole])
-    if obstacles:
-        return [], None, f"no Pareto front: {'; '.join(obstacles)}"
-    if len(whole) < _LEAST_ON_FRONT:
-        return [], None, ""
-    places = [(points[i].energy_kwh, points[i].eer_percent) for i in whole]
-    knee = find_knee(places)
-    return [whole[i] for i in pareto_front(places)], None if knee is None else whole[knee.index], ""
 
 
 def draw_energy_accuracy(drawing: Drawing, results: Results, lists: tuple[str, ...]) -> None:
@@ -210,7 +127,7 @@ def draw_energy_accuracy(drawing: Drawing, results: Results, lists: tuple[str, .
     _explain(axes, points, handles, remarks)
 
 
-def _set_limits(axes: "Axes", points: list[Point]) -> None:
+def _set_limits(axes: Axes, points: list[Point]) -> None:
     """Make room for points and intervals; one of energy down to 0 runs out of the axes."""
     energies = [point.energy_kwh for point in points]
     for point in points:
@@ -224,7 +141,7 @@ def _set_limits(axes: "Axes", points: list[Point]) -> None:
     axes.set_ylim(max(0.0, low), high)
 
 
-def _draw_bars(axes: "Axes", bars: list[list[Place]], label: str) -> list["Artist"]:
+def _draw_bars(axes: Axes, bars: list[list[Place]], label: str) -> list[Artist]:
     """Draw intervals, each between two places; return their entry of the legend, if any."""
     for bar in bars:
         axes.plot(*zip(*bar, strict=True), **_BAR)
@@ -232,8 +149,14 @@ def _draw_bars(axes: "Axes", bars: list[list[Place]], label: str) -> list["Artis
     return [build_handle(label, **style)] if bars else []
 
 
+def _get_fill(system: Training) -> str:
+    """Return a key of `_FILLINGS`: what is not known to be measured is called estimated."""
+    rate = rate_share(system.stage.sidecar.measured_fraction)
+    return {"measured": "full", "partly_estimated": "left"}.get(rate, "none")
+
+
 def _draw_systems(
-    axes: "Axes",
+    axes: Axes,
     drawing: Drawing,
     systems: Sequence[tuple[Training, Place, str]],
     lines: list[list[Place]],
@@ -245,8 +168,9 @@ def _draw_systems(
     for system, place, text in systems:
         _, shape, colour = _FAMILIES[system.family]
         (marker,) = axes.plot(
-            *place, marker=shape, markersize=MARKER_POINTS, color=colour, fillstyle=system.fill,
-            markerfacecoloralt="white", markeredgewidth=1.1, zorder=4, linestyle="none",
+            *place, marker=shape, markersize=MARKER_POINTS, color=colour,
+            fillstyle=_get_fill(system), markerfacecoloralt="white", markeredgewidth=1.1,
+            zorder=4, linestyle="none",
         )  # fmt: skip
         drawing.add_hover(marker, f"{system.label}\n{text}\n{describe_energy(system.stage)}")
     names, _ = shorten_names([system.label for system, _, _ in systems])
@@ -254,7 +178,7 @@ def _draw_systems(
 
 
 def _explain(
-    axes: "Axes", systems: Sequence[Training], handles: list["Artist"], remarks: list[str]
+    axes: Axes, systems: Sequence[Training], handles: list[Artist], remarks: list[str]
 ) -> None:
     """Explain what occurs: families, fillings, lines (``handles``) above the axes, remarks below.
 
@@ -269,7 +193,7 @@ def _explain(
     fillings = [
         build_handle(label, fillstyle=fill, **style)
         for fill, label in _FILLINGS.items()
-        if any(system.fill == fill for system in systems)
+        if fill in map(_get_fill, systems)
     ]
     if any(explain_incomplete(system.stage) for system in systems):
         mark = {"marker": "$§$", "color": "0.15", "markeredgewidth": 0}
@@ -300,7 +224,7 @@ def collect_work(results: Results) -> tuple[list[Work], list[str]]:
     """Return work and energy of every training, and a line for each system left out."""
     found, left_out = [], []
     for system in results.systems:
-        training = _find_training(system)
+        training = find_training(system)
         gmac, lacks = _find_gmac(system)
         if gmac is None:
             left_out.append(f"{system.name} is not shown: {lacks}")
@@ -374,7 +298,7 @@ def draw_energy_gmac(drawing: Drawing, results: Results) -> None:
     _explain(axes, found, handles, [remark])
 
 
-def _draw_proportions(axes: "Axes", found: list[Work], least: float) -> list[list[Place]]:
+def _draw_proportions(axes: Axes, found: list[Work], least: float) -> list[list[Place]]:
     """Draw the line of ``least`` kWh per GMAC, and its multiples up to the dearest system."""
     lines = []
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()

@@ -1,20 +1,19 @@
-"""What the figures share: colours and marks, axes in decades, legends, labels of points.
+"""What the figures share: colours and marks, axes in decades, legends, labels of points."""
 
-Matplotlib is loaded by the functions that draw: tables, advice and page are made without it too.
-"""
-
+import itertools
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 COLUMN_INCHES = 3.5  # a column of a two-column page; nothing is drawn to be made smaller
 # Told apart by the colour-blind and in grey print. Okabe and Ito, "Color Universal Design", 2008;
@@ -45,13 +44,13 @@ class Drawing:
             or one for each of its markers.
     """
 
-    figure: "Figure"
+    figure: Figure
     stem: str
     paths: list[Path] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     hover: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def add_hover(self, artist: "Artist", *texts: str) -> None:
+    def add_hover(self, artist: Artist, *texts: str) -> None:
         """Show a text at an artist, or one at each of its markers."""
         gid = f"hover-{len(self.hover)}"
         artist.set_gid(gid)
@@ -71,7 +70,7 @@ def get_line_style(index: int) -> dict[str, Any]:
 
 
 def set_log_axis(
-    axes: "Axes", which: str, values: Sequence[float], room: float, least_decades: float
+    axes: Axes, which: str, values: Sequence[float], room: float, least_decades: float
 ) -> None:
     """Make an axis (``x`` or ``y``) logarithmic, with plain numbers where they are short.
 
@@ -82,8 +81,6 @@ def set_log_axis(
         room: Added on both sides, as a part of what the values span.
         least_decades: What the axis spans at least: equal values must not look far apart.
     """
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # noqa: PLC0415
-
     logs = np.log10(values)
     half = max(np.ptp(logs) * (0.5 + room), least_decades / 2)
     middle = (logs.min() + logs.max()) / 2
@@ -107,23 +104,14 @@ def _format_tick(value: float) -> str:
 # Legends.
 
 
-def build_handle(label: str, **style: Any) -> "Artist":
+def build_handle(label: str, **style: Any) -> Artist:
     """Build an entry of a legend; without a ``linestyle`` it is a marker alone."""
-    from matplotlib.lines import Line2D  # noqa: PLC0415
-
     return Line2D([], [], **{"linestyle": "", "markersize": 5, "label": label, **style})
 
 
-def build_patch(label: str, **style: Any) -> "Artist":
-    """Build an entry of a legend that is an area."""
-    from matplotlib.patches import Patch  # noqa: PLC0415
-
-    return Patch(label=label, **style)
-
-
 def add_legend_below(
-    axes: "Axes",
-    handles: Sequence["Artist"],
+    axes: Axes,
+    handles: Sequence[Artist],
     title: str = "",
     *,
     below_inches: float = 0.38,
@@ -172,19 +160,15 @@ _MIN_PREFIX = 4  # letters
 
 def shorten_names(names: list[str]) -> tuple[list[str], str]:
     """Cut the letters that all names begin with, and return them too; "" where there are none."""
-    first = min(names, key=len, default="")
-    length = 0
-    while length < len(first) and first[length].isalpha():
-        if any(name[length] != first[length] for name in names):
-            break
-        length += 1
-    if len(set(names)) < 2 or length < _MIN_PREFIX or any(len(name) == length for name in names):
+    shared = os.path.commonprefix(names)
+    prefix = "".join(itertools.takewhile(str.isalpha, shared))
+    if len(set(names)) < 2 or len(prefix) < _MIN_PREFIX or prefix in names:
         return list(names), ""
-    return [name[length:] for name in names], first[:length]
+    return [name.removeprefix(prefix) for name in names], prefix
 
 
 def place_labels(
-    axes: "Axes", points: list[Place], labels: list[str], lines: list[list[Place]]
+    axes: Axes, points: list[Place], labels: list[str], lines: list[list[Place]]
 ) -> None:
     """Write a label at every point; the axes must have their final place and limits.
 
@@ -243,7 +227,7 @@ def place_labels(
             )  # fmt: skip
 
 
-def _cover_lines(axes: "Axes", lines: list[list[Place]], pixels: float) -> np.ndarray:
+def _cover_lines(axes: Axes, lines: list[list[Place]], pixels: float) -> np.ndarray:
     """Cover drawn lines by small boxes: (boxes, 2 corners, 2) in pixels."""
     boxes = [np.zeros((0, 2, 2))]
     for line in lines:

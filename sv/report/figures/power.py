@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import Patch
 
 from sv.energy.attempt import build_machines
 from sv.energy.journal import SUFFIX, get_journal_path, read_journal
@@ -26,7 +27,6 @@ from sv.report.figures.frame import (
     Drawing,
     add_legend_below,
     build_handle,
-    build_patch,
 )
 from sv.report.results import EXTRACT_STAGE, TRAIN_STAGE, Results, Stage
 from sv.report.tables.evidence import list_some
@@ -371,7 +371,7 @@ def _draw_panel(axes: Axes, trace: Trace, lines: dict[str, Any], others: dict[st
             shade = {"facecolor": colour, "alpha": 0.22, "linewidth": 0, "zorder": 2}
             axes.stairs(high_w, edges, baseline=low_w, fill=True, **shade)
             of = "" if trace.thinned_s is None else f" of {trace.thinned_s:.0f} s means"
-            others[f"range{of}"] = build_patch(f"range{of}", facecolor="0.8")
+            others[f"range{of}"] = Patch(label=f"range{of}", facecolor="0.8")
     axes.set_ylim(0, max(float(np.nan_to_num(trace.high_w).max()) * 1.06, 1e-3))
     epochs = [event for event in trace.events if event.kind == "epoch"]
     every = len(epochs) // _MAX_EPOCHS + 1

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
+from matplotlib.patches import Patch
 
 from sv.energy.record import Channel, Sidecar
 from sv.energy.units import kwh_from_j
@@ -17,7 +18,6 @@ from sv.report.figures.frame import (
     COLUMN_INCHES,
     Drawing,
     add_legend_below,
-    build_patch,
 )
 from sv.report.results import RESULTS_STAGE, Results, Stage
 from sv.report.tables.cells import format_significant
@@ -231,7 +231,7 @@ def draw_energy_stages(drawing: Drawing, results: Results) -> None:
         axes.set_title(title, loc="left", fontsize=8)
         entries = {piece.order: piece for pieces in rows for piece in pieces}
         legends.append([
-            build_patch(piece.name, facecolor=piece.colour, hatch=piece.hatch, **_EDGE)
+            Patch(label=piece.name, facecolor=piece.colour, hatch=piece.hatch, **_EDGE)
             for _, piece in sorted(entries.items())
         ])  # fmt: skip
     by_part = figure.axes[-1]

@@ -9,17 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sv.files import read_text, write_text
-from sv.report.advice import Advice
-from sv.report.figures.energy import Point, collect_points
-from sv.report.figures.frame import Drawing
+from sv.report.advice import Advice, Point, collect_points
 from sv.report.page.provenance import TITLES, WORDS, Provenance, collect_provenance, link_to
 from sv.report.results import RESULTS_STAGE, Results
 from sv.report.tables.cells import MARKS, Cell, Column, Table, missing_lines
 from sv.report.tables.evidence import describe_eer, describe_quality, format_kwh, list_some
+
+if TYPE_CHECKING:
+    from sv.report.figures.frame import Drawing
 
 _MAX_LISTED = 3
 _COMMIT = re.compile(r"(?<=^\w{10})\w+")  # the digits that do not tell it from others
@@ -82,7 +84,7 @@ def write_page(
     results: Results,
     tables: Sequence[Table],
     advice: Advice,
-    figures: Sequence[Drawing],
+    figures: "Sequence[Drawing]",
     directory: Path,
 ) -> Path:
     """Write ``directory``/index.html.
@@ -139,7 +141,7 @@ def write_page(
     return path
 
 
-def _list_pictures(results: Results, figures: Sequence[Drawing]) -> list[Picture]:
+def _list_pictures(results: Results, figures: "Sequence[Drawing]") -> list[Picture]:
     """Read the figures that are shown, accuracy with a view for each list."""
     drawn = {figure.stem: figure for figure in figures}
     pictures = []
@@ -157,7 +159,7 @@ def _list_pictures(results: Results, figures: Sequence[Drawing]) -> list[Picture
     return pictures
 
 
-def _read_svg(drawn: Drawing) -> str:
+def _read_svg(drawn: "Drawing") -> str:
     """Read the SVG of a figure, as wide as there is room, its greys between ink and paper."""
     path = next(path for path in drawn.paths if path.suffix == ".svg")
     text = _FILL.sub(r'style="fill: \1"', _SIZE.sub("", read_text(path), count=2))

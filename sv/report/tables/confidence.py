@@ -16,7 +16,7 @@ from sv.report.tables.cells import (
     text_cell,
     unknown_cell,
 )
-from sv.report.tables.evidence import MEASURES, backend_column
+from sv.report.tables.evidence import MEASURES, backend_column, remark_notes
 from sv.score.bootstrap import Measured, subtract
 
 _FORMS = {"eer_percent": ".2f", "min_dcf": ".3f"}
@@ -55,7 +55,9 @@ def build_confidence_table(results: Results) -> Table:
                     cells = _build_cells(view, title, lists, best)
                     rows.append(Row(f"{view.label} {title}", cells, title))
     caption = "How sure the measures are: 95 % intervals, and differences from the best system"
-    return Table("table4", caption, tuple(columns), tuple(rows), tuple(_notes(results)))
+    return Table(
+        "table4", caption, tuple(columns), tuple(rows), (*_notes(results), *remark_notes(results))
+    )
 
 
 def _find_best(views: list[System], lists: tuple[str, ...], key: str) -> Lowest:

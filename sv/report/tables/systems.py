@@ -64,6 +64,7 @@ from sv.report.tables.evidence import (
     explain_energies,
     explain_incomplete,
     provenance_cells,
+    remark_notes,
     stage_cells,
 )
 from sv.score.bootstrap import subtract
@@ -116,6 +117,7 @@ def build_training_table(results: Results) -> Table:
         *energy_notes(rows),
         *_untrained_notes(results),
         *note_ties(cell for row in rows for cell in row.cells.values()),
+        *remark_notes(results),
     ]
     caption = "Size, verification performance and training energy of each system"
     return Table("table1", caption, columns, tuple(rows), tuple(notes))
@@ -272,6 +274,7 @@ def build_inference_table(results: Results, sets: tuple[str, ...] | None = None)
         *not_compared.values(),
         *energy_notes(rows),
         *note_ties(row.cells[key] for row in rows for key in MEASURES),
+        *remark_notes(results),
     ]
     caption = "Inference: extraction of the embeddings of a test set"
     return Table("table2", caption, columns, tuple(rows), tuple(notes))
