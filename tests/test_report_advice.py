@@ -232,7 +232,7 @@ def test_estimates_alike_are_weighed_and_called_so(tmp_path):
         (lambda d: edit(d / "energy" / "05_train.json", reason="a gap"), "(a gap)"),
         (lambda d: (d / "energy" / "05_train.json").unlink(), "no energy of its training"),
         (lambda d: (d / "scores" / "list_cosine.boot.json").unlink(), "no replicates"),
-        (lambda d: (d / "scores" / "list_cosine.json").unlink(), "not scored on list"),
+        (lambda d: (d / "scores" / "list_cosine.json").unlink(), "no scores/list_cosine.json"),
         (lambda d: edit(d / "scores" / "list_cosine.boot.json", seed=7), "not the same trials"),
     ],
 )

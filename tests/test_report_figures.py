@@ -40,12 +40,11 @@ from sv.report.figures.power import (
     BINS,
     MAX_SAMPLES,
     TOTAL,
-    read_meter_trace,
     read_trace,
     thin_samples,
 )
 from sv.report.figures.stages import SHARED, Part, collect_bars
-from sv.report.results import Stage, collect_results
+from sv.report.results import collect_results
 
 MODELS = ("resnet101_d", "resnet34_d", "resnet18_d", "resnet50_w0.25")
 LISTS = ("vox1_o", "commonbench")
@@ -62,10 +61,6 @@ def report(data, exp, *options):
     paths = [path for path in (exp / "results").iterdir() if path.suffix[1:] in KINDS]
     said = re.findall(r"^sv\.bin\.make_results: (.*)$", done.stderr, re.MULTILINE)
     return said, {path.name: path.read_bytes() for path in paths}
-
-
-def read_stage(path):
-    return Stage(path, read_record(path))
 
 
 def stems(files):
@@ -273,11 +268,12 @@ def test_power_traces_of_the_real_meter(metered):
         "power: no trace of stages without a journal (06_extract_gone of resnet18_d)",
         "power_resnet18_d_extract: 2 more meters of 06_extract_vox1 are not shown",
     ]
-    other = read_meter_trace(energy / "06_extract_vox1.nodes" / "1" / "extract.1.journal.jsonl")
+    other = read_trace(energy / "06_extract_vox1.nodes" / "1" / "extract.1.journal.jsonl")
     assert other.host == "node1"
     assert other.mean_w[-1] == pytest.approx(80)
     sidecar = json.loads((energy / "05_train.json").read_text())
-    trace = read_trace(read_stage(energy / "05_train.json"))
+    record = read_record(energy / "05_train.json")
+    trace = read_trace(energy / "05_train.journal.jsonl", record)
     assert (trace.attempts, trace.tried, trace.thinned_s) == ((1, 2), 2, None)
     assert trace.edges_s[-1] == pytest.approx(sidecar["duration_s"])
     assert trace.lines[-1].boundary == TOTAL
@@ -316,7 +312,7 @@ def test_a_long_trace_is_thinned_and_keeps_energy_spikes_and_gaps(tmp_path):
     # The machine answers in one sample of five: a kept one has the answer of two before it.
     answers = [value for value in kept.raw["ipmi.node"] if value != MISSING]
     assert len(answers) == pytest.approx(3 / 5 * len(kept.t_s), rel=0.01)
-    trace = read_trace(read_stage(tmp_path / "05_train.json"))
+    trace = read_trace(journal, sidecar)
     assert trace.thinned_s == 3.0
     package, total = trace.lines
     assert package.boundary == "cpu_package"

@@ -211,7 +211,7 @@ def collect_results(data: Path, exp: Path, models: list[str] | None = None) -> R
     backends = _order_backends(scores)
     systems = tuple(replace(system, backend=backends[0]) for system in found)
     # In the order of the recipe's conf/corpora.toml, then lists that it no longer has, by name.
-    sets = dict(_read_pairs(data / "test_trials", None, "<trials-name> <data-set>"))
+    sets = read_trial_sets(data)
     for score in sorted(scores, key=lambda score: score.trials_name):
         sets.setdefault(score.trials_name, score.data_set)
     # What stage 1 wrote; * is of all lists.
@@ -247,6 +247,11 @@ def read_system(directory: Path) -> System:
         extractions=tuple(e for e in found if e.folder == e.expected_folder and not e.untrained),
         scores=read_scores(directory / "scores"),
     )
+
+
+def read_trial_sets(data: Path) -> dict[str, str]:
+    """Return the data set of each trial list of the recipe, in its order; empty before stage 2."""
+    return dict(_read_pairs(data / "test_trials", None, "<trials-name> <data-set>"))
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -181,8 +181,6 @@ def place_labels(
         labels: One for each point.
         lines: Lines that are drawn, each as its corners in data units.
     """
-    if not points:
-        return
     renderer = axes.figure.canvas.get_renderer()  # type: ignore[attr-defined]
     pixels = axes.figure.dpi / 72
     bounds = axes.get_window_extent(renderer).get_points()[None]

@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from sv.energy.attempt import build_machines
 from sv.energy.journal import SUFFIX, get_journal_path, read_journal
 from sv.energy.nodes import get_nodes_root
-from sv.energy.record import Channel
+from sv.energy.record import Channel, Sidecar
 from sv.energy.samples import MISSING, AttemptLines, split_attempts
 from sv.energy.units import S_PER_HOUR
 from sv.report.figures.frame import (
@@ -105,8 +105,12 @@ class Trace:
 # From a journal to power.
 
 
-def read_trace(stage: Stage) -> Trace | None:
-    """Read the power of the run that made a stage's result, as its own meter saw it.
+def read_trace(journal: Path, sidecar: Sidecar | None = None) -> Trace | None:
+    """Read the power that one meter of a stage saw.
+
+    Args:
+        journal: Its journal.
+        sidecar: Of the stage, if it is its own meter: of that the run that made the result is read.
 
     Returns:
         None where the journal has no power of this run, or where the sidecar is of another one.
@@ -114,21 +118,10 @@ def read_trace(stage: Stage) -> Trace | None:
     Raises:
         SvError: The journal cannot be read.
     """
-    groups, _ = split_attempts(read_journal(get_journal_path(stage.path)))
-    same = len(groups) == len(stage.sidecar.attempts)
-    return _build_trace(groups, stage.sidecar.run_attempts[0] - 1) if same else None
-
-
-def read_meter_trace(journal: Path) -> Trace | None:
-    """Read the power that another meter of a stage saw, all that its journal has.
-
-    Raises:
-        SvError: The journal cannot be read.
-    """
-    return _build_trace(split_attempts(read_journal(journal))[0], 0)
-
-
-def _build_trace(groups: list[AttemptLines], first: int) -> Trace | None:
+    groups, _ = split_attempts(read_journal(journal))
+    if sidecar is not None and len(groups) != len(sidecar.attempts):
+        return None
+    first = sidecar.run_attempts[0] - 1 if sidecar else 0
     every = sum(len(lines.t_s) for lines in groups) // MAX_SAMPLES + 1
     events, clocks, powers = [], [], []
     at_s, apart_s = 0.0, 0.0
@@ -318,13 +311,14 @@ def _read_panels(stages: list[Stage]) -> tuple[list[tuple[str, Trace]], list[str
     """Read what each meter saw, with a title; return also a line for what is left out."""
     panels, left_out = [], []
     for stage in stages:
-        trace = read_trace(stage)
+        own = get_journal_path(stage.path)
+        trace = read_trace(own, stage.sidecar)
         if trace is None:
             left_out.append(f"no power in the journal of {stage.path.stem}")
             continue
         title = ", ".join(filter(None, (stage.sidecar.model, stage.name)))
         first, last = trace.attempts[0], trace.attempts[-1]
-        root = get_nodes_root(get_journal_path(stage.path))
+        root = get_nodes_root(own)
         journals = [p for n in trace.attempts for p in sorted((root / str(n)).glob(f"*{SUFFIX}"))]
         if journals:
             title += f", the stage's own meter ({trace.host})"
@@ -334,7 +328,7 @@ def _read_panels(stages: list[Stage]) -> tuple[list[tuple[str, Trace]], list[str
         panels.append((title, trace))
         for journal in journals[:_MAX_METERS]:
             label = journal.name.removesuffix(SUFFIX)
-            if (other := read_meter_trace(journal)) is None:
+            if (other := read_trace(journal)) is None:
                 left_out.append(f"no power in the journal of {label} of {stage.path.stem}")
             else:
                 panels.append((f"{stage.name}, {label} ({other.host})", other))
