@@ -8,7 +8,7 @@ Source: CEEMS API server 0.10, GET /api/v1/units, 2026-11.
 import base64
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -27,6 +27,7 @@ EDGE_S = 2.0  # Slurm and our meter read different clocks
 GPU = "gpu_board"
 WHOLE = {"node", "gpu_module"}  # boundaries that hold processor and boards
 Fields = dict[str, Any]
+Spans = Sequence[Sequence[float | None]]  # Unix time of begin and end of each run of the job
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,9 @@ def import_job(job: Job, sidecars: Sequence[Path], now_s: float) -> Fields:
     if "@" in job.url:
         raise UsageError("--url must hold no user and no password: it is written into the file")
     units = _fetch_units(job)
-    imported = _sum_units(units, now_s)
-    ours = _sum_ours(sidecars, imported["spans"])
-    ratio = {}
-    for key in ("cpu_kwh", "gpu_kwh", "energy_kwh"):
-        known = ours[key] is not None and imported[key]
-        ratio[key] = ours[key] / imported[key] if known else None
+    stamps = [(unit.get("started_at_ts"), unit.get("ended_at_ts")) for unit in units]
+    spans = [tuple(ms / MS_PER_S if is_usable(ms) else None for ms in span) for span in stamps]
+    imported, ours = _sum_units(units, spans, now_s), _sum_ours(sidecars, spans)
     return {
         "schema": SCHEMA,
         "kind": "imported",
@@ -87,7 +85,10 @@ def import_job(job: Job, sidecars: Sequence[Path], now_s: float) -> Fields:
         },
         "imported": imported,
         "ours": ours,
-        "ratio": ratio,
+        "ratio": {
+            key: ours[key] / imported[key] if ours[key] is not None and imported[key] else None
+            for key in ("cpu_kwh", "gpu_kwh", "energy_kwh")
+        },
         "ratio_reason": _explain_ratio(ours, imported),
     }
 
@@ -117,10 +118,8 @@ def _fetch_units(job: Job) -> list[Fields]:
     return found
 
 
-def _sum_units(units: list[Fields], now_s: float) -> Fields:
+def _sum_units(units: list[Fields], spans: Spans, now_s: float) -> Fields:
     """Add up the runs of a job: one that was requeued has several under one id."""
-    stamps = [[unit.get(key) for key in ("started_at_ts", "ended_at_ts")] for unit in units]
-    spans = [[ms / MS_PER_S if is_usable(ms) else None for ms in span] for span in stamps]
     used_kwh: dict[str, list[float]] = {"cpu": [], "gpu": []}
     emissions: Counter[str] = Counter()
     for unit, part in product(units, used_kwh):
@@ -144,38 +143,29 @@ def _sum_units(units: list[Fields], now_s: float) -> Fields:
     }
 
 
-def _sum_ours(sidecars: Sequence[Path], spans: list[list[str | None]]) -> Fields:
+def _sum_ours(sidecars: Sequence[Path], spans: Spans) -> Fields:
     """Add up the energy of the attempts of our sidecars that lie in one of the job's runs."""
-    by_boundary: dict[str, float] = {}
+    by_boundary: Counter[str] = Counter()
     energy_kwh, measured_kwh = None, 0.0
     used, left_out = [], []
-    for path in sidecars:
-        for attempt, meter in ((a, m) for a in read_record(path).attempts for m in a.meters):
-            alone = len(attempt.meters) == 1
-            if not alone and (meter.label is None or meter.started_utc is None):
-                continue
-            label = f"{path.name}, attempt {attempt.attempt}"
-            if not alone:
-                label += f", {meter.label}, start {meter.start}"
-            part = attempt if alone else meter
-            kwh, why = part.energy_kwh, _explain_outside(part, spans)
-            if why is not None or kwh is None:
-                left_out.append(f"{label}: {why or 'its energy is not known'}")
-                continue
-            used.append(label)
-            energy_kwh = (energy_kwh or 0.0) + kwh
-            measured_kwh += kwh * (attempt.measured_fraction or 0.0)
-            parts = {" + ".join(attempt.boundary): kwh}
-            if alone:
-                parts = Counter()
-                for channel in attempt.channels:
-                    if channel.in_total and channel.energy_j is not None:
-                        parts[channel.boundary] += kwh_from_j(channel.energy_j)
-            for boundary, part_kwh in parts.items():
-                by_boundary[boundary] = by_boundary.get(boundary, 0.0) + part_kwh
+    for name, attempt, part in (found for path in sidecars for found in _list_parts(path)):
+        inside = _is_inside(part, spans)
+        if not inside or part.energy_kwh is None:
+            why = "its energy is not known" if inside else "not in the time of the job"
+            left_out.append(f"{name}: {why}")
+            continue
+        used.append(name)
+        energy_kwh = (energy_kwh or 0.0) + part.energy_kwh
+        measured_kwh += part.energy_kwh * (attempt.measured_fraction or 0.0)
+        if part is not attempt:
+            by_boundary[" + ".join(attempt.boundary)] += part.energy_kwh
+            continue
+        for channel in attempt.channels:
+            if channel.in_total and channel.energy_j is not None:
+                by_boundary[channel.boundary] += kwh_from_j(channel.energy_j)
     # What holds both, and a share of a machine, cannot be split into the two.
     is_split = _is_divided(by_boundary) and math.isclose(
-        sum(by_boundary.values()), energy_kwh or 0.0, rel_tol=1e-6
+        by_boundary.total(), energy_kwh or 0.0, rel_tol=1e-6
     )
     rest = [kwh for boundary, kwh in by_boundary.items() if boundary != GPU]
     return {
@@ -193,14 +183,27 @@ def _is_divided(by_boundary: Mapping[str, float]) -> bool:
     return WHOLE.isdisjoint(by_boundary) and not any(" + " in key for key in by_boundary)
 
 
-def _explain_outside(part: Attempt | Meter, spans: list[list[str | None]]) -> str | None:
+def _list_parts(path: Path) -> Iterator[tuple[str, Attempt, Attempt | Meter]]:
+    """List the attempts of a sidecar by name; of one with meters elsewhere, these."""
+    for attempt in read_record(path).attempts:
+        name = f"{path.name}, attempt {attempt.attempt}"
+        if len(attempt.meters) == 1:
+            yield name, attempt, attempt
+            continue
+        for meter in attempt.meters:
+            if meter.label is not None and meter.started_utc is not None:
+                yield f"{name}, {meter.label}, start {meter.start}", attempt, meter
+
+
+def _is_inside(part: Attempt | Meter, spans: Spans) -> bool:
     start_s = parse_utc(part.started_utc or "")
     end_s = start_s + (part.duration_s or 0.0)
-    for begun, ended in spans:
-        after_begin = begun is not None and start_s >= parse_utc(begun) - EDGE_S
-        if after_begin and (ended is None or end_s <= parse_utc(ended) + EDGE_S):
-            return None
-    return "not in the time of the job"
+    return any(
+        begin_s is not None
+        and start_s >= begin_s - EDGE_S
+        and (stop_s is None or end_s <= stop_s + EDGE_S)
+        for begin_s, stop_s in spans
+    )
 
 
 def _read_figures(unit: Fields, key: str) -> dict[str, float]:

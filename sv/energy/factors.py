@@ -13,10 +13,10 @@ import math
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from sv.energy.config import NETWORK, EnergyConfig, list_providers
@@ -202,11 +202,11 @@ class FactorFeed:
     def __init__(self, config: EnergyConfig, environ: Mapping[str, str]) -> None:
         check_providers(config)
         self._config, self._environ = config, environ
-        self._factors: SimpleQueue[CarbonFactor] = SimpleQueue()
+        self._factors: deque[CarbonFactor] = deque()  # from the thread to the meter
         self._network = list_providers(config)[0] in NETWORK  # the last one alone may not be
         self._answered, self._ended = threading.Event(), threading.Event()
         if not self._network:
-            self._factors.put(ask_providers(config, {}, time.time()))
+            self._factors.append(ask_providers(config, {}, time.time()))
 
     def start(self) -> None:
         """Begin to ask the network, if the config says so; called once the command runs."""
@@ -222,11 +222,9 @@ class FactorFeed:
     def drain(self) -> list[CarbonFactor]:
         """Return the factors that came since the last call; never waits."""
         factors = []
-        while True:
-            try:
-                factors.append(self._factors.get_nowait())
-            except Empty:
-                return factors
+        while self._factors:
+            factors.append(self._factors.popleft())
+        return factors
 
     def finish(self, timeout_s: float) -> list[CarbonFactor]:
         """Wait for the first answer, at most ``timeout_s``, and return what is left.
@@ -236,7 +234,7 @@ class FactorFeed:
         """
         if self._network and not self._answered.wait(timeout_s):
             why = f"no answer before the stage had ended and {timeout_s:g} s were over"
-            self._factors.put(ask_providers(self._config, {}, time.time(), silent=why))
+            self._factors.append(ask_providers(self._config, {}, time.time(), silent=why))
         self._ended.set()
         return self.drain()
 
@@ -247,7 +245,7 @@ class FactorFeed:
             # The same observation again is left out; so is the same failure.
             observation = replace(factor, valid_from_utc=None)
             if observation != last:
-                self._factors.put(factor)
+                self._factors.append(factor)
                 last = observation
             self._answered.set()
             self._ended.wait(self._config.carbon_refresh_s)

@@ -136,12 +136,11 @@ def merge_segments(segments: Sequence[Segment]) -> list[Segment]:
     merged: list[Segment] = []
     for segment in segments:
         if merged and merged[-1].seconds < least_s:
-            merged.append(_join(merged.pop(), segment))
+            merged[-1] = _join(merged[-1], segment)
         else:
             merged.append(segment)
     if len(merged) > 1 and merged[-1].seconds < least_s:
-        last = merged.pop()
-        merged.append(_join(merged.pop(), last))
+        merged[-2:] = [_join(*merged[-2:])]
     return merged if len(merged) >= MIN_SEGMENTS else list(segments)
 
 

@@ -237,11 +237,9 @@ def read_filter(cpuinfo: Path, msr: Path) -> dict[str, bool | None]:
         cpuinfo: /proc/cpuinfo: with SGX switched on, the flag ``sgx``, Intel filters always.
         msr: /dev/cpu/0/msr, which root may read where the msr module is loaded.
     """
-    try:
-        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
-        sgx = "sgx" in text.partition("\nflags")[2].partition("\n")[0].split()
-    except OSError:
-        sgx = None
+    text = read_word(cpuinfo)
+    flags = text and text.partition("\nflags")[2].partition("\n")[0].split()
+    sgx = None if flags is None else "sgx" in flags
     try:
         with open(msr, "rb", buffering=0) as file:
             word = os.pread(file.fileno(), 8, MISC_PACKAGE_CTLS)

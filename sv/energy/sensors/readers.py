@@ -122,7 +122,7 @@ def ask(call: Callable[[], T], failures: Failures) -> T | None:
 
 def read_word(file: Path) -> str | None:
     """Return what a small text file of the kernel holds; None where it cannot be read."""
-    return ask(lambda: file.read_text(encoding="ascii").strip(), (OSError, ValueError))
+    return ask(lambda: file.read_text(encoding="utf-8", errors="replace").strip(), OSError)
 
 
 def build_unavailable(channel_id: str, boundary: str, source: str, reason: str) -> ChannelSpec:
