@@ -53,7 +53,7 @@ def build_config(values: dict[str, Any], cls: type[T], *, where: str) -> T:
             near = difflib.get_close_matches(key, fields, n=1)
             hint = f" (did you mean '{near[0]}'?)" if near else f" (known: {', '.join(fields)})"
             raise UsageError(f"{where}: unknown key '{key}'{hint}")
-        kwargs[key] = _convert(value, hints[key], f"{where}: {key}", where)
+        kwargs[key] = _convert(value, hints[key], where, key)
     for name, field in fields.items():
         if name not in kwargs and _is_required(field):
             raise UsageError(f"{where}: missing key '{name}'")
@@ -87,8 +87,8 @@ def build_record(values: Any, cls: type[T], *, where: str) -> T:
         raise SvError(str(error)) from error
 
 
-def _convert(value: Any, hint: Any, what: str, where: str) -> Any:  # noqa: PLR0911, PLR0912 - one case a kind of type
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
+def _convert(value: Any, hint: Any, where: str, key: str) -> Any:  # noqa: PLR0911, PLR0912 - one case a kind of type
+    origin, args, what = typing.get_origin(hint), typing.get_args(hint), f"{where}: {key}"
     if hint is Any:
         return value
     if origin is typing.Literal:
@@ -97,31 +97,27 @@ def _convert(value: Any, hint: Any, what: str, where: str) -> Any:  # noqa: PLR0
             raise UsageError(f"{what} must be one of {known}, not {value!r}")
         return value
     if origin is typing.Annotated:
-        value = _convert(value, args[0], what, where)
+        value = _convert(value, args[0], where, key)
         if not args[1].value <= value < math.inf:
             raise UsageError(f"{what} must be at least {args[1].value:g}, not {value}")
         return value
     if origin in (typing.Union, types.UnionType):
         hint = next(arg for arg in args if arg is not type(None))
-        return None if value is None else _convert(value, hint, what, where)
-    if dataclasses.is_dataclass(hint):
+        return None if value is None else _convert(value, hint, where, key)
+    if origin is dict or dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
             raise UsageError(f"{what} must be a table")
-        return build_config(
-            value, typing.cast(type, hint), where=f"{where}: [{what[len(where) + 2 :]}]"
-        )
+        if origin is dict:
+            return {k: _convert(v, args[1], where, f"{key}.{k}") for k, v in value.items()}
+        return build_config(value, typing.cast(type, hint), where=f"{where}: [{key}]")
     if origin in (list, tuple):
         if not isinstance(value, list | tuple):
             raise UsageError(f"{what} must be a list")
         item = args[0]
         kinds = set(typing.get_args(item)) if isinstance(item, types.UnionType) else {item}
         if not set(map(type, value)) <= kinds:  # else right as they are, thousands of numbers
-            value = (_convert(one, item, what, where) for one in value)
+            value = (_convert(one, item, where, key) for one in value)
         return origin(value)
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise UsageError(f"{what} must be a table")
-        return {k: _convert(v, args[1], f"{what}.{k}", where) for k, v in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     # bool is an int in Python, not in a config.
