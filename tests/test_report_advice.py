@@ -287,7 +287,6 @@ def test_units_do_not_matter(points, factor):
     assert (knee is None) == (other is None)
     if knee and other:
         assert other.depth == pytest.approx(knee.depth, abs=1e-6)
-        assert other.kwh == points[other.index][0] * factor
 
 
 @given(POINTS)
@@ -297,7 +296,6 @@ def test_the_knee_is_on_the_front_and_the_deepest(points):
     assert knee is None or knee.index in front
     if knee is None:
         return
-    assert (knee.kwh, knee.eer_percent) == points[knee.index]
     assert MIN_KNEE_DEPTH <= knee.depth < 1
     (x0, y0), (x1, y1) = points[front[0]], points[front[-1]]
     for index in front:
@@ -339,7 +337,7 @@ def test_a_clear_bend_is_found_and_ties_go_to_less_energy():
     assert find_knee([(1.0, 3.0), (10.0, 1.5), (100.0, 1.0)]).index == 1
     # Two points a quarter below the line: the one of less energy, whatever the order.
     knee = find_knee([(10000.0, 0.0), (100.0, 1.0), (10.0, 2.0), (1.0, 4.0)])
-    assert (knee.index, knee.kwh) == (2, 10.0)
+    assert knee.index == 2
     assert knee.depth == pytest.approx(0.25)
     with pytest.raises(ValueError, match="above 0"):
         find_knee([(0.0, 1.0), (1.0, 0.5), (2.0, 0.1)])

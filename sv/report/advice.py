@@ -141,11 +141,9 @@ def _find_obstacles(results: Results, found: list[Candidate]) -> list[str]:
 
 @dataclass(frozen=True)
 class Knee:
-    """The knee: its place among the points, its figures, and its ``depth`` below the line."""
+    """The knee: its place among the points, and its ``depth`` below the line."""
 
     index: int
-    kwh: float
-    eer_percent: float
     depth: float
 
 
@@ -196,7 +194,7 @@ def find_knee(points: Sequence[tuple[float, float]]) -> Knee | None:
         depths[index] = 1 - x - y  # the line falls from (0, 1) to (1, 0)
     deepest = max(depths.values())
     best = next(index for index in front if depths[index] >= deepest - _EQUAL)
-    return Knee(best, *points[best], depths[best]) if depths[best] >= MIN_KNEE_DEPTH else None
+    return Knee(best, depths[best]) if depths[best] >= MIN_KNEE_DEPTH else None
 
 
 # The systems of a figure: whatever has an EER and a training energy, with replicates or without.

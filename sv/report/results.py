@@ -373,12 +373,6 @@ def extract_name(data_set: str, precision: str) -> str:
     return data_set if precision == "fp32" else f"{data_set}_{precision}"
 
 
-def find_extraction(system: System, data_set: str, precision: str) -> Extraction | None:
-    """Find the trained network's embeddings of a test set, or None."""
-    of = (data_set, precision)
-    return next((e for e in system.extractions if (e.data_set, e.precision) == of), None)
-
-
 def find_score(system: System, trials: str, precision: str = "fp32") -> ScoredList | None:
     """Find the metrics of a trial list by the system's backend, or None."""
     of = (trials, precision, False, system.backend)

@@ -35,7 +35,6 @@ from sv.report.results import (
     compute_average,
     extract_name,
     family_of,
-    find_extraction,
     find_score,
     find_stage,
 )
@@ -345,7 +344,8 @@ def _list_trials(results: Results, data_set: str) -> tuple[str, ...]:
 
 def _build_inference(item: Inference, lists: tuple[str, ...]) -> Row:
     view, precision, stage = item.view, item.precision, item.stage
-    done = find_extraction(view, item.data_set, precision)
+    of = (item.data_set, precision)
+    done = next((e for e in view.extractions if (e.data_set, e.precision) == of), None)
     cells = _start_row(view, lists, precision, 3, stage) | {
         "test_set": text_cell(item.data_set),
         "precision": Cell(precision.upper(), precision),
