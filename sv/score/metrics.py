@@ -4,12 +4,12 @@ Float64 throughout. Equal scores are one threshold: a curve that steps inside a 
 the order of the list. Both end points (accept all, reject all) belong to the curve.
 
 Nothing walks the whole curve: targets and nontargets are sorted apart, and the points that a
-measure needs are the targets' scores or found by bisection.
+measure needs are searched for, so that ten million scores cost little more than their sort.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from sv.score.record import Det, Histogram, Metrics
 
 BINS = 100  # of a histogram
 DET_POINTS = 500  # enough for a smooth curve on paper
+COARSE = 256  # targets between two points of the first search for the lowest cost
+THREADED = 1 << 18  # scores; of fewer the sort costs less than the start of two threads
 P_TARGETS = (0.01, 0.05, 0.001)  # 0.01 is the study's; the others are usual in Kaldi and NIST
 
 
@@ -30,11 +32,6 @@ class ErrorCurve:
 
     targets: np.ndarray
     nontargets: np.ndarray
-
-    @cached_property
-    def rates_at_targets(self) -> tuple[np.ndarray, np.ndarray]:
-        """Miss and false-alarm rates at the score of each target."""
-        return compute_rates(self, self.targets)
 
 
 def compute_error_curve(scores: np.ndarray, is_target: np.ndarray) -> ErrorCurve:
@@ -51,7 +48,12 @@ def compute_error_curve(scores: np.ndarray, is_target: np.ndarray) -> ErrorCurve
     is_target = np.asarray(is_target, dtype=bool)
     if bad := np.count_nonzero(~np.isfinite(scores)):
         raise SvError(f"{bad} of {len(scores)} scores are NaN or infinite")
-    targets, nontargets = np.sort(scores[is_target]), np.sort(scores[~is_target])
+    with ThreadPoolExecutor(2) as pool:
+        apply = pool.map if len(scores) >= THREADED else map
+        # compress takes a third of the time of scores[kind].
+        targets, nontargets = apply(
+            lambda kind: np.sort(np.compress(kind, scores)), (is_target, ~is_target)
+        )
     if not len(targets) or not len(nontargets):
         raise SvError(
             f"{len(targets)} target and {len(nontargets)} nontarget trials: both are needed"
@@ -92,15 +94,26 @@ def find_min_dcf(curve: ErrorCurve, p_target: float) -> tuple[float, float]:
 
     Costs of a miss and of a false alarm are 1; normalised by the better trivial decision's. The
     threshold is a target's score, or just above all scores: between two targets a higher
-    threshold only saves false alarms.
+    threshold only saves false alarms. The search is exact: between two thresholds no cost is
+    below the sum of the misses at the lower one and the false alarms at the higher one.
     """
-    p_miss, p_fa = curve.rates_at_targets
-    costs = np.append(p_target * p_miss + (1 - p_target) * p_fa, p_target)  # the last: reject all
+    last = len(curve.targets) - 1
+
+    def weigh(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        p_miss, p_fa = compute_rates(curve, curve.targets[places])
+        return p_target * p_miss, (1 - p_target) * p_fa
+
+    coarse = np.arange(0, last + 2 * COARSE, COARSE).clip(max=last)
+    misses, false_alarms = weigh(coarse)
+    hopeful = misses[:-1] + false_alarms[1:] <= (misses + false_alarms).min()
+    places = (coarse[:-1][hopeful, None] + np.arange(COARSE + 1)).clip(max=last).ravel()
+    costs = np.add(*weigh(places))
     lowest = int(np.argmin(costs))
-    # A finite threshold that rejects all can be applied, and written as JSON.
-    above = np.nextafter(max(curve.targets[-1], curve.nontargets[-1]), np.inf)
-    threshold = above if lowest == len(curve.targets) else curve.targets[lowest]
-    return float(costs[lowest]) / min(p_target, 1 - p_target), float(threshold)
+    cost, threshold = costs[lowest], curve.targets[places[lowest]]
+    if p_target < cost:  # reject all, by a finite threshold: it can be applied, and written as JSON
+        cost = p_target
+        threshold = np.nextafter(max(curve.targets[-1], curve.nontargets[-1]), np.inf)
+    return float(cost) / min(p_target, 1 - p_target), float(threshold)
 
 
 def compute_act_dcf(llrs: np.ndarray, is_target: np.ndarray, p_target: float) -> float:
