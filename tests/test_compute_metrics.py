@@ -10,8 +10,13 @@ from hypothesis import strategies as st
 
 from sv.bin.compute_metrics import main
 from sv.errors import SvError
-from sv.kaldi.columns import find_score_columns, find_trial_columns, read_any_trials
-from sv.kaldi.trials import Trials, read_trials, write_scores
+from sv.kaldi.trials import (
+    Trials,
+    find_score_columns,
+    find_trial_columns,
+    read_trials,
+    write_scores,
+)
 from sv.score.metrics import compute_metrics
 from sv.score.record import format_metrics
 from sv.score.trials import match_scores
@@ -106,7 +111,7 @@ def test_uneven_blanks_may_begin_anywhere(tmp_path):
     lines = [f"{a} {b} nontarget\n" for a, b in zip(names, names[1:], strict=False)]
     (tmp_path / "list").write_text("".join(lines) + f"{names[0]}\t\t{names[0]}  target \n")
     columns = find_trial_columns(tmp_path / "list")
-    trials = read_any_trials(tmp_path / "list", columns)
+    trials = read_trials(tmp_path / "list", columns)
     assert len(trials.enrol) == 1000 and trials.is_target.tolist() == [False] * 999 + [True]
     assert trials.utterances[trials.test[-1]] == names[0]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sv.bin.cli import Parser, positive_int, run, true_or_false
 from sv.config import read_config
-from sv.kaldi import columns
+from sv.kaldi.trials import find_score_columns, find_trial_columns, read_columns, read_trials
 from sv.score.bootstrap import resample
 from sv.score.config import ScoreConfig
 from sv.score.metrics import compute_metrics
@@ -35,13 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("scores", type=Path, help="a score file, lines in any order")
     args = parser.parse_args(argv)
     config = read_config(args.config, ScoreConfig) if args.config else ScoreConfig()
-    of_trials = columns.find_trial_columns(args.trials, args.columns)
+    of_trials = find_trial_columns(args.trials, args.columns)
     logging.info("%s: columns %s", args.trials, ",".join(of_trials))
-    trials = columns.read_any_trials(args.trials, of_trials)
+    trials = read_trials(args.trials, of_trials)
     ids = set(trials.utterances)
-    of_scores = columns.find_score_columns(args.scores, ids, args.score_columns)
+    of_scores = find_score_columns(args.scores, ids, args.score_columns)
     logging.info("%s: columns %s", args.scores, ",".join(of_scores))
-    table = columns.read_any_columns(args.scores, of_scores)
+    table = read_columns(args.scores, of_scores)
     scores = match_scores(trials, table, args.scores)
     metrics = compute_metrics(scores, trials.is_target, calibrated=args.calibrated)
     if args.utt2spk:

@@ -5,23 +5,44 @@ over them costs more than the scoring. Enrolment models of several utterances ar
 ``data/trials/<name>.models``, in the form of spk2utt: the first word of a trial is then a model,
 whose embedding is the mean of its utterances' embeddings. A list without this file enrols single
 utterances.
+
+Files of other toolkits are read too; their columns are recognised by their content. Known forms,
+of lists: ``enrol test target|nontarget`` (Kaldi, WeSpeaker, Kiwano, CN-Celeb with 1 and 0) and
+``1 enrol test`` (VoxCeleb's own); of scores: ``enrol test score`` (Kaldi, Kiwano),
+``enrol test score label`` with whatever follows (WeSpeaker) and ``enrol test label score``
+(SpeechBrain). Words may be separated by any spaces or tabs, lines may end in CRLF.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import io
+import re
+from collections import Counter
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pv
 
-from sv.errors import SvError
+from sv.errors import SvError, UsageError
 from sv.files import replacing
 from sv.kaldi.data_dir import read_table, write_table
 
+TRIAL_COLUMNS = ("enrol", "test", "label")
+SCORE_COLUMNS = ("enrol", "test", "score")
+IGNORED = "-"
+OWN_LABELS = {"target": True, "nontarget": False}
+LABELS = {
+    **dict.fromkeys(("target", "tgt", "true", "1"), True),
+    **dict.fromkeys(("nontarget", "imp", "impostor", "false", "0"), False),
+}  # of words in lower case
+_HEAD_BYTES = 1 << 16  # by which columns are recognised: a thousand lines
+_MOST = 0.5  # of the words decide what a column is; one that does not fit is named on reading
+_BLANKS = re.compile(rb"  +")
+_BLOCK_BYTES = 1 << 24
 _READ_BYTES = 4 << 20  # of a list at once: a thousand small blocks would cost more to join
 _WRITE_LINES = 1 << 16  # formatted at once: some megabytes
 
@@ -39,19 +60,63 @@ class Trials:
     is_target: np.ndarray
 
 
-def read_columns(
-    path: Path, types: Mapping[str, pa.DataType], *, source: IO[bytes] | None = None
-) -> pa.Table:
-    """Read a text table without a header line, one space between columns.
+def read_trials(path: Path, columns: Sequence[str] | None = None) -> Trials:
+    """Read a trial list.
 
     Args:
-        path: The file, named in error messages.
-        types: Name and type of every column, in order.
-        source: Read instead of the file itself.
+        path: The list.
+        columns: Those of another toolkit's list (`find_trial_columns`); None: the list is ours,
+            lines ``enrol test target|nontarget`` with single spaces.
 
     Raises:
-        SvError: Missing, unreadable or empty, or a line that does not have these columns.
+        SvError: A line has other columns, a label is unknown, a trial is listed twice, or the
+            file is empty.
     """
+    if columns is None:
+        types = dict.fromkeys(("enrol", "test", "target|nontarget"), pa.string())
+        table, labels = _read_table(path, types), OWN_LABELS
+    else:
+        table, labels = read_columns(path, columns).select(TRIAL_COLUMNS), LABELS
+    words, indices = _encode(table.column(2))
+    fold = str if columns is None else str.lower
+    meanings = [labels.get(fold(word)) for word in words.to_pylist()]
+    if unknown := [i for i, meaning in enumerate(meanings) if meaning is None]:
+        wrong = np.isin(indices, unknown)
+        line = int(np.argmax(wrong))
+        raise SvError(
+            f"{path}: {np.count_nonzero(wrong)} labels are none of {', '.join(labels)} "
+            f"(first: line {line + 1}, '{words[indices[line]]}')"
+        )
+    is_target = np.array(meanings, dtype=bool)[indices]
+    utterances, enrol, test = encode_pairs(table.column(0), table.column(1))
+    del table  # the text of a long list is larger than all that is made from it
+    pa.default_memory_pool().release_unused()
+    _validate_distinct(path, utterances, enrol, test)
+    return Trials(utterances, enrol, test, is_target)
+
+
+def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Read a file with these columns: a table of text, and of float64 where it is the score.
+
+    Raises:
+        SvError: A line has other columns, or a score is not a number (NaN and infinity are read).
+    """
+    types = {
+        f"{name}{i}" if name == IGNORED else name: pa.float64() if name == "score" else pa.string()
+        for i, name in enumerate(columns)
+    }
+    try:
+        return _read_table(path, types)
+    except SvError:
+        if not path.is_file():
+            raise
+    return _read_table(path, types, source=_even_blanks(path))  # perhaps its spaces are uneven
+
+
+def _read_table(
+    path: Path, types: Mapping[str, pa.DataType], *, source: IO[bytes] | None = None
+) -> pa.Table:
+    """Read columns with one space between them, from ``source`` if it is given."""
     try:
         table = pv.read_csv(
             source or path,
@@ -71,46 +136,115 @@ def read_columns(
     return table
 
 
-def read_trials(path: Path) -> Trials:
-    """Read a trial list.
-
-    Raises:
-        SvError: A line is not ``enrol test target|nontarget`` (single spaces), a trial is listed
-            twice, or the file is empty.
-    """
-    types = dict.fromkeys(("enrol", "test", "target|nontarget"), pa.string())
-    return build_trials(path, read_columns(path, types), {"target": True, "nontarget": False})
-
-
-def build_trials(
-    path: Path, table: pa.Table, labels: Mapping[str, bool], *, fold: Callable[[str], str] = str
-) -> Trials:
-    """Build a trial list of a table with the text columns enrol, test and label, in this order.
-
-    Args:
-        path: Where the table was read, for messages.
-        table: A row for each trial.
-        labels: Whether a trial with this label is a target one.
-        fold: Applied to a label before it is looked up.
-
-    Raises:
-        SvError: A label is unknown, or a trial is listed twice.
-    """
-    words, indices = _encode(table.column(2))
-    meanings = [labels.get(fold(word)) for word in words.to_pylist()]
-    if unknown := [i for i, meaning in enumerate(meanings) if meaning is None]:
-        wrong = np.isin(indices, unknown)
-        line = int(np.argmax(wrong))
-        raise SvError(
-            f"{path}: {np.count_nonzero(wrong)} labels are none of {', '.join(labels)} "
-            f"(first: line {line + 1}, '{words[indices[line]]}')"
+def _parse_columns(text: str, wanted: Sequence[str], option: str) -> tuple[str, ...]:
+    columns = tuple(text.split(","))
+    if sorted(name for name in columns if name != IGNORED) != sorted(wanted):
+        raise UsageError(
+            f"{option} {text}: must name {', '.join(wanted)} once each, in the order of the file, "
+            f"separated by commas, with {IGNORED} for a column to ignore"
         )
-    is_target = np.array(meanings, dtype=bool)[indices]
-    utterances, enrol, test = encode_pairs(table.column(0), table.column(1))
-    del table  # the text of a long list is larger than all that is made from it
-    pa.default_memory_pool().release_unused()
-    _validate_distinct(path, utterances, enrol, test)
-    return Trials(utterances, enrol, test, is_target)
+    return columns
+
+
+def find_trial_columns(path: Path, given: str | None = None) -> tuple[str, ...]:
+    """Recognise the columns of a trial list: that of labels, and the two others in their order.
+
+    ``given``: their names in the order of the file, such as ``label,enrol,test``; ``-`` is ignored.
+
+    Raises:
+        SvError: They cannot be recognised, or the file cannot be read.
+        UsageError: ``given`` does not name each column once.
+    """
+    if given:
+        return _parse_columns(given, TRIAL_COLUMNS, "--columns")
+    columns = _read_head(path)
+    labels = _find_kind(columns, _is_label)
+    spelt = [i for i in labels if not set(columns[i]) <= {"0", "1"}]  # words, so they are not ids
+    labels = spelt if len(spelt) == 1 else labels
+    if len(columns) != len(TRIAL_COLUMNS) or len(labels) != 1:
+        _refuse(path, columns, "the label", "--columns label,enrol,test")
+    rest = iter(("enrol", "test"))
+    return tuple("label" if i == labels[0] else next(rest) for i in range(len(columns)))
+
+
+def find_score_columns(
+    path: Path, utterances: Container[str], given: str | None = None
+) -> tuple[str, ...]:
+    """Recognise the columns of a score file: two of the list's ``utterances``, one of numbers.
+
+    ``given`` and errors: see `find_trial_columns`.
+    """
+    if given:
+        return _parse_columns(given, SCORE_COLUMNS, "--score-columns")
+    columns = _read_head(path)
+    known = _find_kind(columns, lambda word: word in utterances)
+    numeric, labels = _find_kind(columns, _is_number), _find_kind(columns, _is_label)
+    # Else scores of another list; matching them gives a clearer error.
+    ids = known if len(known) == 2 else [i for i in range(len(columns)) if i not in numeric][:2]
+    numbers = [i for i in numeric if i not in ids]
+    if len(numbers) > 1:
+        numbers = [i for i in numbers if i not in labels]
+    if ids == [0, 1] and 3 in labels:
+        numbers = numbers[:1]  # WeSpeaker's: quality measures follow the label
+    if len(ids) != 2 or len(numbers) != 1:
+        _refuse(path, columns, "the score", "--score-columns enrol,test,score")
+    names = {ids[0]: "enrol", ids[1]: "test", numbers[0]: "score"}
+    return tuple(names.get(i, IGNORED) for i in range(len(columns)))
+
+
+def _read_head(path: Path) -> list[tuple[str, ...]]:
+    """Read the words of the first lines, a tuple for each column."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise SvError(f"cannot read {path}: {error.strerror or error}") from error
+    lines = head.decode(errors="replace").splitlines()
+    if len(head) == _HEAD_BYTES:
+        lines.pop()  # it may be incomplete
+    rows = [(number, words) for number, line in enumerate(lines, 1) if (words := line.split())]
+    if not rows:
+        raise SvError(f"{path}: empty")
+    usual = Counter(len(words) for _, words in rows).most_common(1)[0][0]
+    for number, words in rows:
+        if len(words) != usual:
+            raise SvError(f"{path}: line {number} has {len(words)} columns, others have {usual}")
+    return list(zip(*(words for _, words in rows), strict=True))
+
+
+def _even_blanks(path: Path) -> io.BytesIO:
+    """Return the text of a file with one space between words and none at the ends of lines."""
+    even = io.BytesIO()
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK_BYTES) + file.readline():
+            lines = _BLANKS.sub(b" ", block.replace(b"\t", b" ").replace(b"\r\n", b"\n"))
+            even.write(lines.replace(b" \n", b"\n").replace(b"\n ", b"\n").removeprefix(b" "))
+    even.seek(0)
+    return even
+
+
+def _find_kind(columns: list[tuple[str, ...]], kind: Callable[[str], bool]) -> list[int]:
+    return [i for i, words in enumerate(columns) if sum(map(kind, words)) > _MOST * len(words)]
+
+
+def _is_label(word: str) -> bool:
+    return word.lower() in LABELS
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse(path: Path, columns: list[tuple[str, ...]], what: str, how: str) -> NoReturn:
+    first = " ".join(words[0] for words in columns)
+    raise SvError(
+        f"{path}: cannot tell which of {len(columns)} columns is {what} (line 1: '{first}'): "
+        f"name it, for example {how}"
+    )
 
 
 def encode_pairs(

@@ -10,14 +10,17 @@ import numpy as np
 import pyarrow as pa
 
 from sv.errors import SvError
-from sv.kaldi.columns import (
+from sv.kaldi.data_dir import MAX_LISTED, read_table
+from sv.kaldi.trials import (
+    Trials,
+    encode_pairs,
     find_score_columns,
     find_trial_columns,
-    read_any_columns,
-    read_any_trials,
+    pair_keys,
+    read_columns,
+    read_models,
+    read_trials,
 )
-from sv.kaldi.data_dir import MAX_LISTED, read_table
-from sv.kaldi.trials import Trials, encode_pairs, pair_keys, read_models
 
 
 def read_scored(trials_path: Path, scores_path: Path) -> tuple[Trials, np.ndarray]:
@@ -26,9 +29,9 @@ def read_scored(trials_path: Path, scores_path: Path) -> tuple[Trials, np.ndarra
     Raises:
         SvError: One cannot be read, or they do not belong together.
     """
-    trials = read_any_trials(trials_path, find_trial_columns(trials_path))
+    trials = read_trials(trials_path, find_trial_columns(trials_path))
     columns = find_score_columns(scores_path, set(trials.utterances))
-    return trials, match_scores(trials, read_any_columns(scores_path, columns), scores_path)
+    return trials, match_scores(trials, read_columns(scores_path, columns), scores_path)
 
 
 def match_scores(trials: Trials, table: pa.Table, path: Path) -> np.ndarray:
