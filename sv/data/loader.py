@@ -6,7 +6,7 @@ the uninterrupted one would have seen. Each of several processes draws the whole
 its own crops of it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated
@@ -15,7 +15,7 @@ import numpy as np
 
 from sv.config import Minimum
 from sv.data.crops import CropReader
-from sv.data.parallel import run_ahead
+from sv.data.parallel import map_ahead
 
 READ_AHEAD = 4  # batches
 
@@ -150,14 +150,10 @@ def iterate_batches(
     """
     order = np.random.default_rng([seed, epoch]).permutation(len(reader.index))
     steps = count_steps(len(order), batch_size)
-    pool = ThreadPoolExecutor(1, "batches")
 
-    def start(step: int) -> Callable[[], Batch]:
+    def read(step: int) -> Batch:
         part = order[step * batch_size : (step + 1) * batch_size]
-        drawn = (seed, epoch, step)
-        return pool.submit(read_batch, reader, part, drawn, frames, specaugment, rows=rows).result
+        return read_batch(reader, part, (seed, epoch, step), frames, specaugment, rows=rows)
 
-    try:
-        yield from run_ahead(start, range(first_step, steps), READ_AHEAD)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with ThreadPoolExecutor(1, "batches") as pool:
+        yield from map_ahead(pool, read, range(first_step, steps), READ_AHEAD)

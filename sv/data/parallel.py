@@ -10,7 +10,10 @@ import multiprocessing
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from typing import Any, TypeVar
+
+from sv.system import end_with_parent
 
 CHUNK = 1000  # items: a tenth of a second of work, some seconds where audio is decoded
 PROGRESS_S = 10.0
@@ -37,39 +40,43 @@ def map_chunks(
         yield from (function(chunk, shared) for chunk in chunks)
         return
     # Not fork: this process may run threads (pyarrow, OpenMP), whose locks a fork would copy.
-    with multiprocessing.get_context("spawn").Pool(nj, _keep_shared, (shared,)) as pool:
-        # Pool.imap would read the whole list into its queue.
-        yield from run_ahead(
-            lambda chunk: pool.apply_async(_apply, (function, chunk)).get, chunks, 2 * nj
-        )
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(nj, spawn, _start_worker, (function, shared)) as pool:
+        yield from map_ahead(pool, _apply, chunks, 2 * nj)
 
 
-def run_ahead(
-    start: Callable[[Item], Callable[[], Result]], items: Iterable[Item], ahead: int
+def map_ahead(
+    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
 ) -> Iterator[Result]:
-    """Start work on ``ahead`` items more than the consumer has taken; yield the results in order.
+    """Yield the results in order; ``ahead`` items more than the consumer has taken are begun.
 
-    ``start`` starts the work on an item and returns a function that waits for its result.
+    ``pool.map`` would begin all of them, and hold their results.
     """
-    waiting: deque[Callable[[], Result]] = deque()
-    for item in items:
-        waiting.append(start(item))
-        if len(waiting) > ahead:
-            yield waiting.popleft()()
-    while waiting:
-        yield waiting.popleft()()
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
-_shared: Any = None  # of a worker process
+_work: Any = None  # of a worker process: the function and its second argument
 
 
-def _keep_shared(shared: Any) -> None:
-    global _shared  # noqa: PLW0603
-    _shared = shared
+def _start_worker(*work: Any) -> None:
+    global _work  # noqa: PLW0603
+    end_with_parent()
+    _work = work
 
 
-def _apply(function: Callable[[list[Item], Any], Result], chunk: list[Item]) -> Result:
-    return function(chunk, _shared)
+def _apply(chunk: list) -> Any:
+    function, shared = _work
+    return function(chunk, shared)
 
 
 def split_chunks(items: Iterable[Item]) -> Iterator[list[Item]]:

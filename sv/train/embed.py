@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from sv.data.audio import read_samples
 from sv.data.fbank import FbankConfig, compute_fbank
-from sv.data.parallel import run_ahead
+from sv.data.parallel import map_ahead
 from sv.errors import SvError
 from sv.kaldi.archive import read_matrix
 from sv.train.step import autocast
@@ -78,9 +78,7 @@ def embed_utterances(
     batches = plan_batches(frames, batch_frames or BATCH_FRAMES[device.type])
     with ThreadPoolExecutor(1) as pool:
         # The next batch is read while one is computed: a GPU must not wait for a disk.
-        read = run_ahead(
-            lambda batch: pool.submit(_load_batch, batch, feats, frames).result, batches, 1
-        )
+        read = map_ahead(pool, lambda batch: _load_batch(batch, feats, frames), batches, 1)
         for batch, padded in zip(batches, read, strict=True):
             lengths = [frames[key] for key in batch]
             x = padded.to(device)
