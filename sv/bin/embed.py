@@ -15,7 +15,8 @@ from sv.config import build_config, read_config
 from sv.data.fbank import FbankConfig
 from sv.errors import UsageError
 from sv.score.backends import normalize_length
-from sv.train.embed import PRECISIONS, embed_files
+from sv.score.config import PRECISIONS
+from sv.train.embed import embed_files
 from sv.train.group import choose_device
 from sv.train.store import load_checkpoint, rebuild_network
 
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(args.num_threads)
     device = choose_device(args.ngpu)
     path = args.exp_dir / "final.pt"
-    state = load_checkpoint(path, device)
+    state = load_checkpoint(path)
     if args.features is not None:
         features = read_config(args.features, FbankConfig)
     elif state["features"] is not None:

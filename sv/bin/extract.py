@@ -12,9 +12,10 @@ from sv.data.parallel import log_progress
 from sv.files import write_json
 from sv.kaldi.archive import write_archive
 from sv.kaldi.data_dir import read_feats
-from sv.train.embed import PRECISIONS, embed_utterances
+from sv.score.config import PRECISIONS
+from sv.train.embed import embed_utterances
 from sv.train.group import choose_device
-from sv.train.store import load_network, load_untrained_network
+from sv.train.store import load_network
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,10 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     torch.set_num_threads(args.num_threads)
     device = choose_device(args.ngpu)
-    if args.untrained:
-        net = load_untrained_network(args.model.parent, device)
-    else:
-        net = load_network(args.model, device)
+    net = load_network(args.model, device, untrained=args.untrained)
     feats, frames = read_feats(args.feats, args.utt2num_frames)
     # Every nj-th utterance: the shares are of equal length whatever the order of the speakers.
     frames = {key: frames[key] for key in sorted(frames)[args.job - 1 :: args.nj]}

@@ -24,7 +24,6 @@ from sv.score.record import ScoredList, read_scores
 
 P_TARGET = "0.01"  # minDCF of the tables: the study, section 5.1
 TRAIN_STAGE, EXTRACT_STAGE, RESULTS_STAGE = 5, 6, 8
-PRECISIONS = ("fp32", "fp16", "bf16")
 FAMILIES = {"depth": "Depth scaling", "stage": "Stage-distribution scaling"}
 FAMILIES |= {"width": "Width scaling", "other": "Other"}
 _SIDECAR = re.compile(r"\d\d_.+\.json")

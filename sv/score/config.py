@@ -6,6 +6,7 @@ from typing import Annotated
 from sv.config import Minimum
 
 BACKENDS = ("cosine", "cosine_mean", "as_norm")  # see sv.score.backends
+PRECISIONS = ("fp32", "fp16", "bf16")  # of stage 6, by autocast; the embedding is float32
 NEED_COHORT = ("cosine_mean", "as_norm")
 
 

@@ -19,7 +19,6 @@ from sv.errors import SvError
 from sv.kaldi.archive import read_matrix
 from sv.train.step import autocast
 
-PRECISIONS = ("fp32", "fp16", "bf16")  # by autocast; the embedding is float32
 # Frames of one batch, padding included; tests/bench/extraction.py compares sizes on a CPU. A GPU
 # needs more to be busy, and 24000 are 1 GB per feature map at the study's width.
 BATCH_FRAMES = {"cpu": 1500, "cuda": 24000}
@@ -65,7 +64,7 @@ def embed_utterances(
         feats: Utterance to ``ark:offset``.
         frames: Utterance to its number of frames.
         device: Where to compute.
-        precision: One of `PRECISIONS`.
+        precision: One of `sv.score.config.PRECISIONS`.
         batch_frames: Frames of one batch; None: the device's default (`BATCH_FRAMES`).
 
     Yields:
@@ -117,7 +116,7 @@ def embed_files(
         paths: Audio files of one channel at 16 kHz.
         features: The front end that the network was trained with.
         device: Where to compute.
-        precision: One of `PRECISIONS`.
+        precision: One of `sv.score.config.PRECISIONS`.
 
     Yields:
         (dim,) float32 of each file.

@@ -39,14 +39,14 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         torch.save({"format": FORMAT, **state}, file)
 
 
-def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Load what `save_checkpoint` wrote.
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Load what `save_checkpoint` wrote, to the CPU.
 
     Raises:
         SvError: No such file, or not a checkpoint of this recipe.
     """
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise SvError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # torch raises pickle, zip and runtime errors for a bad file
@@ -77,13 +77,24 @@ def build_head(config: TrainConfig, speakers: int) -> MarginHead:
     )
 
 
-def load_network(path: Path, device: torch.device) -> nn.Module:
+def load_network(path: Path, device: torch.device, *, untrained: bool = False) -> nn.Module:
     """Build the embedding network of a checkpoint or ``final.pt``, ready to embed.
+
+    ``untrained``: as it was before training, from the seed in the config.toml next to it.
+
+    Channels last is 1.5 times as fast (tests/bench/extraction.py). Training is contiguous: torch
+    sums the variance of a channels-last batch too roughly (tests/bench/train_step.py).
 
     Raises:
         SvError: See `load_checkpoint`.
     """
-    return _ready(rebuild_network(load_checkpoint(path, device)), device)
+    state = load_checkpoint(path)
+    if untrained:
+        config = read_train_config(path.with_name("config.toml"))
+        net = build_network(state["model"], config, state["input_dim"])
+    else:
+        net = rebuild_network(state)
+    return net.to(device, memory_format=torch.channels_last).eval()
 
 
 def rebuild_network(state: dict[str, Any]) -> nn.Module:
@@ -93,22 +104,6 @@ def rebuild_network(state: dict[str, Any]) -> nn.Module:
     )
     net.load_state_dict(state["net"])
     return net
-
-
-def load_untrained_network(exp_dir: Path, device: torch.device) -> nn.Module:
-    """Build the network of ``exp_dir`` as it was before training, from its config's seed."""
-    state = load_checkpoint(exp_dir / "final.pt")
-    config = read_train_config(exp_dir / "config.toml")
-    return _ready(build_network(state["model"], config, state["input_dim"]), device)
-
-
-def _ready(net: nn.Module, device: torch.device) -> nn.Module:
-    """Move a network to the device on which it embeds.
-
-    Channels last is 1.5 times as fast (tests/bench/extraction.py). Training is contiguous: torch
-    sums the variance of a channels-last batch too roughly (tests/bench/train_step.py).
-    """
-    return net.to(device, memory_format=torch.channels_last).eval()
 
 
 def epoch_checkpoint(folder: Path, epoch: int) -> Path:

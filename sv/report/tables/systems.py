@@ -24,7 +24,6 @@ from sv.report.results import (
     EXTRACT_STAGE,
     FAMILIES,
     P_TARGET,
-    PRECISIONS,
     TRAIN_STAGE,
     Extraction,
     Results,
@@ -67,6 +66,7 @@ from sv.report.tables.evidence import (
     stage_cells,
 )
 from sv.score.bootstrap import subtract
+from sv.score.config import PRECISIONS
 from sv.score.record import ScoredList
 
 _FULL = "fp32"
