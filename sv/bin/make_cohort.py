@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sv.bin.cli import Parser, run
 from sv.config import read_config
-from sv.score.backends import make_cohort_dir
+from sv.data.training_set import make_cohort_dir
 from sv.score.config import ScoreConfig
 
 

@@ -117,6 +117,37 @@ def make_training_set(
     )  # fmt: skip
 
 
+def make_cohort_dir(data_dir: Path, utterances: Path, per_speaker: int, cohort_dir: Path) -> None:
+    """Make a data directory of the first clean utterances of each speaker, in C order.
+
+    Args:
+        data_dir: The training set, with features.
+        utterances: Table of the utterances that were trained on and their speakers.
+        per_speaker: At most so many of each.
+        cohort_dir: The directory to make; unchanged tables keep their time.
+
+    Raises:
+        SvError: A table is missing, or an utterance has no features.
+    """
+    of_speaker, chosen = Counter(), {}
+    for utterance, speaker in sorted(read_table(utterances).items()):
+        of_speaker[speaker] += 1
+        if of_speaker[speaker] <= per_speaker:
+            chosen[utterance] = speaker
+    names = ("feats.scp", "utt2num_frames", "utt2dur")
+    tables = {name: read_table(data_dir / name) for name in names}
+    if missing := sorted(chosen.keys() - set.intersection(*map(set, tables.values()))):
+        raise SvError(
+            f"{data_dir}: {len(missing)} of the {len(chosen)} utterances chosen from {utterances} "
+            f"are missing (first: {missing[0]}); make stages 3 and 4 again"
+        )
+    write_data_dir(
+        cohort_dir,
+        chosen,
+        **{name: {u: table[u] for u in chosen} for name, table in tables.items()},
+    )
+
+
 def hash_training_set(egs_dir: Path, index: CropIndex) -> str:
     """Return a SHA-256 of a training set: speakers, utterances, kinds and features.
 

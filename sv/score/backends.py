@@ -6,7 +6,6 @@ against those of the cohort speakers nearest to each side: the cohort is scored 
 utterance and not for each trial.
 """
 
-import itertools
 import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ import numpy as np
 from sv.errors import SvError
 from sv.files import read_json
 from sv.kaldi.archive import read_vectors
-from sv.kaldi.data_dir import read_feats, read_table, write_data_dir
+from sv.kaldi.data_dir import read_table
 from sv.kaldi.trials import Trials
 from sv.score.config import NEED_COHORT
 
@@ -214,36 +213,3 @@ def read_cohort(directory: Path, info: Mapping[str, object]) -> Cohort:
     counts = np.bincount(speaker_of)
     mean = sums.sum(axis=0) / len(keys)
     return Cohort((sums / counts[:, None]).astype(np.float32), mean, len(keys))
-
-
-def make_cohort_dir(data_dir: Path, utterances: Path, per_speaker: int, cohort_dir: Path) -> None:
-    """Make a data directory of the first clean utterances of each speaker, in C order.
-
-    Args:
-        data_dir: The training set, with features.
-        utterances: Table of the utterances that were trained on and their speakers.
-        per_speaker: At most so many of each.
-        cohort_dir: The directory to make; unchanged tables keep their time.
-
-    Raises:
-        SvError: A table is missing, or an utterance has no features.
-    """
-    utt2spk, chosen = read_table(utterances), {}
-    for speaker, own in itertools.groupby(
-        sorted(utt2spk, key=lambda u: (utt2spk[u], u)), utt2spk.get
-    ):
-        chosen |= dict.fromkeys(itertools.islice(own, per_speaker), speaker)
-    feats, frames = read_feats(data_dir / "feats.scp", data_dir / "utt2num_frames")
-    durations = read_table(data_dir / "utt2dur")
-    if missing := sorted(chosen.keys() - (feats.keys() & durations.keys())):
-        raise SvError(
-            f"{data_dir}: {len(missing)} of the {len(chosen)} utterances chosen from {utterances} "
-            f"are missing (first: {missing[0]}); make stages 3 and 4 again"
-        )
-    write_data_dir(
-        cohort_dir,
-        chosen,
-        feats_scp={u: feats[u] for u in chosen},
-        utt2num_frames={u: frames[u] for u in chosen},
-        utt2dur={u: durations[u] for u in chosen},
-    )
