@@ -6,6 +6,7 @@ format stores column by column and is refused.
 Formats: Kaldi src/matrix/compressed-matrix.h and kaldi-matrix.cc, 2025-07.
 """
 
+import contextlib
 import os
 import struct
 from collections.abc import Iterator
@@ -136,34 +137,32 @@ def _read_float_vectors(scp: Path) -> tuple[list[str], np.ndarray] | None:
 
     kaldiio, which reads every form and reports what is wrong, takes five times as long.
     """
-    rows: dict[str, list[tuple[int, int]]] = {}  # of each ark: row, offset
-    keys: dict[str, None] = {}
+    places: dict[str, tuple[str, int]] = {}
     for line in read_text(scp).splitlines():
         key, _, entry = line.partition(" ")
         ark, _, offset = entry.strip().rpartition(":")
-        if not ark or not offset.isdigit() or key in keys:
+        if not ark or not offset.isdigit() or key in places:
             return None
-        rows.setdefault(ark, []).append((len(keys), int(offset)))
-        keys[key] = None
-    header, vectors = b"", np.empty((0, 0), dtype=np.float32)
-    for ark, places in rows.items():
-        try:
-            with open(ark, "rb") as file:
-                for row, offset in places:
-                    if not header:
-                        # "\0B" binary, "FV " float vector, the size of an int32, the int32.
-                        header = os.pread(file.fileno(), 10, offset)
-                        if header[:6] != b"\0BFV \4" or len(header) < 10:
-                            return None
-                        dim = struct.unpack_from("<i", header, 6)[0]
-                        vectors = np.empty((len(keys), dim), dtype=np.float32)
-                    data = os.pread(file.fileno(), 10 + 4 * dim, offset)
-                    if data[:10] != header or len(data) != 10 + 4 * dim:
+        places[key] = ark, int(offset)
+    header, found = b"", bytearray(10)
+    try:
+        with contextlib.ExitStack() as stack:
+            arks = dict.fromkeys(ark for ark, _ in places.values())
+            files = {ark: stack.enter_context(open(ark, "rb")).fileno() for ark in arks}
+            for row, (ark, offset) in enumerate(places.values()):
+                if not header:
+                    # "\0B" binary, "FV " float vector, the size of an int32, the int32.
+                    header = os.pread(files[ark], 10, offset)
+                    if header[:6] != b"\0BFV \4" or len(header) < 10:
                         return None
-                    vectors[row] = np.frombuffer(data, dtype="<f4", offset=10)
-        except OSError:
-            return None
-    return (list(keys), vectors) if keys else None
+                    dim = struct.unpack_from("<i", header, 6)[0]
+                    vectors = np.empty((len(places), dim), dtype="<f4")
+                size = os.preadv(files[ark], [found, vectors[row]], offset)
+                if found != header or size != 10 + 4 * dim:
+                    return None
+    except OSError:
+        return None
+    return (list(places), vectors) if places else None
 
 
 def _read_any_vectors(scp: Path) -> tuple[list[str], np.ndarray]:

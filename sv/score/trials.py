@@ -51,11 +51,8 @@ def match_scores(trials: Trials, table: pa.Table, path: Path) -> np.ndarray:
     """
     names, enrol, test = encode_pairs(table.column("enrol"), table.column("test"))
     scores = table.column("score").to_numpy()
-    place = {utterance: i for i, utterance in enumerate(trials.utterances)}
-    rows = np.array([place.get(name, -1) for name in names])
-    keys = pair_keys(trials.enrol, trials.test, len(place))
-    known = (rows[enrol] >= 0) & (rows[test] >= 0)
-    found = np.where(known, pair_keys(rows[enrol], rows[test], len(place)), -1)
+    keys = pair_keys(trials.enrol, trials.test, len(trials.utterances))
+    found = _find_keys(trials, names, enrol, test)
     bad = np.flatnonzero(~np.isfinite(scores))
     if np.array_equal(keys, found) and not len(bad):
         return scores
@@ -87,15 +84,20 @@ def _name_pairs(names: list[str], enrol: np.ndarray, test: np.ndarray, which: np
 
 def count_shared_trials(a: Trials, b: Trials) -> int:
     """Count the trials of ``a`` that are in ``b`` too, whichever side is enrolled."""
-    place = {utterance: i for i, utterance in enumerate(a.utterances)}
-    rows = np.array([place.get(utterance, -1) for utterance in b.utterances])
-    enrol, test = rows[b.enrol], rows[b.test]
-    known = (enrol >= 0) & (test >= 0)
-    keys = [
-        pair_keys(np.minimum(*sides), np.maximum(*sides), len(place))
-        for sides in ((a.enrol, a.test), (enrol[known], test[known]))
-    ]
-    return int(np.count_nonzero(np.isin(*keys)))
+    keys = pair_keys(a.enrol, a.test, len(a.utterances))
+    sides = ((b.enrol, b.test), (b.test, b.enrol))
+    found = [_find_keys(a, b.utterances, *pair) for pair in sides]
+    return int(np.count_nonzero(np.isin(keys, found)))
+
+
+def _find_keys(
+    trials: Trials, names: Sequence[str], enrol: np.ndarray, test: np.ndarray
+) -> np.ndarray:
+    """Return the `pair_keys` that pairs of ``names`` have in a list, -1 of those it cannot have."""
+    place = {utterance: i for i, utterance in enumerate(trials.utterances)}
+    rows = np.array([place.get(name, -1) for name in names])
+    known = (rows[enrol] >= 0) & (rows[test] >= 0)
+    return np.where(known, pair_keys(rows[enrol], rows[test], len(place)), -1)
 
 
 def match_embeddings(

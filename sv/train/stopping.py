@@ -116,12 +116,10 @@ class StopConditions:
         """
         if self._max_kwh is None:
             return
-        deadline = time.monotonic() + FIRST_S
-        while self.energy.read() is None and self.energy.has_meter:
+        deadline = time.monotonic() + (FIRST_S if self.energy.has_meter else 0)
+        while self.energy.read() is None and time.monotonic() < deadline:
             if self.signal_status:
                 return  # it ends anyway
-            if time.monotonic() > deadline:
-                break
             time.sleep(0.1)
         if self.energy.read() is None:
             raise UsageError(
