@@ -24,9 +24,17 @@ CONTAINERS = {
     "node": (),
 }
 OF_GPU = {"gpu_board", "gpu_module"}
-# Above any processor package or board sold (about 1 kW, 2025): a counter that went backwards by
-# more than this power explains did not wrap but was reset.
-MAX_CHANNEL_W = 2000.0
+# Boundary -> what no channel of it can draw. A step of a counter above this power x its time, or a
+# power above it, is no reading.
+MAX_POWER_W = {
+    "cpu_package": 2000.0,  # Intel Xeon 6980P and AMD EPYC 9965: 500 W (2024)
+    "gpu_board": 2000.0,  # NVIDIA B300: 1.4 kW (2025)
+    "dram": 2000.0,  # 3 TB at 0.3725 W per GB (Green Algorithms, 2021) are 1.1 kW
+    "psys": 5000.0,  # a board of two packages with their memory
+    "gpu_module": 3000.0,  # NVIDIA GB200: two boards of 1.2 kW and a processor of 0.3 kW (2025)
+    "node": 20_000.0,  # NVIDIA DGX B200: 14.3 kW (2025)
+}
+MAX_CHANNEL_W = MAX_POWER_W["cpu_package"]
 READINGS_PER_WRAP = 8  # a counter that gets eight times faster still shows every wrap
 T = TypeVar("T")
 Failures = type[Exception] | tuple[type[Exception], ...]
@@ -54,6 +62,8 @@ class ChannelSpec:
         update_period_s: How old a reading may be, because the source is refreshed or asked this
             often; None: not known.
         resolution: Smallest step of a reading, in ``unit``.
+        max_power_w: The most that it can draw, where its hardware says so; None: what
+            `MAX_POWER_W` has for its boundary.
         sensor_rel: Uncertainty of the source itself, relative, k = 2.
         sensor_rel_basis: Where ``sensor_rel`` is from; begins with ``assumed`` where no maker
             states it.
@@ -72,6 +82,7 @@ class ChannelSpec:
     contained_in: tuple[str, ...] = ()
     update_period_s: float | None = None
     resolution: int | None = None
+    max_power_w: float | None = None
     sensor_rel: float | None = None
     sensor_rel_basis: str | None = None
 
