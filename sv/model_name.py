@@ -1,17 +1,22 @@
 """The grammar of model names: ``resnet{depth}_d[_{blocks}]`` and ``resnet{depth}[..]_w{factor}``.
 
-The name describes an embedding network completely: stage table and width. There is one spelling
-for each network, so ``format_model_name(parse_model_name(name)) == name``. Names of other
-architectures are lines in `ARCHITECTURES`.
+The name is the shape of an embedding network: stage table and width. The recipe is its scale: a
+width multiplies ``base_channels`` of conf/train.toml. There is one spelling for each network, so
+``format_model_name(parse_model_name(name)) == name``. Names of other architectures are lines in
+`ARCHITECTURES`.
 """
 
 import difflib
+import math
 import re
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+from sv.config import build_config
 from sv.errors import UsageError
+from sv.files import read_toml
 
 # Blocks of each stage, and convolutions in a block: docs/design.md section 5, from the study.
 STAGE_TABLE: dict[int, tuple[tuple[int, int, int, int], int]] = {
@@ -24,10 +29,12 @@ STAGE_TABLE: dict[int, tuple[tuple[int, int, int, int], int]] = {
     419: ((4, 44, 87, 4), 3),
 }
 BASE_CHANNELS = (128, 128, 256, 256)  # the study, section 5.1
+LEAST_CHANNELS = 2  # half of them are the attention's bottleneck
+MAX_DECIMALS = 8  # of a width
 
 RESNET = "sv.nnet.xvector"
 # Names, as a pattern that fits one spelling of each network -> the module whose
-# `build_network(name, input_dim, embedding_dim, pooling)` builds it (docs/adding-a-model.md).
+# `build_network(name, input_dim, embedding_dim, network)` builds it (docs/adding-a-model.md).
 # The value is a module's name, so that checking a model name does not import torch.
 ARCHITECTURES: dict[str, str] = {
     r"resnet.*": RESNET,  # the grammar below decides which of these exist
@@ -40,6 +47,27 @@ _NAME = re.compile(
     r"(?:_w(?P<width>\d{1,4}(?:\.\d{1,8})?))?",
     re.ASCII,
 )
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The [network] table of conf/train.toml: what is not in a network's name.
+
+    Attributes:
+        pooling: See sv/nnet/pooling.py.
+        base_channels: Feature maps of a ResNet's four stages at width 1.
+    """
+
+    pooling: str = "asp"
+    base_channels: tuple[int, ...] = BASE_CHANNELS
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if len(self.base_channels) != len(BASE_CHANNELS) or min(self.base_channels) < 1:
+            raise ValueError("base_channels must be the feature maps of four stages, 1 or more")
+
+
+STUDY_NETWORK = NetworkConfig()
 
 
 @dataclass(frozen=True)
@@ -56,18 +84,46 @@ class ModelName:
         return STAGE_TABLE[self.depth][1]
 
     @property
-    def channels(self) -> tuple[int, int, int, int]:
-        """Feature maps of each stage."""
-        return tuple(int(base * self.width) for base in BASE_CHANNELS)  # type: ignore[return-value]
-
-    @property
     def layers(self) -> int:
         """True number of layers: stem, block convolutions, embedding."""
         return 2 + self.convs_per_block * sum(self.blocks)
 
+    def count_channels(self, network: NetworkConfig = STUDY_NETWORK) -> tuple[int, ...]:
+        """Return the feature maps of each stage: the base times the width.
 
-def check_model_name(name: str) -> str:
+        Raises:
+            UsageError: They are no whole numbers, or too few; the message has the widths that do.
+        """
+        base = network.base_channels
+        channels = [maps * self.width for maps in base]
+        if any(maps % 1 or maps < LEAST_CHANNELS for maps in channels):
+            step, least = _find_widths(base)
+            raise UsageError(
+                f"unknown model '{format_model_name(self)}': width {self.width} gives "
+                f"{', '.join(f'{maps.normalize():f}' for maps in channels)} channels of "
+                f"{', '.join(map(str, base))}, not whole numbers of at least {LEAST_CHANNELS}; "
+                f"widths that do are {least:f} and more in steps of {step:f}"
+            )
+        return tuple(map(int, channels))
+
+
+def _find_widths(base: tuple[int, ...]) -> tuple[Decimal, Decimal]:
+    """Return the step between widths that give whole channels, and the least width that does."""
+    divisor = math.gcd(*base)
+    decimal = max(
+        n for n in range(1, divisor + 1) if divisor % n == 0 and 10**MAX_DECIMALS % n == 0
+    )
+    step = 1 / Decimal(decimal)
+    least = step * math.ceil(LEAST_CHANNELS * decimal / min(base))
+    return step.normalize(), least.normalize()
+
+
+def check_model_name(name: str, network: NetworkConfig = STUDY_NETWORK) -> str:
     """Check that a name stands for a network of some architecture.
+
+    Args:
+        name: Of a model.
+        network: What is not in the name.
 
     Returns:
         The module that builds the network.
@@ -78,23 +134,39 @@ def check_model_name(name: str) -> str:
     for pattern, module in ARCHITECTURES.items():
         if re.fullmatch(pattern, name, re.ASCII):
             if module == RESNET:
-                parse_model_name(name)
+                parse_model_name(name).count_channels(network)
             return module
     others = [pattern for pattern, module in ARCHITECTURES.items() if module != RESNET]
     known = f", or a name that fits {' or '.join(others)}" if others else ""
     raise UsageError(f"unknown model '{name}'{_suggest(name)}{known}")
 
 
-def describe_model_name(name: str) -> dict[str, Any]:
-    """Return what a name alone determines: for a ResNet its blocks, channels and layers.
+def describe_model_name(name: str, network: NetworkConfig = STUDY_NETWORK) -> dict[str, Any]:
+    """Return what these two determine: for a ResNet its blocks, channels and layers.
 
     Raises:
-        UsageError: See `parse_model_name`.
+        UsageError: See `check_model_name`.
     """
-    if check_model_name(name) != RESNET:
+    if check_model_name(name, network) != RESNET:
         return {}
     model = parse_model_name(name)
-    return {"blocks": model.blocks, "channels": model.channels, "layers": model.layers}
+    channels = model.count_channels(network)
+    return {"blocks": model.blocks, "channels": channels, "layers": model.layers}
+
+
+def read_network_config(path: Path) -> NetworkConfig:
+    """Read the [network] table of conf/train.toml alone: model names are checked before stage 0.
+
+    Raises:
+        UsageError: See `sv.config.read_config`.
+    """
+    table = read_toml(path).get("network", {})
+    return build_config({"network": table}, _OnlyNetwork, where=str(path)).network
+
+
+@dataclass(frozen=True)
+class _OnlyNetwork:
+    network: NetworkConfig
 
 
 def parse_model_name(name: str) -> ModelName:
@@ -130,11 +202,8 @@ def _parse_any_spelling(name: str) -> ModelName | None:
         if min(blocks) < 1:
             raise UsageError(f"unknown model '{name}': every stage needs at least one block")
     width = Decimal(match["width"] or "1")
-    if any(base * width % 1 or base * width < 2 for base in BASE_CHANNELS):
-        raise UsageError(
-            f"unknown model '{name}': width {width} does not give whole numbers of channels "
-            f"(at least 2) from {BASE_CHANNELS}"
-        )
+    if not width:
+        raise UsageError(f"unknown model '{name}': a width of 0 leaves no channels")
     return ModelName(depth, blocks, width)
 
 
@@ -167,4 +236,4 @@ def _suggest(name: str) -> str:
     known = [f"resnet{depth}_d" for depth in STAGE_TABLE]
     if near := difflib.get_close_matches(folded, known, n=1):
         return f" (did you mean '{near[0]}'?)"
-    return " (a name is resnet50_d, resnet50_d_2822, resnet50_w0.5 or resnet50_d_2882_w0.125)"
+    return " (a name is resnet50_d, resnet50_d_2822, resnet50_w0.5 or resnet50_d_2882_w0.5)"

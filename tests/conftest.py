@@ -112,7 +112,7 @@ def wait_for_end_of(word: str) -> None:
 class TinyRecipe:
     """Where a run of tests/egs/tiny lies, and how to run it again."""
 
-    model = "resnet18_w0.0625"
+    model = "resnet18_d"
 
     def __init__(self, root: Path) -> None:
         self.root, self.corpora = root, root / "corpora"

@@ -11,7 +11,7 @@ from sv.train.group import Group
 from sv.train.stopping import Stop, StopConditions
 from sv.train.trainer import Trainer
 
-MODEL = "resnet18_w0.0625"
+MODEL = "resnet18_d"
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from conftest import call
 
 from sv.errors import SvError, UsageError
 from sv.train.config import read_train_config
-from sv.train.store import choose_final
+from sv.train.store import choose_final, load_network
 
-MODEL = "resnet18_w0.015625"
+MODEL = "resnet18_w0.25"
 
 
 def load(path):
@@ -23,11 +23,11 @@ def load(path):
 def train(small_egs, tmp_path_factory):
     """Train with changes of the config; gives the model's folder."""
 
-    def run(**changes):
+    def run(model=MODEL, **changes):
         root = tmp_path_factory.mktemp("exp")
         config = small_egs.write_config(root / "train.toml", **changes)
-        exp = root / MODEL
-        argv = ["--model", MODEL, "--config", config, small_egs.egs, exp]
+        exp = root / model
+        argv = ["--model", model, "--config", config, small_egs.egs, exp]
         done = call([sys.executable, "-m", "sv.bin.train", *argv], timeout=60)
         assert done.returncode == 0, done.stderr
         return exp
@@ -107,6 +107,9 @@ def test_a_checkpoint_that_is_needed_and_gone_is_named(averaged, tmp_path):
         ({"final_weights": "average"}, "average_epochs (5) must not be above num_epochs (2)"),
         ({"network": {"pooling": "max"}}, "pooling must be one of asp, mean_std, not 'max'"),
         ({"network": {"poolin": "asp"}}, "did you mean 'pooling'"),
+        ({"network": {"base_channels": [8, 16, 16]}}, "the feature maps of four stages"),
+        ({"network": {"base_channels": [8, 8, 16, 0]}}, "the feature maps of four stages"),
+        ({"network": {"base_channels": 8}}, "base_channels must be a list"),
         ({"margin": {"head": "softmax"}}, "head must be one of aam, am, sub_centre_aam"),
         ({"margin": {"sub_centres": 0}}, "sub_centres must be at least 1"),
     ],
@@ -116,3 +119,32 @@ def test_a_wrong_part_is_refused(small_egs, tmp_path, changes, message):
     with pytest.raises(UsageError) as error:
         read_train_config(config)
     assert message in str(error.value) and str(config) in str(error.value)
+
+
+STUDY_BASE = [128, 128, 256, 256]
+
+
+def test_the_base_is_the_recipes_and_a_file_without_it_has_the_studys(train, small_egs, tmp_path):
+    """As f8b4a44 wrote them, whose width alone made a network small."""
+    exp = train(model="resnet18_w0.015625", network={"base_channels": STUDY_BASE})
+    info, final = json.loads((exp / "model.json").read_text()), load(exp / "final.pt")
+    assert (info["base_channels"], info["channels"]) == (STUDY_BASE, [2, 2, 4, 4])
+    same = train()
+    small = json.loads((same / "model.json").read_text())
+    assert (small["base_channels"], small["channels"]) == ([8, 8, 16, 16], [2, 2, 4, 4])
+    for key in ("parameters", "gmac"):  # the same network, by two names
+        assert small[key] == info[key]
+    assert list(final.pop("base_channels")) == STUDY_BASE
+    torch.save(final, tmp_path / "final.pt")
+    old = load_network(tmp_path / "final.pt", torch.device("cpu"))
+    for key, value in load(same / "final.pt")["net"].items():
+        assert torch.equal(old.state_dict()[key], value)
+
+
+def test_a_training_with_another_base_is_refused(train, small_egs, tmp_path):
+    exp = train()
+    config = small_egs.write_config(tmp_path / "c.toml", network={"base_channels": [16] * 4})
+    argv = ["--model", exp.name, "--config", config, small_egs.egs, exp]
+    done = call([sys.executable, "-m", "sv.bin.train", *argv], timeout=60)
+    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1
+    assert "network.base_channels: (8, 8, 16, 16) -> (16, 16, 16, 16)" in done.stderr

@@ -188,7 +188,7 @@ def test_a_stretch_of_a_real_training(tmp_path, run_cli):
     config = egs.write_config(tmp_path / "train.toml", num_epochs=2)
     (tmp_path / "energy.toml").write_text('country = "FRA"\nperiod_s = 0.1\n')
     exp = tmp_path / "exp"
-    words = ["--model", "resnet18_w0.0625", "--config", config, "--num-threads", 1]
+    words = ["--model", "resnet18_d", "--config", config, "--num-threads", 1]
     more = ["--energy-config", tmp_path / "energy.toml", "--num-steps", 8]
     done = run_cli("steps/forecast.sh", *words, *more, egs.egs, exp)
     record = json.loads((exp / "forecast.json").read_text())

@@ -1,13 +1,15 @@
 """Model names: one spelling for each, and the study's numbers from every one."""
 
 import json
+import tomllib
+from decimal import Decimal
 
 import pytest
 from conftest import ROOT
 from study_systems import OURS, STUDY
 
 from sv.errors import UsageError
-from sv.model_name import format_model_name, parse_model_name
+from sv.model_name import NetworkConfig, check_model_name, format_model_name, parse_model_name
 
 VARIANTS = [
     "resnet152_d", "resnet50_d_3-24-36-3", "resnet18_d_1111", "resnet50_d_10-2-2-2",
@@ -24,7 +26,8 @@ def test_format_is_the_inverse_of_parse(name):
 def test_a_name_says_blocks_channels_and_layers():
     model = parse_model_name("resnet50_d_3-24-36-3_w0.5")
     assert model.blocks == (3, 24, 36, 3)
-    assert model.channels == (64, 64, 128, 128)
+    assert model.count_channels() == (64, 64, 128, 128)
+    assert model.count_channels(NetworkConfig(base_channels=(8, 8, 16, 16))) == (4, 4, 8, 8)
     assert (model.convs_per_block, model.layers) == (3, 200)
     assert parse_model_name("resnet34_w2").convs_per_block == 2
 
@@ -67,9 +70,7 @@ def test_another_spelling_is_refused_with_the_right_one(wrong, right):
     [
         ("resnet51_d", "no stage table for depth 51 (known: 18, 34, 50, 101, 152, 200, 419)"),
         ("resnet50_d_2082", "every stage needs at least one block"),
-        ("resnet50_w0", "does not give whole numbers of channels"),
-        ("resnet50_w0.3", "does not give whole numbers of channels"),
-        ("resnet50_w0.0078125", "does not give whole numbers of channels (at least 2)"),
+        ("resnet50_w0", "a width of 0"),
         ("resnet50_d_288", "did you mean"),
         ("", "a name is resnet50_d"),
         ("vgg", "a name is resnet50_d"),
@@ -83,6 +84,42 @@ def test_no_network_no_name(wrong, message):
     with pytest.raises(UsageError) as error:
         parse_model_name(wrong)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("base", "wrong", "step", "right"),
+    [
+        ((128, 128, 256, 256), "0.3", "0.0078125", "0.015625"),
+        ((128, 128, 256, 256), "0.0078125", "0.0078125", "0.015625"),
+        ((8, 8, 16, 16), "0.125", "0.125", "0.25"),
+        ((8, 8, 16, 16), "1.3", "0.125", "0.25"),
+        ((12, 12, 24, 24), "0.125", "0.25", "0.25"),
+        ((3, 6, 9, 15), "0.5", "1", "1"),
+        ((1, 1, 2, 2), "0.5", "1", "2"),
+    ],
+)
+def test_a_width_without_whole_channels_is_refused_with_those_that_do(base, wrong, step, right):
+    network = NetworkConfig(base_channels=base)
+    with pytest.raises(UsageError) as error:
+        check_model_name(f"resnet50_w{wrong}", network)
+    assert f"{right} and more in steps of {step}" in str(error.value)
+    for width in (Decimal(right), Decimal(right) + Decimal(step)):
+        name = "resnet50_d" if width == 1 else f"resnet50_w{width.normalize():f}"
+        assert min(parse_model_name(name).count_channels(network)) >= 2
+
+
+@pytest.mark.parametrize("recipe", ["voxceleb", "mini", "an4"])
+def test_the_studys_names_are_networks_of_every_recipe(run_cli, recipe):
+    """The blocks and layers of a name, and the channels of the recipe."""
+    conf = ROOT / "egs" / recipe / "conf"
+    base = tomllib.loads((conf / "train.toml").read_text())["network"]["base_channels"]
+    listed = [line.split("#")[0].strip() for line in (conf / "models.txt").read_text().splitlines()]
+    assert sorted(filter(None, listed)) == sorted(STUDY)
+    argv = ["--config", conf / "train.toml", "--cost", "false", *STUDY]
+    infos = json.loads(run_cli("sv.bin.model_info", *argv).stdout)
+    for info, (layers, *_) in zip(infos, STUDY.values(), strict=True):
+        factor = Decimal(info["name"].partition("_w")[2] or "1")
+        assert (info["layers"], info["channels"]) == (layers, [n * factor for n in base])
 
 
 def test_model_info_gives_the_numbers_of_the_study(run_cli):
@@ -110,10 +147,10 @@ def test_the_cost_is_of_the_configs_parts(run_cli, tmp_path):
     tiny = (ROOT / "tests/egs/tiny/conf/train.toml").read_text()
     heads = tiny.replace("[margin]", '[margin]\nhead = "sub_centre_aam"')
     infos = []
-    for text in (tiny, heads + '\n[network]\npooling = "mean_std"\n'):
+    for text in (tiny, heads.replace("[network]", '[network]\npooling = "mean_std"')):
         (tmp_path / "train.toml").write_text(text)
         argv = ["--config", tmp_path / "train.toml", "--input-dim", 41, "--speakers", 10]
-        infos.append(json.loads(run_cli("sv.bin.model_info", *argv, "resnet18_w0.0625").stdout))
+        infos.append(json.loads(run_cli("sv.bin.model_info", *argv, "resnet18_d").stdout))
     asp, plain = infos
     dim, bottleneck = 16 * 6, 8  # 41 features by eighths
     assert asp["parameters"] - plain["parameters"] == 2 * dim * bottleneck + bottleneck + dim

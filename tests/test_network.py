@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from study_systems import OURS, STUDY
 
-from sv.model_name import ModelName, parse_model_name
+from sv.model_name import ModelName, NetworkConfig, parse_model_name
 from sv.nnet.architectures import build_embedding_network
 from sv.nnet.margin import MarginHead
 from sv.nnet.pooling import POOLINGS
@@ -46,7 +46,7 @@ def randomize(net, seed=0):
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_padding_changes_no_embedding(name, features, pooling):
     torch.manual_seed(0)
-    net = randomize(XVector(parse_model_name(name), features, 32, pooling))
+    net = randomize(XVector(parse_model_name(name), features, 32, NetworkConfig(pooling)))
     lengths = [97, 96, 61, 33, 9, 1]  # odd, even, and shorter than the stride
     utterances = [torch.randn(n, features) for n in lengths]
     batch = torch.nn.utils.rnn.pad_sequence(utterances, batch_first=True)
@@ -107,7 +107,7 @@ def test_one_step_at_every_block_shape_trains():
 def test_every_network_extracts_and_trains_a_step(name):
     """At 9 frames: the widest is 1 GB of weights and as much of gradients."""
     torch.manual_seed(0)
-    net = build_embedding_network(name, 81, 256, "asp").eval()
+    net = build_embedding_network(name, 81, 256).eval()
     if name in STUDY:
         assert sum(p.numel() for p in net.parameters()) == STUDY[name][1]
     with torch.inference_mode():
@@ -192,7 +192,7 @@ def embed(x, w, model, pooling):
 def test_the_network_is_the_one_of_the_definition(name, features, pooling):
     torch.manual_seed(0)
     model = parse_model_name(name)
-    net = randomize(XVector(model, features, 24, pooling))
+    net = randomize(XVector(model, features, 24, NetworkConfig(pooling)))
     weights = dict(net.state_dict())
     lengths = [73, 72, 50, 8, 1]
     utterances = [torch.randn(n, features) for n in lengths]

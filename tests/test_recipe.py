@@ -99,7 +99,7 @@ def test_results_alone_are_remade_in_seconds(copy):
 
 
 def test_a_second_system_joins_the_tables(copy):
-    name = "resnet34_d_1111_w0.0625"
+    name = "resnet34_d_1111"
     done = copy.run("--stage", 5, "--model", name)
     assert name in done.stdout and copy.model in done.stdout
     csv = (copy.exp / "results" / "table1.csv").read_text()
@@ -123,7 +123,7 @@ def test_finished_jobs_are_not_done_again_unless_an_input_changed(copy):
 
 def test_a_killed_training_goes_on_and_its_energy_counts(copy, tmp_path):
     """kill -9 of the whole run in stage 5: the same command again completes, nothing is lost."""
-    model = "resnet18_w0.125"
+    model = "resnet18_w2"
     argv = ["./run.sh", "--egs", "tests/egs/tiny", "--data", copy.data, "--exp", copy.exp]
     argv += ["--stage", 5, "--stop-stage", 5, "--model", model]
     process = subprocess.Popen(
@@ -216,12 +216,12 @@ def test_other_features_are_seen_by_the_stages_after(copy, tmp_path):
 def test_a_stage_ends_when_its_run_is_stopped(copy):
     """SIGTERM to run.sh alone: bash ends at once, and nothing goes on without it."""
     argv = ["./run.sh", "--egs", "tests/egs/tiny", "--data", copy.data, "--exp", copy.exp]
-    argv += ["--stage", 5, "--stop-stage", 5, "--model", "resnet34_w0.0625"]
+    argv += ["--stage", 5, "--stop-stage", 5, "--model", "resnet34_d"]
     process = subprocess.Popen(
         [str(a) for a in argv], cwd=ROOT, env=environment(), start_new_session=True,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    folder = copy.exp / "resnet34_w0.0625"
+    folder = copy.exp / "resnet34_d"
     deadline = time.monotonic() + 60
     while not (folder / "log" / "train.log").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -268,11 +268,11 @@ def test_a_missing_earlier_stage_is_named(tmp_path):
 
 def test_a_failed_stage_stops_the_run_with_its_log(copy):
     (copy.data / "egs" / "train.npz").write_bytes(b"broken")
-    done = copy.run("--stage", 5, "--model", "resnet34_w0.0625", check=False)
+    done = copy.run("--stage", 5, "--model", "resnet34_d", check=False)
     assert done.returncode == 1
     assert "log is " in done.stderr and "make stage 4 again" in done.stderr
     assert "stage 6" not in done.stderr
-    found = read_sidecar(copy.exp / "resnet34_w0.0625", "05_train")
+    found = read_sidecar(copy.exp / "resnet34_d", "05_train")
     assert (found["status"], found["exit_code"]) == ("failed", 1)
 
 

@@ -59,9 +59,20 @@ def test_alike_systems_are_not_refused(study):
     data, exp = study
     # How something is computed or kept; what another key switches off; 42 and 42.0.
     write_config(exp, B, epochs="42.0", minutes=3)
+    # Written before there was a base: it was the study's.
+    with open(exp / A / "config.toml", "a") as file:
+        file.write("\n[network]\nbase_channels = [128, 128, 256, 256]\n")
     (exp / C / "config.toml").unlink()  # not trained
     write_front_end(exp, A, num_mel_bins=80)
     assert differences(data, exp) == {}
+
+
+def test_another_scale_is_another_setting(study):
+    data, exp = study
+    with open(exp / A / "config.toml", "a") as file:
+        file.write("\n[network]\nbase_channels = [8, 8, 16, 16]\n")
+    found = {"[8, 8, 16, 16]": (A,), "[128, 128, 256, 256]": (B, C)}
+    assert differences(data, exp) == {"network.base_channels": found}
 
 
 def test_the_program_refuses_or_names_what_differs(study, run_cli):
@@ -119,7 +130,7 @@ def test_a_real_training_says_its_front_end(tiny, tmp_path):
     features = json.loads((tiny.data / "egs" / "egs.json").read_text())["features"]
     assert find_front_end(read_system(tiny.exp / tiny.model)) == features
     exp = tmp_path / "exp"
-    other = tiny.model.replace("0625", "125")
+    other = f"{tiny.model}_1111"
     for name in (tiny.model, other):
         shutil.copytree(tiny.exp / tiny.model, exp / name)
     # As trainings of before model.json had it: final.pt is asked.

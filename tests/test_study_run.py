@@ -10,7 +10,7 @@ import time
 import pytest
 from conftest import ROOT, TinyRecipe, call, environment, read_sidecar, wait_for_end_of
 
-SMALL, BROKEN, OTHER = "resnet18_w0.0625", "resnet34_w0.0625", "resnet18_d_1111_w0.0625"
+SMALL, BROKEN, OTHER = "resnet18_d", "resnet34_d", "resnet18_d_1111"
 
 
 class StudyRecipe(TinyRecipe):
@@ -138,7 +138,7 @@ def test_a_precision_that_fails_costs_no_other(study, tmp_path):
 
 def test_machines_and_gpus_are_asked_of_the_training(study):
     """utils/run.py has one machine only; what matters is that it was asked."""
-    model = "resnet18_w0.125"
+    model = "resnet18_w2"
     options = ["--nnodes", 2, "--ngpu", 4, "--model", model]
     done = study.run("--stage", 5, "--stop-stage", 5, *options, check=False)
     argv = read_sidecar(study.exp / model, "05_train")["attempts"][-1]["argv"]

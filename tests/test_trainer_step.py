@@ -48,7 +48,7 @@ def test_what_the_device_has_not_is_refused(small_egs, tmp_path):
 def build_step(small_egs, tmp_path, **changes):
     config = read_train_config(small_egs.write_config(tmp_path / "c.toml", **changes))
     torch.manual_seed(1)
-    net = build_embedding_network(MODEL, 21, config.embedding_dim, "asp")
+    net = build_embedding_network(MODEL, 21, config.embedding_dim, config.network)
     set_checkpointing(net, config.activation_checkpointing)
     return TrainStep(net, MarginHead(config.embedding_dim, 12, 30.0), config, CPU, Group())
 

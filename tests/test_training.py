@@ -28,7 +28,7 @@ from sv.errors import UsageError
 from sv.kaldi.data_dir import read_table
 from sv.train.config import TrainConfig, read_train_config
 
-MODEL = "resnet18_w0.0625"
+MODEL = "resnet18_d"
 CONFIG = tomllib.loads((ROOT / "tests/egs/tiny/conf/train.toml").read_text())
 
 

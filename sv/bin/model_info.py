@@ -2,15 +2,16 @@
 
 import json
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sv.bin.cli import Parser, positive_int, run, true_or_false
-from sv.model_name import describe_model_name
+from sv.model_name import STUDY_NETWORK, NetworkConfig, describe_model_name, read_network_config
 
 VOXCELEB2_SPEAKERS = 5994  # of the development part, on which the study trains
-STUDY = (256, "asp", 1, 350)  # embedding, pooling, centres a speaker, frames a crop
+STUDY = (256, 1, 350)  # embedding, centres a speaker, frames a crop
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "false: only what the name says, at once (true)",
     )
     parser.add_argument(
-        "--config", type=Path, help="conf/train.toml: pooling, head, sizes (the study's)"
+        "--config", type=Path, help="conf/train.toml: channels, pooling, head, sizes (the study's)"
     )
     parser.add_argument("--input-dim", type=positive_int, default=81, help="features a frame (81)")
     parser.add_argument("--frames", type=positive_int, help="frames a crop (350, or the config's)")
@@ -33,34 +34,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--speakers", type=positive_int, default=VOXCELEB2_SPEAKERS, help="classes (5994)"
     )
     args = parser.parse_args(argv)
-    infos = [{"name": name, **describe_model_name(name)} for name in args.names]
+    network = read_network_config(args.config) if args.config else STUDY_NETWORK
+    infos = [{"name": name, **describe_model_name(name, network)} for name in args.names]
     if args.cost:
-        add_cost(infos, args.config, args.input_dim, args.frames, args.speakers)
+        add_cost(infos, network, args)
     print(json.dumps(infos[0] if len(infos) == 1 else infos, indent=1))
     return 0
 
 
-def add_cost(
-    infos: list[dict[str, Any]],
-    path: Path | None,
-    input_dim: int,
-    frames: int | None,
-    speakers: int,
-) -> None:
+def add_cost(infos: list[dict[str, Any]], network: NetworkConfig, args: Namespace) -> None:
     """Add the networks' parameters and, of one crop, their multiply-accumulates."""
     # Not above: torch takes seconds to import, a name needs none of it.
     from sv.nnet.architectures import compute_cost  # noqa: PLC0415
     from sv.train.config import read_train_config  # noqa: PLC0415
 
-    dim, pooling, centres, crop_frames = STUDY
-    if path is not None:
-        config = read_train_config(path)
-        dim, pooling = config.embedding_dim, config.network.pooling
-        centres, crop_frames = config.margin.centres, config.crop_frames
+    dim, centres, frames = STUDY
+    if args.config is not None:
+        config = read_train_config(args.config)
+        dim, centres, frames = config.embedding_dim, config.margin.centres, config.crop_frames
+    frames = args.frames or frames
     for info in infos:
-        size, gmac = compute_cost(info["name"], input_dim, frames or crop_frames, dim, pooling)
+        size, gmac = compute_cost(info["name"], args.input_dim, frames, dim, network)
         info["parameters"] = size
-        info["parameters_with_head"] = size + speakers * centres * dim
+        info["parameters_with_head"] = size + args.speakers * centres * dim
         info["gmac"] = round(gmac, 4)
 
 

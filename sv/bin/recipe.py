@@ -14,7 +14,7 @@ from sv.bin.cli import Parser, run, true_or_false
 from sv.config import read_config
 from sv.errors import SvError, UsageError
 from sv.files import read_json, read_text, write_json
-from sv.model_name import check_model_name
+from sv.model_name import check_model_name, read_network_config
 
 SUMMED = ("utterances", "frames")  # over the jobs of an extraction
 
@@ -36,7 +36,7 @@ def print_settings(words: Sequence[str]) -> int:
         help="study: all of models.txt; none: its first",
     )
     args = parser.parse_args(words)
-    models = list_models(args.conf / "models.txt", args.models)
+    models = list_models(args.conf, args.models)
     config = read_config(args.conf / "score.toml", ScoreConfig)
     print(" ".join(models))
     print(" ".join(name for name in BACKENDS if name in config.backends))  # as in the tables
@@ -45,7 +45,7 @@ def print_settings(words: Sequence[str]) -> int:
     return 0
 
 
-def list_models(study: Path, names: Sequence[str]) -> list[str]:
+def list_models(conf: Path, names: Sequence[str]) -> list[str]:
     """Return the model names given to run.sh, each once.
 
     The word ``study`` stands for all of conf/models.txt (a name a line), no name for its first.
@@ -54,6 +54,7 @@ def list_models(study: Path, names: Sequence[str]) -> list[str]:
         UsageError: A name is wrong (the message has the right spelling), or the file has none.
     """
     found: list[str] = []
+    study = conf / "models.txt"
     for name in names or [""]:
         if name not in ("study", ""):
             found.append(name)
@@ -63,8 +64,9 @@ def list_models(study: Path, names: Sequence[str]) -> list[str]:
         if not listed:
             raise UsageError(f"{study}: no model name in it")
         found += listed if name else listed[:1]
+    network = read_network_config(conf / "train.toml")
     for name in found:
-        check_model_name(name)
+        check_model_name(name, network)
     return list(dict.fromkeys(found))
 
 

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from sv.errors import UsageError
-from sv.model_name import check_model_name
+from sv.model_name import STUDY_NETWORK, NetworkConfig, check_model_name
 from sv.nnet.pooling import POOLINGS
 
 
 def build_embedding_network(
-    name: str, input_dim: int, embedding_dim: int, pooling: str
+    name: str, input_dim: int, embedding_dim: int, network: NetworkConfig = STUDY_NETWORK
 ) -> nn.Module:
-    """Build the network of a model name.
+    """Build the network of a model name; what is not in the name is in ``network``.
 
     Returns:
         A module that maps (B, T, input_dim) float32 and, of a padded batch, the valid frames (B,)
@@ -22,14 +22,18 @@ def build_embedding_network(
     Raises:
         UsageError: The name or the pooling is unknown.
     """
-    module = importlib.import_module(check_model_name(name))
-    if pooling not in POOLINGS:
-        raise UsageError(f"unknown pooling '{pooling}' (known: {', '.join(POOLINGS)})")
-    return module.build_network(name, input_dim, embedding_dim, pooling)
+    module = importlib.import_module(check_model_name(name, network))
+    if network.pooling not in POOLINGS:
+        raise UsageError(f"unknown pooling '{network.pooling}' (known: {', '.join(POOLINGS)})")
+    return module.build_network(name, input_dim, embedding_dim, network)
 
 
 def compute_cost(
-    name: str, input_dim: int, frames: int, embedding_dim: int, pooling: str = "asp"
+    name: str,
+    input_dim: int,
+    frames: int,
+    embedding_dim: int,
+    network: NetworkConfig = STUDY_NETWORK,
 ) -> tuple[int, float]:
     """Count parameters, and multiply-accumulates of one crop in units of 10^9 (GMAC).
 
@@ -41,7 +45,7 @@ def compute_cost(
         UsageError: See `build_embedding_network`.
     """
     with torch.device("meta"):
-        net = build_embedding_network(name, input_dim, embedding_dim, pooling).eval()
+        net = build_embedding_network(name, input_dim, embedding_dim, network).eval()
         macs = 0
 
         def count(module: nn.Module, _: object, output: Tensor) -> None:

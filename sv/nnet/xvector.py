@@ -2,24 +2,25 @@
 
 from torch import Tensor, nn
 
-from sv.model_name import ModelName, parse_model_name
+from sv.model_name import STUDY_NETWORK, ModelName, NetworkConfig, parse_model_name
 from sv.nnet.pooling import POOLINGS
 from sv.nnet.resnet import ResNet
 
 
 class XVector(nn.Module):
-    """Frames of an utterance -> one embedding; ``pooling`` is a name of `POOLINGS`."""
+    """Frames of an utterance -> one embedding."""
 
     def __init__(
         self,
         model: ModelName,
         input_dim: int,
         embedding_dim: int = 256,  # the study, section 5.1
-        pooling: str = "asp",
+        network: NetworkConfig = STUDY_NETWORK,
     ) -> None:
         super().__init__()
-        self.resnet = ResNet(model.blocks, model.channels, model.convs_per_block, input_dim)
-        self.pooling = POOLINGS[pooling](self.resnet.output_dim, model.channels[3] // 2)
+        channels = model.count_channels(network)
+        self.resnet = ResNet(model.blocks, channels, model.convs_per_block, input_dim)
+        self.pooling = POOLINGS[network.pooling](self.resnet.output_dim, channels[3] // 2)
         dim = self.pooling.output_dim
         self.pooled_norm = nn.BatchNorm1d(dim)
         self.linear = nn.Linear(dim, embedding_dim)
@@ -41,6 +42,6 @@ class XVector(nn.Module):
         return self.embedding_norm(self.linear(self.pooled_norm(x)))
 
 
-def build_network(name: str, input_dim: int, embedding_dim: int, pooling: str) -> XVector:
+def build_network(name: str, input_dim: int, embedding_dim: int, network: NetworkConfig) -> XVector:
     """Build the network of a ResNet's name; see `sv.nnet.architectures.build_embedding_network`."""
-    return XVector(parse_model_name(name), input_dim, embedding_dim, pooling)
+    return XVector(parse_model_name(name), input_dim, embedding_dim, network)

@@ -19,6 +19,7 @@ from typing import Any
 
 from sv.errors import SvError
 from sv.files import read_toml
+from sv.model_name import BASE_CHANNELS
 from sv.report.results import Results, System
 from sv.report.tables.evidence import list_some
 
@@ -26,6 +27,7 @@ from sv.report.tables.evidence import list_some
 HOW_KEYS = ("activation_checkpointing", "checkpoint_minutes", "keep_checkpoints")
 _OF_NETWORK = ("input_dim", "speakers", "crops_trained")
 _NOT_SET = "not set"
+_BASE = {"network.base_channels": f"[{', '.join(map(str, BASE_CHANNELS))}]"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def _list_trainings(systems: tuple[System, ...]) -> Iterator[tuple[str, str, str
     for system in systems:
         path = system.directory / "config.toml"
         if path.is_file():
-            configs[system.name] = _flatten(_drop_idle(read_toml(path)))
+            # Before there was a base, channels were the study's.
+            configs[system.name] = _BASE | _flatten(_drop_idle(read_toml(path)))
     for key in sorted({key for config in configs.values() for key in config}):
         for name, config in configs.items():
             yield key, config.get(key, _NOT_SET), name

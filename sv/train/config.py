@@ -17,6 +17,7 @@ import tomli_w
 from sv.config import Minimum, read_config
 from sv.data.loader import SpecAugmentConfig
 from sv.data.training_set import TrainingSetConfig
+from sv.model_name import STUDY_NETWORK, NetworkConfig
 from sv.nnet.margin import MARGINS
 from sv.nnet.pooling import POOLINGS
 
@@ -74,13 +75,6 @@ class MarginConfig:
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
-    """The [network] table: parts of the embedding network that are not in its name."""
-
-    pooling: Literal[*POOLINGS] = "asp"  # see sv/nnet/pooling.py
-
-
-@dataclass(frozen=True)
 class FineTuningConfig:
     """A second phase with longer crops and a larger margin, without SpecAugment; 0 epochs: none.
 
@@ -116,7 +110,7 @@ class TrainConfig:
     optimizer: OptimizerConfig
     margin: MarginConfig
     specaugment: SpecAugmentConfig
-    network: NetworkConfig = NetworkConfig()
+    network: NetworkConfig = STUDY_NETWORK
     # In final.pt: "best" is the epoch of the lowest validation EER.
     final_weights: Literal["last", "best", "average"] = "last"
     average_epochs: Annotated[int, Minimum(1)] = 5  # for "average": the number of last epochs
@@ -126,6 +120,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        if self.network.pooling not in POOLINGS:
+            known, pooling = ", ".join(POOLINGS), self.network.pooling
+            raise ValueError(f"network.pooling must be one of {known}, not '{pooling}'")
         micro_batch = self.fine_tuning.micro_batch_size
         if micro_batch and self.optimizer.batch_size % micro_batch:
             raise ValueError("batch_size must be a multiple of fine_tuning.micro_batch_size")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sv.config import build_config
 from sv.errors import SvError
 from sv.files import replacing, write_json, write_text
-from sv.model_name import describe_model_name
+from sv.model_name import BASE_CHANNELS, NetworkConfig, describe_model_name
 from sv.nnet.architectures import build_embedding_network, compute_cost
 from sv.nnet.margin import MarginHead
 from sv.train.config import Plan, TrainConfig, describe_difference, hash_config, read_train_config
@@ -60,7 +60,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def build_network(name: str, config: TrainConfig, input_dim: int) -> nn.Module:
     """Build the network as it is before training: the same weights for the same seed."""
     torch.manual_seed(config.seed)
-    return build_embedding_network(name, input_dim, config.embedding_dim, config.network.pooling)
+    return build_embedding_network(name, input_dim, config.embedding_dim, config.network)
 
 
 def build_head(config: TrainConfig, speakers: int) -> MarginHead:
@@ -99,8 +99,10 @@ def load_network(path: Path, device: torch.device, *, untrained: bool = False) -
 
 def rebuild_network(state: dict[str, Any]) -> nn.Module:
     """Build the network of a loaded checkpoint or ``final.pt``, with its weights."""
+    # A file of before there was a base has the study's.
+    network = NetworkConfig(state["pooling"], tuple(state.get("base_channels", BASE_CHANNELS)))
     net = build_embedding_network(
-        state["model"], state["input_dim"], state["embedding_dim"], state["pooling"]
+        state["model"], state["input_dim"], state["embedding_dim"], network
     )
     net.load_state_dict(state["net"])
     return net
@@ -140,7 +142,7 @@ class Checkpoints:
             "model": model,
             "input_dim": egs.index.columns,
             "embedding_dim": plan.config.embedding_dim,
-            "pooling": plan.config.network.pooling,
+            **asdict(plan.config.network),
             "features": egs.features,
         }
 
@@ -239,13 +241,13 @@ class Checkpoints:
         crops = {phase.name: plan.count_crops(phase, steps) for phase in plan.phases}
         parameters, gmac = compute_cost(
             self._model, egs.index.columns, config.crop_frames, config.embedding_dim,
-            config.network.pooling,
+            config.network,
         )  # fmt: skip
         head = egs.speakers * config.margin.centres * config.embedding_dim
         info = {
             "name": self._model,
-            **describe_model_name(self._model),
-            "pooling": config.network.pooling,
+            **describe_model_name(self._model, config.network),
+            **asdict(config.network),
             "head": config.margin.head,
             "input_dim": egs.index.columns,
             "features": egs.features,

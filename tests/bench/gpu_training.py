@@ -109,7 +109,7 @@ def train(
     """Give crops/s, J a crop and GB of the card's memory at most."""
     torch.manual_seed(0)
     set_precision(way.precision, device)
-    net = build_embedding_network(name, FEATURES, DIM, "asp").to(device)
+    net = build_embedding_network(name, FEATURES, DIM).to(device)
     net = net.to(memory_format=getattr(torch, way.format))
     head = MarginHead(DIM, SPEAKERS, 30.0).to(device)
     parameters = [*net.parameters(), *head.parameters()]
