@@ -112,6 +112,7 @@ def test_missing_config_is_a_usage_error(tmp_path):
 def test_program_ends_with_one_line_and_status_2(run_cli, tmp_path, text, message):
     (tmp_path / "models.txt").write_text("resnet18_d\n")
     (tmp_path / "score.toml").write_text(text)
+    (tmp_path / "train.toml").write_text("")
     done = run_cli("sv.bin.recipe", "settings", tmp_path, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"sv.bin.recipe: {tmp_path / 'score.toml'}: {message}\n"

@@ -374,6 +374,7 @@ def test_config_says_what_stages_6_and_7_do(run_cli, tmp_path):
     words = ("sv.bin.recipe", "settings", tmp_path, "resnet18_d")
     config = tmp_path / "score.toml"
     config.write_text("")
+    (tmp_path / "train.toml").write_text("")
     assert run_cli(*words).stdout == "resnet18_d\ncosine\nfalse\nfalse\n"
     config.write_text('untrained = true\nbackends = ["cosine", "as_norm"]\n')
     assert run_cli(*words).stdout == "resnet18_d\ncosine as_norm\ntrue\ntrue\n"
@@ -391,5 +392,6 @@ def test_config_says_what_stages_6_and_7_do(run_cli, tmp_path):
 )
 def test_a_wrong_scoring_config_is_refused_before_any_work(run_cli, tmp_path, text, message):
     (tmp_path / "score.toml").write_text(text + "\n")
+    (tmp_path / "train.toml").write_text("")
     done = run_cli("sv.bin.recipe", "settings", tmp_path, "resnet18_d", check=False)
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
