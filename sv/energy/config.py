@@ -47,8 +47,9 @@ class EnergyConfig:
         submit_attribution: The machine of a stage's own meter, once the stage has meters elsewhere:
             cpu_share (it only waits: its part by processor time, GPU boards too) or exclusive (it
             is reserved or works too: as ``attribution`` says).
-        cpu_power_w_per_core: Power of one busy core, for the estimate from CPU time, with its
-            source; None: from the table of CPU models, else an assumption that is stated.
+        cpu_power_w_per_core: Power of one busy logical CPU (a thread of a core that has two), for
+            the estimate from CPU time, with its source; None: from the table of CPU models, else
+            of the CPU's generation, else an assumption that is stated.
         dram_power_w_per_gb: Power of memory in use, for the estimate, with its source; None: a
             published figure.
         node_power: Where the power of the whole machine is read; auto: Cray's counters, else IPMI

@@ -56,7 +56,8 @@ class ChannelSpec:
         max_range: Value at which a counter starts again from 0, in ``unit``; None: it does not.
         in_total: False for a channel that is never summed: psys, a cross-check.
         reason: Why it is unavailable, or what a reader should know of the figure.
-        power_w_per_core: Of cpu_time_x_power only.
+        power_w_per_core: Of cpu_time_x_power only: power of a busy logical CPU (a thread of a
+            core that has two).
         contained_in: Ids of the channels whose energy has this one's in it. Where one of them is
             in the total, this one is not.
         update_period_s: How old a reading may be, because the source is refreshed or asked this
