@@ -1,10 +1,16 @@
 """The documents say what is true: links lead somewhere, commands and options exist."""
 
+import dataclasses
+import json
 import re
 import subprocess
 
 import pytest
 from conftest import ROOT, environment
+
+from sv.energy.record import Channel, Crosscheck, Sidecar
+
+PARTS = {"": Sidecar, "channels": Channel, "crosschecks": Crosscheck}
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *ROOT.glob("egs/*/*.md")]
 
@@ -46,3 +52,29 @@ def test_files_that_the_design_names_exist():
             p for p in ROOT.glob(f"**/{base}") if ".venv" not in p.parts
         ]
         assert found, name
+
+
+def test_the_sidecar_of_the_energy_page_is_one_and_its_figures_agree():
+    text = (ROOT / "docs" / "energy.md").read_text()
+    shown = json.loads(re.sub(r" +//.*", "", text.split("```jsonc\n")[1].split("```")[0]))
+    fields = {name: {f.name for f in dataclasses.fields(cls)} for name, cls in PARTS.items()}
+    assert set(shown) <= fields[""]
+    for name in ("channels", "crosschecks"):
+        assert set().union(*shown[name]) <= fields[name] | {"doubt"}
+    assert all({"first", "last", "unit"} == set(c["raw"]) for c in shown["channels"] if "raw" in c)
+    counted = {c["kind"]: 0.0 for c in shown["channels"]}
+    for channel in (c for c in shown["channels"] if c["in_total"]):
+        counted[channel["kind"]] += channel["energy_j"]
+    total_j = sum(counted.values())
+    assert shown["energy_kwh"] == pytest.approx(total_j / 3.6e6, abs=5e-5)
+    assert shown["measured_fraction"] == pytest.approx(counted["measured"] / total_j, abs=5e-4)
+    raw = shown["channels"][0]["raw"]
+    assert shown["channels"][0]["energy_j"] == (raw["last"] - raw["first"]) / 1000
+
+
+def test_the_links_within_the_energy_page_lead_to_headings():
+    text = (ROOT / "docs" / "energy.md").read_text()
+    heads = [h.lower() for h in re.findall(r"^#+ (.*)$", text, re.M)]
+    anchors = {re.sub(r"[^a-z0-9 -]", "", head).replace(" ", "-") for head in heads}
+    links = set(re.findall(r"\]\(#([^)]+)\)", text))
+    assert links and links <= anchors
