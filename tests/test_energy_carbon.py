@@ -3,6 +3,7 @@
 Also fallback, the secret token, and the emissions of an old energy at another provider's factor.
 """
 
+import csv
 import json
 import re
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 
 import pytest
+from conftest import ROOT
 from local_server import serve
 from metered import DRAM, PACKAGE, Runner, end, head, sample, write_journal
 
@@ -17,13 +19,14 @@ from sv.config import read_config
 from sv.energy import web
 from sv.energy.carbon_web import choose_carbon, fetch_history, recompute_carbon
 from sv.energy.config import EnergyConfig
-from sv.energy.factors import FactorFeed
+from sv.energy.factors import FactorFeed, find_factor, is_usable, read_table
 from sv.energy.record import read_record
 from sv.energy.sidecar import write_sidecar
 from sv.energy.units import format_utc, parse_utc
 from sv.energy.web import FetchError
 from sv.errors import SvError, UsageError
 
+LIST = ROOT.parent / "shared/data/carbon/owid_carbon_intensity.csv"
 TOKEN = "k3ep-me-s3cret"
 NOW = "2026-11-22T10:15:00Z"
 T0 = parse_utc("2026-11-22T10:00:00Z")
@@ -86,6 +89,9 @@ BAD = {
     "zero": (zone_answer(0), "carbonIntensity is 0"),
     "negative": (zone_answer(-3), "carbonIntensity is -3"),
     "NaN": (zone_answer(float("nan")), "carbonIntensity is nan"),
+    "grams for a MWh": (zone_answer(41_500), "carbonIntensity is 41500; a grid has over 0"),
+    "just above": (zone_answer(1500.1), "carbonIntensity is 1500.1"),
+    "infinite": (zone_answer(float("inf")), "carbonIntensity is inf"),
     "true": (zone_answer(True), "carbonIntensity is True"),
     "null": (zone_answer(None), "carbonIntensity is None"),
     "another zone": (zone_answer(40, zone="DE"), "another zone than FR"),
@@ -106,7 +112,8 @@ def test_a_provider_that_fails_falls_back_and_says_so(kind):
 
 
 @pytest.mark.parametrize(
-    "answer", [(200, []), rte_answer(0), rte_answer(None), (200, {}), (200, [1])]
+    "answer",
+    [(200, []), (200, {}), (200, [1])] + [rte_answer(v) for v in (0, -1, None, 210_000, "210")],
 )
 def test_rte_without_a_value_is_a_failure_and_no_zero(answer):
     with serve(lambda _: answer) as (url, _):
@@ -114,6 +121,18 @@ def test_rte_without_a_value_is_a_failure_and_no_zero(answer):
         second = ask_once(france(url, "rte", "owid"))
     assert alone.provider == "none" and alone.g_per_kwh is None and "rte: " in alone.reason
     assert second.provider == "owid" and second.fallback_from == alone.fallback_from
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [("5_minutes", 300), ("15_minutes", 900), ("hourly", 3600), (None, 3600), ("weekly", None)],
+)
+def test_a_value_of_electricity_maps_holds_as_long_as_it_says(said, seconds):
+    more = {} if said is None else {"temporalGranularity": said}
+    with serve(lambda _: zone_answer(41.5, **more)) as (url, _):
+        factor = ask_once(france(url, "electricity_maps"), {"EMAPS_API_TOKEN": TOKEN})
+    until = None if seconds is None else format_utc(parse_utc(factor.observed_utc) + seconds)
+    assert factor.g_per_kwh == 41.5 and factor.valid_to_utc == until
 
 
 def test_a_slow_provider_does_not_hold_up_the_end():
@@ -181,6 +200,8 @@ def test_without_a_network_provider_there_is_no_thread_and_one_factor():
         ('carbon = ["rte", "rte"]', "each provider once"),
         ("carbon = []", "at least one"),
         ('carbon = ["fixed"]', "'fixed' if and only if g_per_kwh"),
+        ('g_per_kwh = 30000\ng_per_kwh_source = "x"', "g_per_kwh must be 0 to 1500 g"),
+        ('g_per_kwh = nan\ng_per_kwh_source = "x"', "g_per_kwh must be"),
         ('carbon = ["owid"]\ng_per_kwh = 3\ng_per_kwh_source = "x"', "'fixed' if and only if"),
         ('electricity_maps_url = "http://api.example.org"', "must begin with https"),
         ('rte_url = "https://me:secret@example.org"', "without a user"),
@@ -214,6 +235,42 @@ def test_what_nobody_could_answer_is_refused_at_once(settings, message):
         FactorFeed(EnergyConfig(**settings), {})
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("UK", "GBR, United Kingdom"), ("el", "GRC, Greece"), ("GR", "GRC"), ("tw", "TWN, Taiwan")]
+    + [("Turkey", "TUR"), ("germany", "DEU"), ("FRN", "FRA"), ("Roumania", "ROU, Romania")],
+)
+def test_another_word_for_a_country_suggests_its_code(written, meant):
+    with pytest.raises(UsageError, match=f"'{written}' .did you mean {meant}"):
+        FactorFeed(EnergyConfig(country=written), {})
+
+
+def test_the_table_has_every_country_with_its_year():
+    rows = read_table()
+    zones = [row["zone"] for row in rows]
+    assert zones == sorted(zones) and len(set(zones)) == 213  # and the world
+    codes = {row["zone"]: row["iso2"] for row in rows}
+    assert len(set(codes.values())) == 213 and codes["OWID_WRL"] == ""
+    for row in rows:
+        assert is_usable(float(row["g_per_kwh"])) and 2009 <= int(row["year"]) <= 2024, row
+    new = {zone: find_factor(zone) for zone in ("TWN", "ISR")}
+    assert [(f.g_per_kwh, f.year) for f in new.values()] == [(642.378, 2023), (582.927, 2022)]
+    assert "carried by CodeCarbon" in new["TWN"].source and new["TWN"].vintage is None
+    assert (find_factor("FRA").g_per_kwh, find_factor("FRA", 2023).g_per_kwh) == (44.179, 55.275)
+
+
+@pytest.mark.skipif(not LIST.is_file(), reason=f"no {LIST}")
+def test_the_table_has_the_countries_of_the_list():
+    """At its figures, but for those of which it has a newer year."""
+    with open(LIST, newline="") as file:
+        theirs = list(csv.DictReader(file))
+    assert len(theirs) == 212
+    for row in theirs:
+        ours = find_factor(row["iso3"])
+        same = (ours.g_per_kwh, ours.year) == (float(row["g_per_kwh"]), int(row["year"]))
+        assert same or (ours.year > int(row["year"]) and ours.vintage == "2025-07"), row
+
+
 def write_settings(*lines):
     return "\n".join(['country = "FRA"', "period_s = 0.05", *lines, ""])
 
@@ -243,6 +300,18 @@ def test_a_factor_that_changes_while_a_stage_runs(tmp_path):
     assert 20 < carbon.g_per_kwh < 100
     factors = [line for line in meter.journal.read_text().splitlines() if '"factor"' in line]
     assert len(factors) == 2
+
+
+def test_a_factor_in_other_units_is_refused_and_the_next_one_counts(tmp_path):
+    with serve(lambda _: rte_answer(210_000)) as (url, _):
+        lines = ['carbon = ["rte", "owid"]', f'rte_url = "{url}"']
+        meter = Runner(tmp_path, write_settings(*lines))
+        status, _, err = meter.run(sys.executable, "-c", BURN % 0.3)
+    sidecar = meter.sidecar()
+    assert status == 0 and sidecar.carbon.provider == "owid"
+    assert sidecar.co2_g == pytest.approx(sidecar.energy_kwh * 44.179)
+    (why,) = sidecar.carbon.fallback_from
+    assert why.startswith("rte: taux_co2 is 210000") and why in err
 
 
 def test_a_meter_that_is_killed_has_its_factor(tmp_path):
@@ -333,6 +402,15 @@ def test_old_energy_at_rtes_history(energy):
         recompute(energy, choose_carbon("rte"))
 
 
+@pytest.mark.parametrize("value", [210_000, -5])
+def test_a_history_in_other_units_is_refused(energy, value):
+    answer = rte_answer(10, value, 40, at="2026-11-22T09:45:00Z")
+    with serve(lambda _: answer) as (url, _), pytest.raises(SvError, match=f"taux_co2 is {value}"):
+        recompute(energy, france(url, "rte"))
+    with pytest.raises(UsageError, match="g_per_kwh must be"):
+        choose_carbon("fixed", g_per_kwh=value)
+
+
 def test_a_journal_of_another_energy_is_refused(energy):
     values = json.loads((energy / "05_train.json").read_text())
     (energy / "05_train.json").write_text(json.dumps({**values, "energy_kwh": 2.0}))
@@ -404,13 +482,15 @@ def test_history_of_electricity_maps_is_asked_ten_days_at_a_time():
         hours = range(int(begin // 3600), int(end // 3600))
         data = [zone_answer(50 + h % 24, datetime=format_utc(h * 3600))[1] for h in hours]
         data[3]["carbonIntensity"] = None
-        return 200, {"zone": "FR", "data": data}
+        return 200, {"zone": "FR", "temporalGranularity": "15_minutes", "data": data}
 
     with serve(answer) as (url, asked):
         config, environ = france(url, "electricity_maps"), {"EMAPS_API_TOKEN": TOKEN}
         factors = fetch_history("electricity_maps", config, environ, T0, T0 + 86_400 * 12)
     assert len(asked) == 2 and asked[0].path == "/v3/carbon-intensity/past-range"
     assert len(factors) == 12 * 24 + 2 - 2, "two hours are unknown"
+    first = factors[0]
+    assert parse_utc(first.valid_to_utc) - parse_utc(first.valid_from_utc) == 900
 
 
 def test_an_answer_without_end_is_given_up(monkeypatch):

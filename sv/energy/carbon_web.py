@@ -18,8 +18,20 @@ from pathlib import Path
 from typing import Any
 
 from sv.energy.carbon import apply_factors
-from sv.energy.config import NETWORK, EnergyConfig, build_energy_config, list_providers
-from sv.energy.factors import CarbonFactor, ask_providers, check_providers, is_usable
+from sv.energy.config import (
+    MAX_G_PER_KWH,
+    NETWORK,
+    EnergyConfig,
+    build_energy_config,
+    list_providers,
+)
+from sv.energy.factors import (
+    CarbonFactor,
+    ask_providers,
+    check_providers,
+    is_usable,
+    read_table,
+)
 from sv.energy.journal import get_journal_path
 from sv.energy.record import Carbon, Sidecar
 from sv.energy.sidecar import read_energy_series
@@ -32,13 +44,8 @@ RTE_STEP_S = 900.0
 RTE_EARLIER_S = 3_600.0  # the first value must cover the beginning also where one is missing
 ZONE_STEP_S = 3_600.0
 ZONE_WINDOW_S = 10 * 86_400.0  # past-range returns at most ten days of hours
-# ISO 3166 codes of two letters of the countries in carbon_intensity.csv.
-ZONES = {
-    "AUS": "AU", "AUT": "AT", "BEL": "BE", "BRA": "BR", "CAN": "CA", "CHE": "CH", "CHN": "CN",
-    "CZE": "CZ", "DEU": "DE", "DNK": "DK", "ESP": "ES", "FIN": "FI", "FRA": "FR", "GBR": "GB",
-    "IND": "IN", "IRL": "IE", "ITA": "IT", "JPN": "JP", "KOR": "KR", "MAR": "MA", "NLD": "NL",
-    "NOR": "NO", "POL": "PL", "PRT": "PT", "SGP": "SG", "SWE": "SE", "USA": "US", "ZAF": "ZA",
-}  # fmt: skip
+# What temporalGranularity says; an answer without it is of an hour.
+STEPS_S = {"5_minutes": 300.0, "15_minutes": 900.0, "hourly": 3_600.0, "daily": 86_400.0}
 SAME = 1e-6  # relative: a journal gives the energy of its sidecar
 Points = list[tuple[float, float]]
 
@@ -55,7 +62,8 @@ def fetch_latest(provider: str, config: EnergyConfig, environ: Mapping[str, str]
         FetchError: No token, no answer or no usable value in it.
     """
     if provider == "electricity_maps":
-        return _parse_zone(_ask_zone(config, environ, "latest", {}), config)
+        zone = choose_zone(config)
+        return _parse_zone(_ask_zone(zone, config, environ, "latest", {}), zone, config)
     newest = {"where": "taux_co2 is not null", "order_by": "date_heure desc", "limit": "1"}
     records = _ask_rte(config, RTE_REAL_TIME, newest)
     if not records:
@@ -68,7 +76,7 @@ def fetch_history(
 ) -> list[CarbonFactor]:
     """Return the values of a span of Unix time, in order.
 
-    Each holds from its own time on: a quarter hour (rte) or an hour (electricity_maps).
+    Each holds from its own time on: a quarter hour (rte), or as long as electricity_maps says.
 
     Raises:
         FetchError: No token, no answer, or no value in the span.
@@ -84,9 +92,22 @@ def fetch_history(
 
 
 def _build_factor(
-    provider: str, answer: Mapping[str, Any], key: str, step_s: float, **values: Any
+    provider: str,
+    answer: Mapping[str, Any],
+    value_key: str,
+    key: str,
+    step_s: float | None,
+    **values: Any,
 ) -> CarbonFactor:
-    """Build the factor of an answer, whose time is in its ``key``."""
+    """Build the factor of an answer, whose value and time are in its keys.
+
+    Raises:
+        FetchError: No value that a grid can have, or no time.
+    """
+    value = answer.get(value_key)
+    if not is_usable(value):
+        limits = f"a grid has over 0 and at most {MAX_G_PER_KWH:g} g/kWh"
+        raise FetchError(f"{value_key} is {value!r}"[:80] + f"; {limits}")
     try:
         at_s = parse_utc(answer[key])
     except (KeyError, TypeError, ValueError):
@@ -94,8 +115,9 @@ def _build_factor(
     return CarbonFactor(
         provider=provider,
         valid_from_utc=format_utc(at_s),
-        valid_to_utc=format_utc(at_s + step_s),
+        valid_to_utc=None if step_s is None else format_utc(at_s + step_s),
         observed_utc=format_utc(at_s),
+        g_per_kwh=float(value),
         **values,
     )
 
@@ -123,18 +145,17 @@ def _ask_rte(config: EnergyConfig, data_set: str, which: Mapping[str, str]) -> l
 
 
 def _parse_rte(record: Any, data_set: str) -> CarbonFactor:
-    value = record.get("taux_co2") if isinstance(record, dict) else None
-    if not is_usable(value):
-        raise FetchError(f"taux_co2 is {value!r}"[:80])
+    if not isinstance(record, dict):
+        raise FetchError("no record in the answer")
     return _build_factor(
         "rte",
         record,
+        "taux_co2",
         "date_heure",
         RTE_STEP_S,
         zone="FRA",
         scope="direct",
         basis="production",
-        g_per_kwh=float(value),
         source=f"RTE eCO2mix, {data_set}, taux_co2",
     )
 
@@ -149,29 +170,30 @@ def choose_zone(config: EnergyConfig) -> str:
         UsageError: There is none, or it lies in another country than the config's.
     """
     country, zone = (config.country or "").upper(), config.electricity_maps_zone
-    if zone is None:
-        if country not in ZONES:
-            raise UsageError("carbon names electricity_maps: set electricity_maps_zone")
-        return ZONES[country]
-    if country in ZONES and zone.split("-")[0] != ZONES[country]:
+    codes = {row["zone"]: row["iso2"] for row in read_table()}
+    code = codes.get(country) or None
+    if zone is None and code is None:
+        raise UsageError("carbon names electricity_maps: set electricity_maps_zone")
+    if zone is not None and code not in (None, zone.split("-")[0]):
         raise UsageError(f"electricity_maps_zone '{zone}' does not lie in {country}")
-    return zone
+    return zone or code
 
 
 def _fetch_zone_history(
     config: EnergyConfig, environ: Mapping[str, str], start_s: float, end_s: float
 ) -> list[CarbonFactor]:
-    factors = []
+    factors, zone = [], choose_zone(config)
     at_s = start_s - ZONE_STEP_S
     while at_s < end_s:
         to_s = min(at_s + ZONE_WINDOW_S, end_s + ZONE_STEP_S)
         span = {"start": format_utc(int(at_s)), "end": format_utc(int(to_s))}
-        answer = _ask_zone(config, environ, "past-range", span)
+        answer = _ask_zone(zone, config, environ, "past-range", span)
         entries = answer.get("data") if isinstance(answer, dict) else None
         if not isinstance(entries, list):
             raise FetchError("no list of data in the answer")
+        said = {key: answer[key] for key in ("temporalGranularity",) if key in answer}
         factors += [
-            _parse_zone(entry, config)
+            _parse_zone(said | entry if isinstance(entry, dict) else entry, zone, config)
             for entry in entries
             # An hour that is not known is left out: the value before it grows old.
             if not (isinstance(entry, dict) and entry.get("carbonIntensity") is None)
@@ -181,14 +203,14 @@ def _fetch_zone_history(
 
 
 def _ask_zone(
-    config: EnergyConfig, environ: Mapping[str, str], path: str, more: Mapping[str, str]
+    zone: str, config: EnergyConfig, environ: Mapping[str, str], path: str, more: Mapping[str, str]
 ) -> Any:
     variable = config.electricity_maps_token_variable
     token = environ.get(variable, "").strip()
     if not token:
         raise FetchError(f"no token in the environment variable {variable}")
     query = {
-        "zone": choose_zone(config),
+        "zone": zone,
         "emissionFactorType": config.electricity_maps_scope,
         "disableEstimations": "false" if config.electricity_maps_estimates else "true",
         # Else an unknown zone would be answered for the place of the caller's address.
@@ -199,12 +221,9 @@ def _ask_zone(
     return fetch_json(url, query, {"auth-token": token})
 
 
-def _parse_zone(answer: Any, config: EnergyConfig) -> CarbonFactor:
+def _parse_zone(answer: Any, zone: str, config: EnergyConfig) -> CarbonFactor:
     if not isinstance(answer, dict):
         raise FetchError("no object in the answer")
-    value, zone = answer.get("carbonIntensity"), choose_zone(config)
-    if not is_usable(value):
-        raise FetchError(f"carbonIntensity is {value!r}"[:80])
     if answer.get("zone", zone) != zone:
         raise FetchError(f"the answer is for another zone than {zone}")
     scope = answer.get("emissionFactorType", config.electricity_maps_scope)
@@ -216,12 +235,12 @@ def _parse_zone(answer: Any, config: EnergyConfig) -> CarbonFactor:
     return _build_factor(
         "electricity_maps",
         answer,
+        "carbonIntensity",
         "datetime",
-        ZONE_STEP_S,
+        STEPS_S.get(str(answer.get("temporalGranularity", "hourly"))),
         zone=zone,
         scope=config.electricity_maps_scope,
         basis="consumption",
-        g_per_kwh=float(value),
         source="Electricity Maps, carbon intensity of consumption, flow-traced",
         estimated=estimated if isinstance(estimated, bool) else None,
     )

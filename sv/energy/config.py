@@ -13,6 +13,7 @@ from sv.files import read_toml
 
 NETWORK = ("rte", "electricity_maps")  # providers that are asked over the network
 Provider = Literal["owid", "fixed", "rte", "electricity_maps"]
+MAX_G_PER_KWH = 1500.0  # of no grid: the highest yearly one is 1,306 (Turkmenistan, 2022)
 _URL = re.compile(r"(https?)://([^/@?#\s]+)(/[^@?#\s]*)?")
 _HWMON = re.compile(r"[^/]+/(?:(power)\d+_(?:input|average)|(energy)\d+_input)")
 _OWN_MACHINE = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
@@ -108,6 +109,8 @@ class EnergyConfig:
         _check_node(self)
         if self.g_per_kwh is not None and not self.g_per_kwh_source:
             raise ValueError("g_per_kwh needs g_per_kwh_source: where the figure is from")
+        if self.g_per_kwh is not None and not 0 <= self.g_per_kwh <= MAX_G_PER_KWH:
+            raise ValueError(f"g_per_kwh must be 0 to {MAX_G_PER_KWH:g} g, not {self.g_per_kwh}")
         _check_carbon(self)
 
 

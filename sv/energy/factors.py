@@ -9,21 +9,22 @@ not pay for an HTTP client.
 
 import csv
 import difflib
-import math
 import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from sv.energy.config import NETWORK, EnergyConfig, list_providers
+from sv.energy.config import MAX_G_PER_KWH, NETWORK, EnergyConfig, list_providers
 from sv.energy.units import format_utc
 from sv.errors import SvError, UsageError
 
 FACTORS_CSV = Path(__file__).with_name("carbon_intensity.csv")
+# As people write them: the European Union's own codes, where ISO's are GB and GR.
+ALIASES = {"UK": "GBR", "EL": "GRC"}
 NO_COUNTRY = "no country given: set country in energy.toml or use --country ISO3"
 
 
@@ -72,9 +73,9 @@ def parse_factor(record: Mapping[str, Any]) -> CarbonFactor:
 
 
 def is_usable(g_per_kwh: object) -> bool:
-    """Return whether a provider's value can be a grid's factor: a finite number above 0."""
+    """Return whether a provider's value can be a grid's factor: above 0, and not in other units."""
     is_number = isinstance(g_per_kwh, int | float) and not isinstance(g_per_kwh, bool)
-    return is_number and math.isfinite(g_per_kwh) and g_per_kwh > 0
+    return is_number and 0 < g_per_kwh <= MAX_G_PER_KWH
 
 
 def compute_co2_g(energy_kwh: float | None, pue: float, g_per_kwh: float | None) -> float | None:
@@ -162,16 +163,11 @@ def find_factor(country: str, year: int | None = None) -> CarbonFactor:
         UsageError: The table does not have the country (the message has the nearest codes), or
             not that year of it.
     """
-    with open(FACTORS_CSV, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    zone = country.upper()
+    rows, zone = read_table(), country.upper()
     found = {int(row["year"]): row for row in rows if row["zone"] == zone}
     if not found:
-        zones = sorted({row["zone"] for row in rows})
-        near = difflib.get_close_matches(zone, zones, n=3, cutoff=0.4)
-        hint = f"did you mean {', '.join(near)}?" if near else f"known: {' '.join(zones)}"
         raise UsageError(
-            f"no carbon factor for country '{country}' ({hint}); "
+            f"no carbon factor for country '{country}' ({_suggest(zone, rows)}); "
             "for another grid set g_per_kwh and g_per_kwh_source in energy.toml"
         )
     year = max(found) if year is None else year
@@ -180,9 +176,27 @@ def find_factor(country: str, year: int | None = None) -> CarbonFactor:
         raise UsageError(f"no carbon factor of {year} for {zone} (there are: {known})")
     row = found[year]
     return CarbonFactor(
-        "owid", zone, year, row["vintage"], scope="lifecycle", basis="production",
+        "owid", zone, year, row["vintage"] or None, scope="lifecycle", basis="production",
         g_per_kwh=float(row["g_per_kwh"]), source=row["source"],
     )  # fmt: skip
+
+
+def read_table() -> list[dict[str, str]]:
+    """Read the yearly factors: zone, iso2, country, year, g_per_kwh, vintage, source."""
+    with open(FACTORS_CSV, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _suggest(word: str, rows: Sequence[Mapping[str, str]]) -> str:
+    """Say which codes may be meant by another code, in two letters too, or by a name."""
+    zones = {row[key].upper(): row["zone"] for row in rows for key in ("iso2", "country", "zone")}
+    zones |= ALIASES
+    near = [word] if word in zones else difflib.get_close_matches(word, zones, n=3)
+    codes = dict.fromkeys(zones[each] for each in near)
+    names = {row["zone"]: row["country"] for row in rows}
+    if codes:
+        return f"did you mean {', '.join(f'{code}, {names[code]}' for code in codes)}?"
+    return f"the {len(names)} codes are in sv/energy/{FACTORS_CSV.name}"
 
 
 class FactorFeed:
