@@ -78,7 +78,9 @@ def test_a_job_beside_our_own_figures(ceems):
     assert record["ratio"] == pytest.approx(
         {"cpu_kwh": 0.8, "gpu_kwh": 1.4 / 1.5, "energy_kwh": 0.9}
     )
-    assert record["ratio_reason"] is None
+    assert record["ratio_reason"] is None and record["reasons"] == {}
+    assert "PUE" in record["imported"]["boundary"] and "PUE" in record["ratio_meaning"]
+    assert "ratio: ours / CEEMS" in done.stdout and "PUE" in done.stdout
     assert "energy_kwh: ours 1.8, CEEMS 2, ratio 0.9" in done.stdout
     assert "left out: 05_train.json, attempt 1: not in the time of the job" in done.stderr
 
@@ -99,6 +101,7 @@ def test_the_meters_of_jobs_are_compared_each_by_its_own_time(ceems, energy):
     assert record["ours"]["attempts"] == ["05_train.json, attempt 2, t.1, start 1"]
     assert record["ratio"] == {"cpu_kwh": None, "gpu_kwh": None, "energy_kwh": 0.5}
     assert record["ratio_reason"] is None and len(record["ours"]["left_out"]) == 1
+    assert "not divided" in record["reasons"]["ratio.cpu_kwh"]
 
 
 def test_user_header_and_basic_auth_from_the_environment(ceems, energy):
@@ -149,7 +152,76 @@ def test_unknown_totals_stay_unknown_and_a_running_job_is_not_final(ceems):
     assert record["imported"]["cpu_kwh"] is None and record["ratio"]["cpu_kwh"] is None
     assert record["imported"]["final"] is False and "ask again" in done.stderr
     assert record["ratio"]["energy_kwh"] is None
+    assert record["ratio_reason"] == (
+        "cpu_kwh: CEEMS gives no total_cpu_energy_usage_kwh; our figure has GPUs that CEEMS lacks"
+    )
+    assert explain_nulls(record) and record["reasons"]["ratio.gpu_kwh"] == "CEEMS says 0"
+
+
+def explain_nulls(record):
+    """Tell whether every null of the figures has a reason."""
+    nulls = [
+        f"{what}.{key}" for what in ("imported", "ours", "ratio")
+        for key in ("cpu_kwh", "gpu_kwh", "energy_kwh") if record[what][key] is None
+    ]  # fmt: skip
+    return nulls and set(nulls) <= set(record["reasons"])
+
+
+def test_one_metric_of_the_sites_own_is_the_total(ceems):
+    job = unit(total_cpu_energy_usage_kwh={"rapl_total": 0.5})
+    record, done, _ = ceems(lambda _: success(job))
+    assert record["imported"]["by_metric_kwh"]["cpu"] == {"rapl_total": 0.5}
+    assert record["ratio"]["energy_kwh"] == pytest.approx(0.9)
+    assert "rapl_total" in record["ratio_reason"] and "rapl_total" in done.stdout
+
+
+def test_of_several_metrics_none_is(ceems):
+    """Two sources of one energy, as CEEMS documents it: to add them would count it twice."""
+    job = unit(total_cpu_energy_usage_kwh={"rapl_total": 0.5, "ipmi_total": 0.6})
+    record, done, _ = ceems(lambda _: success(job))
+    assert done.returncode == 0 and explain_nulls(record)
+    assert record["imported"]["by_metric_kwh"]["cpu"] == {"ipmi_total": 0.6, "rapl_total": 0.5}
+    assert record["imported"]["energy_kwh"] is None and record["ratio"]["energy_kwh"] is None
+    assert record["ratio"]["gpu_kwh"] == pytest.approx(1.4 / 1.5)
+    assert "ipmi_total, rapl_total and no total" in record["ratio_reason"]
+    with_total = {"rapl_total": 0.5, "total": 0.7}
+    record, _, _ = ceems(lambda _: success(unit(total_cpu_energy_usage_kwh=with_total)))
+    assert record["imported"]["cpu_kwh"] == 0.7 and record["ratio_reason"] is None
+
+
+def test_maps_that_are_left_out(ceems):
+    """Go's omitempty: a job without boards has no map of them, one just begun has none at all."""
+    job = unit()
+    del job["total_gpu_energy_usage_kwh"]
+    record, _, _ = ceems(lambda _: success(job))
+    assert record["imported"]["energy_kwh"] == 0.5 and explain_nulls(record)
     assert record["ratio_reason"] == "our figure has GPUs that CEEMS lacks"
+    del job["total_cpu_energy_usage_kwh"]
+    record, _, _ = ceems(lambda _: success(job))
+    assert record["imported"]["energy_kwh"] is None and explain_nulls(record)
+    assert "gives no total_cpu_energy" in record["ratio_reason"]
+    early = unit(started_at_ts=JOB - 90_000_000, ended_at_ts=JOB - 80_000_000)
+    record, _, _ = ceems(lambda _: success(early))
+    assert explain_nulls(record) and "no attempt of ours" in record["ratio_reason"]
+    record, _, _ = ceems(lambda _: success(unit(total_cpu_energy_usage_kwh={}), unit()))
+    assert record["imported"]["cpu_kwh"] == 0.5
+    assert "without 1 of 2 runs" in record["ratio_reason"]
+
+
+def test_the_file_to_write_is_named_last(ceems, energy, run_cli):
+    argv = ["--url", "http://127.0.0.1:9", "--cluster", "c", "--job", "1", "--user", "ann"]
+    before = (energy / "05_train.json").read_bytes()
+    for first in (energy / "ceems.json", energy / "05_train.json"):
+        done = run_cli("sv.bin.ceems", *argv, first, energy / "05_train.json", check=False)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+        assert "OUT.json is named last" in done.stderr and "05_train.json is there" in done.stderr
+    assert (energy / "05_train.json").read_bytes() == before
+    done = run_cli("sv.bin.ceems", *argv, energy / "a.json", energy / "b.json", check=False)
+    assert done.returncode == 2 and "no such sidecar" in done.stderr
+    assert ceems(lambda _: success(unit()))[1].returncode == 0
+    assert ceems(lambda _: success(unit()))[1].returncode == 0, "an import may be made again"
+    usage = run_cli("sv.bin.ceems", "--help").stdout.splitlines()
+    assert "[SIDECAR...] OUT.json" in " ".join(usage[:3]) and "[[" not in " ".join(usage[:3])
 
 
 def test_the_runs_of_a_requeued_job_are_summed(ceems):

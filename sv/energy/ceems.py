@@ -1,8 +1,12 @@
 """A Slurm job's totals as CEEMS has them, with what our own meter says of the same job.
 
-CEEMS apportions a node's power to its jobs; our meter reads counters of the parts. Both figures are
-kept, with their ratio; an imported one is never added to ours.
-Source: CEEMS API server 0.10, GET /api/v1/units, 2026-11.
+CEEMS apportions a node's power to its jobs, times the PUE in the rules that it comes with; our
+meter reads counters of the parts. Both figures are kept, with their ratio; an imported one is never
+added to ours.
+
+Its operator may name several metrics of one energy (rapl_total, ipmi_total) instead of a total:
+one is taken for the total, of several none is.
+Source: CEEMS 0.10, GET /api/v1/units, etc/prometheus/rules, ceems_api_server.yml, 2026-11.
 """
 
 import base64
@@ -10,15 +14,14 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-from sv.energy.factors import is_usable
 from sv.energy.record import Attempt, Meter, read_record
-from sv.energy.units import format_utc, kwh_from_j, parse_utc, sum_known
+from sv.energy.units import format_utc, kwh_from_j, parse_utc
 from sv.energy.web import FetchError, fetch_json
 from sv.errors import SvError, UsageError
+from sv.files import read_json
 
 SCHEMA = "energy-imported/1"
 MS_PER_S = 1_000
@@ -26,6 +29,15 @@ LAG_S = 20 * 60.0  # its data base is written every 15 minutes, after a scrape: 
 EDGE_S = 2.0  # Slurm and our meter read different clocks
 GPU = "gpu_board"
 WHOLE = {"node", "gpu_module"}  # boundaries that hold processor and boards
+PARTS = ("cpu_kwh", "gpu_kwh", "energy_kwh")
+BOUNDARY = (
+    "cpu: the host's power apportioned to the job; gpu: its boards; both times the site's PUE, "
+    "where the rules are those that CEEMS comes with"
+)
+RATIO_MEANING = (
+    "ours / CEEMS. CEEMS's stock rules multiply by the site's PUE and ours has none in it: at 1.2 "
+    "equal meters give 0.83. Its cpu figure is a share of the whole host, ours of the parts read"
+)
 Fields = dict[str, Any]
 Spans = Sequence[Sequence[float | None]]  # Unix time of begin and end of each run of the job
 
@@ -61,7 +73,8 @@ def import_job(job: Job, sidecars: Sequence[Path], now_s: float) -> Fields:
         now_s: Unix time.
 
     Returns:
-        What ``ceems.json`` holds: ``imported`` totals, ``ours``, and ``ratio`` (ours / CEEMS).
+        What ``ceems.json`` holds: ``imported`` totals, ``ours``, ``ratio`` (ours / CEEMS), and
+        ``reasons``: why one of the figures is null, or is not what its name says.
 
     Raises:
         SvError: The server does not answer, knows no such job, or a sidecar cannot be read.
@@ -71,8 +84,13 @@ def import_job(job: Job, sidecars: Sequence[Path], now_s: float) -> Fields:
         raise UsageError("--url must hold no user and no password: it is written into the file")
     units = _fetch_units(job)
     stamps = [(unit.get("started_at_ts"), unit.get("ended_at_ts")) for unit in units]
-    spans = [tuple(ms / MS_PER_S if is_usable(ms) else None for ms in span) for span in stamps]
-    imported, ours = _sum_units(units, spans, now_s), _sum_ours(sidecars, spans)
+    spans = [
+        tuple(ms / MS_PER_S if _is_figure(ms) and ms > 0 else None for ms in span)
+        for span in stamps
+    ]
+    reasons: dict[str, str] = {}
+    imported, ours = _sum_units(units, spans, now_s, reasons), _sum_ours(sidecars, spans)
+    ratio = {key: _divide(ours, imported, key, reasons) for key in PARTS}
     return {
         "schema": SCHEMA,
         "kind": "imported",
@@ -85,12 +103,26 @@ def import_job(job: Job, sidecars: Sequence[Path], now_s: float) -> Fields:
         },
         "imported": imported,
         "ours": ours,
-        "ratio": {
-            key: ours[key] / imported[key] if ours[key] is not None and imported[key] else None
-            for key in ("cpu_kwh", "gpu_kwh", "energy_kwh")
-        },
-        "ratio_reason": _explain_ratio(ours, imported),
+        "ratio": ratio,
+        "ratio_meaning": RATIO_MEANING,
+        "ratio_reason": _explain_ratio(ours, imported, reasons),
+        "reasons": reasons,
     }
+
+
+def validate_out(out: Path) -> None:
+    """Refuse to write over what is no import: the file to write is named last.
+
+    Raises:
+        UsageError: There is a sidecar, or any other file.
+    """
+    if out.exists():
+        try:
+            record = read_json(out)
+        except SvError:
+            record = None
+        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+            raise UsageError(f"OUT.json is named last, and {out} is there and is no {SCHEMA} file")
 
 
 def _fetch_units(job: Job) -> list[Fields]:
@@ -118,29 +150,55 @@ def _fetch_units(job: Job) -> list[Fields]:
     return found
 
 
-def _sum_units(units: list[Fields], spans: Spans, now_s: float) -> Fields:
+def _sum_units(units: list[Fields], spans: Spans, now_s: float, reasons: dict[str, str]) -> Fields:
     """Add up the runs of a job: one that was requeued has several under one id."""
-    used_kwh: dict[str, list[float]] = {"cpu": [], "gpu": []}
     emissions: Counter[str] = Counter()
-    for unit, part in product(units, used_kwh):
-        total_kwh = _read_figures(unit, f"total_{part}_energy_usage_kwh").get("total")
-        if total_kwh is not None:
-            used_kwh[part].append(float(total_kwh))
-        for key, value in _read_figures(unit, f"total_{part}_emissions_gms").items():
-            emissions[key.removesuffix("_total")] += float(value)
-    cpu, gpu = (sum_known(values) for values in used_kwh.values())
+    for unit in units:
+        for part in ("cpu", "gpu"):
+            for key, value in _read_figures(unit, f"total_{part}_emissions_gms").items():
+                emissions[key.removesuffix("_total")] += float(value)
+    cpu_by, cpu = _sum_metrics(units, "cpu", reasons)
+    gpu_by, gpu = _sum_metrics(units, "gpu", reasons)
+    # A job may have no board, but none has no processor; boards that are not known are not 0.
+    energy = None if cpu is None or (gpu is None and gpu_by) else cpu + (gpu or 0.0)
+    if energy is None:
+        missing = "cpu_kwh" if cpu is None else "gpu_kwh"
+        reasons["imported.energy_kwh"] = f"{missing}: {reasons[f'imported.{missing}']}"
     return {
-        "energy_kwh": sum_known([cpu, gpu]),
+        "energy_kwh": energy,
         "cpu_kwh": cpu,
         "gpu_kwh": gpu,
+        "by_metric_kwh": {"cpu": cpu_by, "gpu": gpu_by},
         "co2_g": dict(sorted(emissions.items())),
-        "boundary": "cpu: the host's power apportioned to the job; gpu: its boards",
+        "boundary": BOUNDARY,
         "runs": len(units),
         "state": units[-1].get("state"),
         "spans": [[None if at_s is None else format_utc(at_s) for at_s in span] for span in spans],
         # A running job, and one that has just ended, will have more.
         "final": all(end_s is not None and now_s - end_s > LAG_S for _, end_s in spans),
     }
+
+
+def _sum_metrics(
+    units: list[Fields], part: str, reasons: dict[str, str]
+) -> tuple[dict[str, float], float | None]:
+    """Add up each metric of the energy of a part over the runs, and choose the one that counts."""
+    key = f"total_{part}_energy_usage_kwh"
+    runs = [_read_figures(unit, key) for unit in units]
+    names = sorted({name for run in runs for name in run})
+    by_metric = {name: sum(float(run.get(name, 0.0)) for run in runs) for name in names}
+    name = "total" if "total" in names else names[0] if len(names) == 1 else None
+    lacking = sum(name not in run for run in runs)
+    where = f"imported.{part}_kwh"
+    if not names:
+        reasons[where] = f"CEEMS gives no {key}"
+    elif name is None:
+        reasons[where] = f"CEEMS gives {', '.join(names)} and no total: they may be one energy"
+    elif lacking:
+        reasons[where] = f"without {lacking} of {len(runs)} runs, which have no {name}"
+    elif name != "total":
+        reasons[where] = f"it is {name}: CEEMS gives no total"
+    return by_metric, None if name is None else by_metric[name]
 
 
 def _sum_ours(sidecars: Sequence[Path], spans: Spans) -> Fields:
@@ -211,16 +269,44 @@ def _read_figures(unit: Fields, key: str) -> dict[str, float]:
     values = unit.get(key)
     if not isinstance(values, dict):
         return {}
-    return {k: v for k, v in values.items() if is_usable(v) or (v == 0 and v is not False)}
+    return {name: value for name, value in values.items() if _is_figure(value)}
 
 
-def _explain_ratio(ours: Fields, imported: Fields) -> str | None:
-    """Say where the ratio of the totals does not compare like with like."""
-    if not ours["attempts"]:
-        return "no attempt of ours lies in the time of the job"
-    if _is_divided(ours["by_boundary_kwh"]):
-        if bool(imported["gpu_kwh"]) and GPU not in ours["by_boundary_kwh"]:
-            return "CEEMS counts GPUs that our figure lacks"
-        if GPU in ours["by_boundary_kwh"] and not imported["gpu_kwh"]:
-            return "our figure has GPUs that CEEMS lacks"
+def _is_figure(value: object) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 <= value < math.inf
+
+
+def _divide(ours: Fields, imported: Fields, key: str, reasons: dict[str, str]) -> float | None:
+    """Return ours / CEEMS; None, with a reason, where one is not known or CEEMS's is 0."""
+    if ours[key] is None:
+        why = "our figure is not divided into processor and boards"
+        if not ours["attempts"]:
+            why = "no attempt of ours lies in the time of the job"
+        elif _is_divided(ours["by_boundary_kwh"]):
+            why = f"our figure has no {'GPU boards' if key == 'gpu_kwh' else 'processor'}"
+        reasons[f"ours.{key}"] = why
+    elif imported[key]:
+        return ours[key] / imported[key]
+    elif imported[key] is None:
+        why = reasons[f"imported.{key}"]
+    else:
+        why = "CEEMS says 0"
+    reasons[f"ratio.{key}"] = why
     return None
+
+
+def _explain_ratio(ours: Fields, imported: Fields, reasons: Mapping[str, str]) -> str | None:
+    """Say why there is no ratio of the totals, or where it does not compare like with like."""
+    # A job without boards needs no word.
+    parts = ["cpu", "gpu"] if imported["by_metric_kwh"]["gpu"] else ["cpu"]
+    doubts = {f"{part}_kwh": reasons.get(f"imported.{part}_kwh") for part in parts}
+    whys = [f"{key}: {why}" for key, why in doubts.items() if why is not None]
+    if "ratio.energy_kwh" in reasons and (not whys or not ours["attempts"]):
+        whys = [reasons["ratio.energy_kwh"]]
+    if ours["attempts"] and _is_divided(ours["by_boundary_kwh"]):
+        if bool(imported["gpu_kwh"]) and GPU not in ours["by_boundary_kwh"]:
+            whys.append("CEEMS counts GPUs that our figure lacks")
+        if GPU in ours["by_boundary_kwh"] and not imported["gpu_kwh"]:
+            whys.append("our figure has GPUs that CEEMS lacks")
+    return "; ".join(whys) or None

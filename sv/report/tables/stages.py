@@ -271,8 +271,9 @@ def _describe_import(found: _Imported) -> str:
     source = found.source
     text = (
         f"{source.system} counts {_format_kwh(found.imported)} for job {source.job} of "
-        f"{source.cluster} (imported, in no sum), our meter {_format_kwh(found.ours)} "
-        f"in its time; ours / theirs {_format_ratio(found.ratio)}"
+        f"{source.cluster} (imported, in no sum; its rules may multiply by PUE), "
+        f"our meter {_format_kwh(found.ours)} in its time; "
+        f"ours / theirs {_format_ratio(found.ratio)}"
     )
     return f"{text} ({found.ratio_reason})" if found.ratio_reason else text
 
