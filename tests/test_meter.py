@@ -1,5 +1,6 @@
 """The meter as a user runs it: status, signals, kills, reruns, inner meters, the estimate."""
 
+import json
 import os
 import pty
 import signal
@@ -9,6 +10,8 @@ from itertools import pairwise
 import pytest
 from conftest import ROOT, environment
 from metered import Runner, is_alive, run_words, wait_for
+
+from sv.energy.check import check_files
 
 
 @pytest.fixture
@@ -160,6 +163,89 @@ def test_an_attempt_that_left_nothing_does_not_hide_what_is_resumed(meter):
     assert sidecar.duration_s == pytest.approx(sum(each))
     assert meter.run("sh", "-c", saved)[0] == 0  # begins anew: its own energy alone
     assert meter.sidecar().duration_s == meter.sidecar().attempts[3].duration_s
+
+
+FIGURES = (
+    "status", "exit_code", "energy_kwh", "duration_s", "started_utc", "run_attempts", "channels",
+    "reason", "uncertainty_kwh", "co2_g", "phases",
+)  # fmt: skip
+
+
+def write_marks(*marks):
+    """Shell commands that report marks, as programs do."""
+    lines = (json.dumps({"time_unix": 1, **mark}) for mark in marks)
+    return "".join(f"echo '{line}' >>\"$SV_METER_MARKS\"; " for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("commands", "status", "said"),
+    [
+        ("exit 2", 2, "failed with status 2; unchanged: "),
+        (write_marks({"mark": "phase", "name": "training"}) + "kill $$", 143, "status 143; unch"),
+        (
+            write_marks({"mark": "resumed"}, {"mark": "unchanged", "what": "all is done"}), 0,
+            "nothing to do: all is done; unchanged: ",
+        ),
+        (
+            write_marks({"mark": "resumed"}, {"mark": "unchanged", "what": "a set"}) + "exit 1", 1,
+            "failed with status 1; unchanged: ",
+        ),
+    ],
+)  # fmt: skip
+def test_an_attempt_that_did_nothing_changes_no_figure(meter, commands, status, said):
+    epoch = write_marks({"mark": "epoch", "epoch": 1})
+    assert meter.run("sh", "-c", epoch + "sleep 0.2; exit 1")[0] == 1
+    assert meter.run("sh", "-c", write_marks({"mark": "resumed"}) + epoch)[0] == 0
+    before = meter.sidecar()
+    assert before.run_attempts == (1, 2)
+    for _ in range(2):
+        code, _, err = meter.run("sh", "-c", commands)
+        assert code == status and said in err.splitlines()[-1]
+    after = meter.sidecar()
+    assert {k: getattr(after, k) for k in FIGURES} == {k: getattr(before, k) for k in FIGURES}
+    assert len(after.attempts) == 4 and after.attempts[3].exit_code == status
+    assert after.energy_all_kwh > before.energy_all_kwh
+    assert check_files([meter.folder / "05_train.json"]) == []
+    # The next one that does something is of the run that it resumes.
+    assert meter.run("sh", "-c", write_marks({"mark": "resumed"}) + epoch)[0] == 0
+    assert set(meter.sidecar().run_attempts) >= {1, 2, 5}
+
+
+def test_where_no_attempt_did_anything_the_last_one_is_shown(meter):
+    assert [meter.run("sh", "-c", f"exit {status}")[0] for status in (2, 1)] == [2, 1]
+    assert (meter.sidecar().run_attempts, meter.sidecar().exit_code) == ((2,), 1)
+    # The journal of the run that made the result is elsewhere: this one's energy is not the whole.
+    marks = write_marks({"mark": "resumed"}, {"mark": "unchanged", "what": "all is done"})
+    assert meter.run("sh", "-c", marks)[0] == 0
+    assert meter.sidecar().status == "complete" and "resumed work" in meter.sidecar().reason
+
+
+def test_a_budget_that_is_reached_is_no_failure(meter):
+    epoch, stopped = {"mark": "epoch"}, {"mark": "stopped", "budget_kwh": 0.25}
+    code, _, err = meter.run("sh", "-c", write_marks(epoch, stopped) + "exit 1")
+    assert code == 1 and "stopped at the budget of 0.25 kWh" in err.splitlines()[-1]
+    assert (meter.sidecar().status, meter.sidecar().exit_code) == ("stopped", 1)
+    # What is resumed after it, and then fails, has failed.
+    commands = write_marks({"mark": "resumed"}, epoch) + "exit 1"
+    assert meter.run("sh", "-c", commands)[0] == 1
+    assert [attempt.status for attempt in meter.sidecar().attempts] == ["stopped", "failed"]
+
+
+def test_a_rebuild_counts_unreadable_lines_and_goes_on_after_a_journal_that_fails(meter):
+    assert meter.run("sh", "-c", "sleep 0.3")[0] == 0
+    before = meter.sidecar()
+    lines = meter.journal.read_text().splitlines(keepends=True)
+    lines[2] = lines[2][:10] + "\n"
+    broken = meter.journal.with_name("00_broken.journal.jsonl")
+    broken.write_text(lines[0] + '{"line": "sample"}\n')
+    meter.journal.write_text("".join(lines))
+    done = meter.rebuild()
+    assert done.returncode == 1
+    assert [line.partition(": ")[2] for line in done.stderr.splitlines()] == [
+        f"{broken}: not rebuilt: KeyError('raw')",
+        f"{meter.folder}/05_train.json: rebuilt, complete; 1 unreadable line",
+    ]
+    assert meter.sidecar().energy_kwh == pytest.approx(before.energy_kwh)
 
 
 def test_a_mark_outlives_its_killed_meter(meter):

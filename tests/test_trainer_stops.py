@@ -87,7 +87,7 @@ def test_a_budget_ends_at_a_checkpoint(small_egs, tmp_path, run_cli):
     done = run_cli(*argv, "--max-kwh", "0.25", check=False, env={"SV_METER_LIVE": str(live)})
     assert done.returncode == 1
     line = done.stderr.splitlines()[-1]
-    assert "stopped at 0.5 kWh of this attempt (--max-kwh 0.25)" in line
+    assert "stopped at the budget: 0.5 kWh in this attempt (--max-kwh 0.25)" in line
     assert "rerun the same command" in line and "last.pt" in line
     assert torch.load(exp / "checkpoints" / "last.pt", weights_only=True)["step"] == 1
     with pytest.raises(UsageError, match="must be a number above 0, not '-1'"):

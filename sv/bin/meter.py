@@ -103,7 +103,7 @@ def run_tool(words: Sequence[str]) -> int:
     """Check, trace, rebuild or watch sidecars, or print their schema."""
     parser = cli.Parser(__doc__)
     tool = parser.add_mutually_exclusive_group(required=True)
-    tool.add_argument("--rebuild", type=Path, help="rebuild the sidecars of killed meters")
+    tool.add_argument("--rebuild", type=Path, help="rebuild sidecars of killed meters; 1: failed")
     tool.add_argument("--check", type=Path, nargs="+", help="check sidecars; status 1: violations")
     tool.add_argument("--trace", type=Path, nargs="+", help="write the power traces of sidecars")
     tool.add_argument("--watch", type=Path, help="show the stages that run below a folder")
@@ -126,8 +126,10 @@ def run_tool(words: Sequence[str]) -> int:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         watch(args.watch)
     elif args.rebuild:
-        for line in rebuild_folder(args.rebuild):
+        lines, succeeded = rebuild_folder(args.rebuild)
+        for line in lines:
             _print(line)
+        return int(not succeeded)
     else:
         for path, rows in map(write_trace, args.trace):
             _print(f"{path}: {rows} rows")

@@ -74,7 +74,7 @@ def walk(words: Sequence[str]) -> int:
     """Run stages 5 to 8 of several systems, one after the other, and print what became of each.
 
     Returns:
-        0, 1 if a system failed, 128 + the signal that stopped the walk.
+        0, 1 if a system failed or stopped at its budget, 128 + the signal that stopped the walk.
     """
     from sv.jobs import study  # noqa: PLC0415
 
@@ -99,7 +99,7 @@ def walk(words: Sequence[str]) -> int:
         print(study.format_summary(rows, args.data, args.exp, args.backend))
     if systems.stopped_by is not None:
         return 128 + systems.stopped_by
-    return int(any(row.status == study.FAILED for row in rows))
+    return int(any(row.status in (study.FAILED, study.STOPPED) for row in rows))
 
 
 def validate(words: Sequence[str]) -> int:

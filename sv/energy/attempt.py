@@ -28,7 +28,7 @@ from sv.energy.channels import (
     sum_uncertainty,
 )
 from sv.energy.factors import CarbonFactor, parse_factor
-from sv.energy.journal import RESUMED
+from sv.energy.journal import RESUMED, STOPPED
 from sv.energy.nodes import SIBLING, list_jobs
 from sv.energy.record import Attempt, Carbon, Mark, Meter, Phase, Pue
 from sv.energy.samples import AttemptLines, StageJournals
@@ -74,6 +74,8 @@ def build_attempt(number: int, lines: AttemptLines, journals: StageJournals | No
     uncertainty_kwh, uncertainty_reason = _sum_uncertainties(machines)
     carbon = _build_carbon(machines, head["pue"]["value"])
     marks = _build_marks(machines, lines)
+    if status == "failed" and marks and marks[-1].mark == STOPPED:
+        status = "stopped"
     awake_s = lines.awake_s[-1] - lines.awake_s[0] if lines.awake_s else 0.0
     return Attempt(
         attempt=number,

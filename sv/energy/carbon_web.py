@@ -291,7 +291,7 @@ def recompute_carbon(
         if factor.g_per_kwh is None:
             raise SvError(f"{provider}: {factor.reason}")
         if sidecar.energy_kwh is not None:
-            last, start_s = sidecar.attempts[-1], parse_utc(sidecar.started_utc)
+            last, start_s = sidecar.run[-1], parse_utc(sidecar.started_utc)
             end_s = max(start_s, parse_utc(last.started_utc) + last.duration_s)
             points = [(start_s, 0.0), (end_s, j_from_kwh(sidecar.energy_kwh))]
         factors = [factor]

@@ -60,7 +60,7 @@ def check_sidecar(path: Path, sidecar: Sidecar) -> list[str]:
         wrong += _compare(attempt.energy_kwh, meters_kwh, f"{where}.energy_kwh", "its meters")
     wrong += _check_sums(sidecar, "")
     attempts = sidecar.attempts
-    run = attempts[find_run(attempts) :]
+    run = find_run(attempts)
     numbers = tuple(attempt.attempt for attempt in run)
     if sidecar.run_attempts != numbers:
         wrong.append(f"run_attempts: is {sidecar.run_attempts}, the attempts give {numbers}")

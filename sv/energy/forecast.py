@@ -61,7 +61,7 @@ def compute_forecast(sidecar: Sidecar, now_s: float) -> Fields:
     Raises:
         SvError: The run failed, its energy is not known, or it is too short.
     """
-    attempt = sidecar.attempts[-1]
+    attempt = sidecar.run[-1]
     if attempt.status != "complete" or attempt.energy_kwh is None:
         why = attempt.reason or f"status {attempt.status}"
         raise SvError(f"no forecast: the stretch gave no energy ({why})")

@@ -28,6 +28,11 @@ SUFFIX = ".journal.jsonl"
 MARKS_VARIABLE = "SV_METER_MARKS"
 # A program that resumes earlier work reports it: that work's energy then belongs to its result.
 RESUMED = "resumed"
+# One that found all of its work finished reports that; without a mark of work done, the attempt
+# is no part of the run that made the result. Its ``what`` says what is finished.
+UNCHANGED = "unchanged"
+# The last mark of a program that ended at a checkpoint because its ``budget_kwh`` was used up.
+STOPPED = "stopped"
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # this file system has no flock
 Record = dict[str, Any]
 

@@ -298,8 +298,8 @@ def _sum_earlier(stage: Stage, attempts: "Sequence[Attempt]") -> float | None:
     if stage.label is None and attempts:
         from sv.energy.sidecar import find_run  # noqa: PLC0415 - loaded with the attempts
 
-        resumed = replace(attempts[-1], resumed=True, status="interrupted", marks=())
-        run = [*attempts, resumed][find_run([*attempts, resumed]) : -1]
+        resumed = replace(attempts[-1], resumed=True, status="complete", marks=())
+        run = find_run([*attempts, resumed])[:-1]
     return sum_known(attempt.energy_kwh for attempt in run)
 
 

@@ -17,7 +17,9 @@ from sv.energy.attribution import join_attributions
 from sv.energy.carbon import join_carbon
 from sv.energy.channels import compute_crosschecks, list_boundaries, sum_channels
 from sv.energy.journal import (
+    RESUMED,
     SUFFIX,
+    UNCHANGED,
     BusyError,
     Record,
     count_attempts,
@@ -47,8 +49,8 @@ def rebuild(
         journals: Attempt -> the journals of its other meters, as `read_journals` returns them.
 
     Returns:
-        The sidecar. Its figures are of the run that made the result: the last attempt and those
-        before it that it resumed. ``energy_all_kwh`` is of every attempt.
+        The sidecar. Its figures are of the run that made the result (`find_run`);
+        ``energy_all_kwh`` is of every attempt.
 
     Raises:
         SvError: No attempt was ever begun.
@@ -60,7 +62,8 @@ def rebuild(
     attempts = tuple(
         build_attempt(i, lines, journals.get(i)) for i, lines in enumerate(groups, start=1)
     )
-    run, last, head = attempts[find_run(attempts) :], attempts[-1], groups[-1].head
+    run, head = find_run(attempts), groups[-1].head
+    last = run[-1]
     channels = sum_channels(run)
     carbon = join_carbon([attempt.carbon for attempt in run])
     split = [a for a in run if a.measured_fraction is not None]
@@ -105,6 +108,8 @@ def _explain(run: Sequence[Attempt]) -> str | None:
     if len(unknown) == len(run):
         return run[-1].reason
     reasons = []
+    if run[0].resumed:
+        reasons.append(f"attempt {run[0].attempt} resumed work that no attempt here has done")
     if unknown:
         numbers = ", ".join(str(attempt.attempt) for attempt in unknown)
         reasons.append(f"without attempt {numbers}, whose energy is unknown")
@@ -130,23 +135,33 @@ def _sum_phases(run: Sequence[Attempt]) -> tuple[Phase, ...]:
     return tuple(summed)
 
 
-def find_run(attempts: Sequence[Attempt]) -> int:
-    """Return the index of the first attempt of the run that made the result.
+def find_run(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
+    """Return the attempts of the run that made the result.
 
-    The run goes back from the last attempt as long as there is something that was resumed. An
-    attempt that ended early without any mark (a mistyped config) left nothing to resume: what
-    was resumed lies before it, and its energy belongs to the run.
+    The run goes back from the last attempt that did something, as long as there is something that
+    was resumed. Attempts after it were refused, or failed before they left anything, and count
+    under everything tried alone; so does one that found all its work finished. Between a start
+    and what resumed it, one that left nothing belongs to the run.
     """
-    first = len(attempts) - 1
-    while first > 0:
-        attempt = attempts[first]
-        marked = any(mark.mark != PHASE for mark in attempt.marks)  # a phase leaves nothing
-        left_nothing = attempt.status != "complete" and not marked
-        is_last = first == len(attempts) - 1
-        if not attempt.resumed and (is_last or not left_nothing):
-            break
+    tried = [attempt for attempt in attempts if not _is_unchanged(attempt)]
+    while tried and _left_nothing(tried[-1]):
+        tried.pop()
+    if not tried:
+        return tuple([a for a in attempts if a.status == "complete"][-1:] or attempts[-1:])
+    first = len(tried) - 1
+    while first > 0 and (tried[first].resumed or _left_nothing(tried[first])):
         first -= 1
-    return first
+    return tuple(tried[first:])
+
+
+def _is_unchanged(attempt: Attempt) -> bool:
+    marks = {mark.mark for mark in attempt.marks}
+    return UNCHANGED in marks and marks <= {UNCHANGED, RESUMED, PHASE}
+
+
+def _left_nothing(attempt: Attempt) -> bool:
+    # A phase leaves nothing.
+    return attempt.status != "complete" and all(mark.mark == PHASE for mark in attempt.marks)
 
 
 # Files
@@ -163,20 +178,28 @@ def write_sidecar(journal: Path) -> Sidecar:
     return sidecar
 
 
-def rebuild_folder(folder: Path) -> list[str]:
+def rebuild_folder(folder: Path) -> tuple[list[str], bool]:
     """Rebuild every sidecar of a folder that is missing or older than its journals.
 
-    A journal whose meter is still running is left alone.
+    A journal whose meter is still running is left alone; one that cannot be rebuilt costs no other.
 
     Returns:
-        One line a journal that was rebuilt or left alone.
+        One line a journal that was rebuilt, left alone or failed; whether none failed.
 
     Raises:
-        SvError: The folder is missing, or a file cannot be read or written.
+        SvError: The folder is missing.
     """
     if not folder.is_dir():
         raise SvError(f"no such folder {folder}")
-    return [_rebuild(path) for path in sorted(folder.glob(f"*{SUFFIX}")) if is_stale(path)]
+    lines, succeeded = [], True
+    for path in filter(is_stale, sorted(folder.glob(f"*{SUFFIX}"))):
+        try:
+            lines.append(_rebuild(path))
+        except Exception as error:  # whatever a damaged journal holds, the next one is another
+            reason = str(error) if isinstance(error, SvError) else repr(error)
+            lines.append(f"{path}: not rebuilt: {reason}")
+            succeeded = False
+    return lines, succeeded
 
 
 def _rebuild(path: Path) -> str:
@@ -191,6 +214,8 @@ def _rebuild(path: Path) -> str:
     except BusyError:
         return f"{path}: its meter is still running, left alone"
     rebuilt = f"{get_sidecar_path(path)}: rebuilt, {sidecar.status}"
+    if (torn := sidecar.torn_lines) > 0:
+        rebuilt += f"; {torn} unreadable {'line' if torn == 1 else 'lines'}"
     if running:
         rebuilt += f"; still metering: {', '.join(running)}; rebuild again when they have ended"
     return rebuilt
@@ -227,16 +252,32 @@ def fold_nodes(journal: Path) -> list[str]:
 
 
 def format_summary(sidecar: Sidecar, path: Path) -> str:
-    """Format ``stage 5 train: 0.0123 kWh (estimated), 0.5 gCO2e, 312 s -> <path>``."""
-    parts = [_format_energy(sidecar)]
+    """Format ``stage 5 train: 0.0123 kWh (estimated), 0.5 gCO2e, 312 s -> <path>``.
+
+    After an attempt that is not of the run it also says why, and the figures are the run's.
+    """
+    last, parts = sidecar.attempts[-1], [_format_energy(sidecar)]
     if sidecar.co2_g is not None:
         failed = "; ".join(sidecar.carbon.fallback_from)
         fallback = f" (at {sidecar.carbon.provider}, because {failed})" if failed else ""
         parts.append(f"{format_figure(sidecar.co2_g)} gCO2e{fallback}")
     parts.append(f"{format_figure(sidecar.duration_s)} s")
     if sidecar.status != "complete":
-        parts.append(f"{sidecar.status} with status {sidecar.exit_code}")
-    return f"stage {sidecar.stage} {sidecar.name}: {', '.join(parts)} -> {path}"
+        parts.append(describe_end(sidecar.run[-1]))
+    figures = ", ".join(parts)
+    if last.attempt not in sidecar.run_attempts:
+        figures = f"{describe_end(last)}; unchanged: {figures}"
+    return f"stage {sidecar.stage} {sidecar.name}: {figures} -> {path}"
+
+
+def describe_end(attempt: Attempt) -> str:
+    """Describe how an attempt ended that did not complete, or that had nothing to do."""
+    if attempt.status == "stopped":
+        return f"stopped at the budget of {attempt.marks[-1].payload.get('budget_kwh')} kWh"
+    if attempt.status != "complete":
+        return f"{attempt.status} with status {attempt.exit_code}"
+    what = (str(mark.payload.get("what")) for mark in attempt.marks if mark.mark == UNCHANGED)
+    return f"nothing to do: {', '.join(dict.fromkeys(what))}"
 
 
 def _format_energy(sidecar: Sidecar) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from sv.energy.journal import MARKS_VARIABLE, RESUMED, write_mark
+from sv.energy.journal import MARKS_VARIABLE, RESUMED, UNCHANGED, write_mark
 from sv.jobs.completion import is_finished, take_job_prints
 
 PROGRESS_S = 15.0  # a sign of life on the terminal from work that takes longer than this
@@ -137,7 +137,10 @@ def find_todo(request: Request) -> list[Job]:
     if len(todo) < len(jobs):
         skipped = f"{len(jobs) - len(todo)} of {len(jobs)} jobs"
         print(f"  {skipped} finished before, log is {jobs[0].log}", file=sys.stderr)
-        write_mark(os.environ.get(MARKS_VARIABLE), RESUMED, skipped=skipped)
+        marks = os.environ.get(MARKS_VARIABLE)
+        write_mark(marks, RESUMED, skipped=skipped)
+        if not todo:
+            write_mark(marks, UNCHANGED, what=f"{skipped} finished before")
     return todo
 
 
@@ -227,7 +230,9 @@ def report(program: str, request: Request, statuses: dict[int, int]) -> int:
     if not failed:
         return 0
     count = len(request.jobs)
-    what = f"{len(failed)} of {count} jobs failed, first " if count > 1 else "failed, "
     reason = find_last_message(failed[0].log)
+    # A program that ended at a checkpoint says so itself (sv/train/stopping.py).
+    how = "stopped" if ": stopped " in reason else "failed"
+    what = f"{len(failed)} of {count} jobs {how}, first " if count > 1 else f"{how}, "
     message = f"{what}log is {failed[0].log}{': ' + reason if reason else ''}"
     return fail(program, message, statuses[failed[0].number])

@@ -27,6 +27,7 @@ DONE, BEFORE, FAILED, STOPPED, LEFT = "done", "finished before", "failed", "stop
 HEADER = re.compile(r"utils/meter\.sh: \S+ \S+ stage (\d+ \S+)$")
 SKIPPED = re.compile(r"utils/meter\.sh: stage \d+ \S+: finished before$")
 SUMMARY = re.compile(r"stage \d+ \S+: .* -> ")
+AT_BUDGET = re.compile(r"stage \d+ \S+: .*, stopped at the budget .* -> ")
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TRAIN, EXTRACT, SCORE, RESULTS = 5, 6, 7, 8
 ESTIMATED = "†"
@@ -113,7 +114,7 @@ class Walk:
         )  # fmt: skip
         if self.stopped_by is not None:  # the signal came before the process was there
             self._process.terminate()
-        reached, message, begun, skipped = None, "", 0, 0
+        reached, message, begun, skipped, at_budget = None, "", 0, 0, False
         # Read to the end, not to run.sh's: its stage may still be saving a checkpoint.
         for line in self._process.stderr:
             sys.stderr.write(line)
@@ -122,12 +123,14 @@ class Walk:
                 reached, message, begun = header[1], "", begun + 1
             elif SKIPPED.match(line):
                 skipped += 1
+            elif AT_BUDGET.search(line):
+                at_budget = True
             elif line.strip() and not line.startswith(" ") and not SUMMARY.search(line):
                 message = line.strip()
         code = self._process.wait()
         status = BEFORE if 0 < begun == skipped else DONE
         if code != 0:
-            status = self._judge(code)
+            status = STOPPED if at_budget else self._judge(code)
         if status == FAILED:
             reached = reached or str(first)
             what = f"{model} failed in stage {reached}"

@@ -60,11 +60,15 @@ class EnergyReader:
 
 @dataclass(unsafe_hash=True)
 class Stop(Exception):  # noqa: N818 - not an error, a request
-    """Raised between two steps or utterances: the reason, its exit status, how to continue."""
+    """Raised between two steps or utterances: the reason, its exit status, how to continue.
+
+    ``budget_kwh`` is the budget that was used up, None where that is not the reason.
+    """
 
     reason: str
     status: int
     advice: str = "the same command resumes from there"
+    budget_kwh: float | None = None
 
 
 def vote(status: int) -> list[float]:
@@ -169,9 +173,10 @@ class StopConditions:
             self._elapsed_s, self._changed_at = energy.elapsed_s, now
         if energy is not None and (kwh := kwh_from_j(energy.energy_j)) >= max_kwh:
             return Stop(
-                f"stopped at {kwh:.4g} kWh of this attempt {limit}",
+                f"stopped at the budget: {kwh:.4g} kWh in this attempt {limit}",
                 1,
                 "rerun the same command to resume, with a higher --max-kwh to get further",
+                max_kwh,
             )
         if now - self._changed_at > STALE_S:
             return Stop(

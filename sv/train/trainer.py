@@ -163,8 +163,9 @@ class Trainer:
         egs_dir: Training set that stage 4 made.
         exp_dir: Gets checkpoints/, final.pt, model.json, config.toml and log/.
         device: Where to compute.
-        mark: Called with a mark's name and fields as things happen: resumed, plan, phase, stretch
-            (of a bounded run), validation, checkpoint, epoch.
+        mark: Called with a mark's name and fields as things happen: resumed, unchanged (there was
+            nothing to do), plan, phase, stretch (of a bounded run), validation, checkpoint, epoch,
+            stopped (at the budget).
         conditions: What ends the run before the last epoch.
         group: The processes that train together; all call the same methods.
     """
@@ -181,7 +182,8 @@ class Trainer:
         conditions: StopConditions,
         group: Group,
     ) -> None:
-        self.config, self.device, self.mark, self.group = config, device, mark, group
+        self.name, self.config, self.device, self.mark = name, config, device, mark
+        self.group = group
         self.conditions = conditions
         self.egs = load_egs(egs_dir, config.optimizer.batch_size)
         self.plan = build_plan(config, self.egs.steps_per_epoch)
@@ -228,7 +230,11 @@ class Trainer:
         self._resume()
         trained = self.step >= self.plan.num_steps and not self.totals.steps
         if trained and self.checkpoints.is_finished():
-            return None  # written again, it would look new to the stages after this one
+            # Written again, it would look new to the stages after this one.
+            what = f"training of {self.name} is finished, step {self.step} of {self.step}"
+            self.mark("unchanged", what=what)
+            logging.info("nothing to do: %s", what)
+            return None
         self.checkpoints.write_config()
         try:
             self.conditions.require_energy()
@@ -239,6 +245,8 @@ class Trainer:
             self._pause()
             if self.step > self.first_step:
                 self._save()
+            if stop.budget_kwh is not None:
+                self.mark("stopped", budget_kwh=stop.budget_kwh)
             where = f"at step {self.step} of {self.plan.num_steps}"
             saved = f"checkpoint: {self.checkpoints.last_saved or 'none yet'}"
             return replace(stop, reason=f"{stop.reason}, {where}; {saved}; {stop.advice}")

@@ -121,12 +121,13 @@ def read_trace(journal: Path, sidecar: Sidecar | None = None) -> Trace | None:
     groups, _ = split_attempts(read_journal(journal))
     if sidecar is not None and len(groups) != len(sidecar.attempts):
         return None
-    first = sidecar.run_attempts[0] - 1 if sidecar else 0
+    attempts = sidecar.run_attempts if sidecar else tuple(range(1, len(groups) + 1))
     every = sum(len(lines.t_s) for lines in groups) // MAX_SAMPLES + 1
     events, clocks, powers = [], [], []
     at_s, apart_s = 0.0, 0.0
-    for number, lines in enumerate(groups[first:], start=first + 1):
-        if number > first + 1:
+    for number in attempts:
+        lines = groups[number - 1]
+        if number > attempts[0]:
             events.append(Event(at_s, "attempt", f"attempt {number}"))
         events += _list_events(lines, at_s)
         if len(lines.t_s) < 2:
@@ -148,7 +149,7 @@ def read_trace(journal: Path, sidecar: Sidecar | None = None) -> Trace | None:
     ]  # fmt: skip
     return Trace(
         tuple(names), *_bin(start_s, long_s, awake_s, np.stack(joules)), tuple(events),
-        tuple(range(first + 1, len(groups) + 1)), len(groups),
+        attempts, len(groups),
         apart_s if every > 1 else None, groups[-1].head["host"],
     )  # fmt: skip
 

@@ -234,9 +234,14 @@ def list_some(labels: Iterable[str], most: int = 10) -> str:
     return ", ".join(unique[:most]) + more
 
 
-def _describe_incomplete(stage: Stage) -> str:
+def describe_status(stage: Stage) -> str:
+    """Return what has become of a stage, to follow its name."""
     status = stage.sidecar.status
-    text = "" if status == "complete" else f"the stage is {status}"
+    return "stopped at the budget" if status == "stopped" else f"is {status}"
+
+
+def _describe_incomplete(stage: Stage) -> str:
+    text = "" if stage.sidecar.status == "complete" else f"the stage {describe_status(stage)}"
     return ", ".join(filter(None, (text, stage.sidecar.reason)))
 
 
@@ -358,7 +363,7 @@ def explain_incomplete(stage: Stage) -> str:
     """Say why the energy of a stage is not of all its work; empty if it is."""
     reason = stage.sidecar.reason
     if stage.sidecar.status != "complete":
-        return f"{stage.path.name} is {stage.sidecar.status}"
+        return f"{stage.path.name} {describe_status(stage)}"
     if not stage.energy_kwh:
         return f"no energy in {stage.path.name}" + (f" ({reason})" if reason else "")
     return f"{stage.path.name} is not of all its work ({reason})" if reason else ""

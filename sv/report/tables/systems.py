@@ -58,6 +58,7 @@ from sv.report.tables.evidence import (
     PROVENANCE_COLUMNS,
     backend_column,
     describe_scores,
+    describe_status,
     energy_notes,
     explain_energies,
     explain_incomplete,
@@ -390,7 +391,7 @@ def _explain_undivided(item: Inference, stage: Stage | None, done: Extraction | 
     if stage is None:
         return item.absent
     if stage.sidecar.status != "complete":
-        return f"{stage.path.name} is {stage.sidecar.status}: utterances done are not known"
+        return f"{stage.path.name} {describe_status(stage)}: utterances done are not known"
     if done is None:
         folder = f"xvectors_{extract_name(item.data_set, item.precision)}"
         return absent_file(item.view, f"{folder}/info.json")
