@@ -80,8 +80,10 @@ settings=$(python3 -m sv.bin.recipe settings "$conf" "${models[@]}")
 cmd="$cmd --resume $resume"
 
 # Every stage is one command under utils/meter.sh, which begins with these options.
-metered=(--config "$conf/energy.toml" --country "$country" --end-with-parent true)
+metered=(--config "$conf/energy.toml" --country "$country" --end-with-parent true --ngpu 0)
 shared=("${metered[@]}" --dir "$data/energy")
+gpus=()  # of this machine, for the stages that use them; jobs elsewhere get theirs there
+if [ "${cmd%% *}" -ef utils/run.py ]; then gpus=(--ngpu "$ngpu"); fi
 
 if [ "$stage" -le 0 ] && [ "$stop_stage" -ge 0 ]; then
   utils/meter.sh "${shared[@]}" --stage 0 --name corpora -- \
@@ -150,7 +152,7 @@ if [ "$stage" -le 5 ] && [ "$stop_stage" -ge 5 ]; then
     exec steps/forecast.sh "${train[@]}" --energy-config "$conf/energy.toml" \
       --country "$country" "$data/egs" "$dir"
   fi
-  utils/meter.sh "${own[@]}" --stage 5 --name train -- \
+  utils/meter.sh "${own[@]}" "${gpus[@]}" --stage 5 --name train -- \
     steps/train_xvector.sh "${train[@]}" --max-kwh "$max_kwh" --resume "$resume" \
     "$data/egs" "$dir"
   if [ -s "$dir/forecast.json" ]; then python3 -m sv.bin.forecast --outcome "$dir"; fi
@@ -159,11 +161,11 @@ fi
 if [ "$stage" -le 6 ] && [ "$stop_stage" -ge 6 ]; then
   extract=(--cmd "$cmd" --nj "$nj" --ngpu "$ngpu" --precision "$precision")
   for set in "${test_sets[@]}"; do
-    utils/meter.sh "${own[@]}" --stage 6 --name "extract_$set$suffix" -- \
+    utils/meter.sh "${own[@]}" "${gpus[@]}" --stage 6 --name "extract_$set$suffix" -- \
       steps/extract_xvectors.sh "${extract[@]}" "$dir" "$data/$set" "$dir/xvectors_$set$suffix"
   done
   if [ "$needs_cohort" = true ]; then
-    utils/meter.sh "${own[@]}" --stage 6 --name "extract_cohort$suffix" -- \
+    utils/meter.sh "${own[@]}" "${gpus[@]}" --stage 6 --name "extract_cohort$suffix" -- \
       steps/extract_cohort.sh "${extract[@]}" --config "$conf/score.toml" \
       "$dir" "$train_set" "$data/egs" "$dir/cohort/xvectors$suffix"
   fi
@@ -177,7 +179,7 @@ if [ "$stage" -le 7 ] && [ "$stop_stage" -ge 7 ]; then
       --utt2spk "$data/$set/utt2spk" \
       "$dir/xvectors_$set$suffix" "$data/trials/$trials" "$dir/scores"
     if [ "$untrained" = true ] && [ "$precision" = fp32 ]; then
-      utils/meter.sh "${own[@]}" --stage 7 --name "untrained_$trials" -- \
+      utils/meter.sh "${own[@]}" "${gpus[@]}" --stage 7 --name "untrained_$trials" -- \
         steps/score_untrained.sh --cmd "$cmd" --nj "$nj" --ngpu "$ngpu" \
         "$dir" "$data/$set" "$data/trials/$trials" "$dir/scores"
     fi

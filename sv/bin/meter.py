@@ -7,17 +7,19 @@ Usage: python3 -m sv.bin.meter --stage N --name NAME --dir DIR [options] -- comm
        python3 -m sv.bin.meter --schema
 """
 
+import argparse
 import dataclasses
 import json
 import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sv.bin import cli
 from sv.config import build_json_schema
+from sv.energy.boards import take_boards
 from sv.energy.config import EnergyConfig, read_energy_config
 from sv.energy.journal import get_sidecar_path
 from sv.energy.live import watch
@@ -49,9 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     stage = Stage(number, args.name, folder, model, args.command, config, args.sysfs)
     if args.end_with_parent:
         end_with_parent()
-    if not args.skip_finished:
-        return run_metered(stage, os.environ)
-    return run_step(stage, skip_finished=args.skip_finished == "true")
+    if args.skip_finished == "true" and is_finished(stage):
+        say(f"stage {stage.stage} {stage.name}: finished before")
+        return 0
+    environ = os.environ if args.ngpu is None else take_boards(args.ngpu, os.environ)
+    return (run_step if args.skip_finished else run_metered)(stage, environ)
 
 
 def parse_args(words: list[str], at: int):
@@ -65,6 +69,10 @@ def parse_args(words: list[str], at: int):
     parser.add_argument("--country", default="", help="ISO3 code, instead of the config's")
     parser.add_argument("--sysfs", type=Path, default=Path("/sys"), help="root of sysfs")
     parser.add_argument("--node", default="", help="a process of the stage in $SV_METER_NODES")
+    parser.add_argument(
+        "--ngpu", type=parse_ngpu, metavar="N",
+        help="lock N free GPUs for the command and count these; 0: none; empty: all it sees",
+    )  # fmt: skip
     parser.add_argument("--end-with-parent", default=False, type=cli.true_or_false)
     parser.add_argument(
         "--skip-finished", default="", choices=["", "true", "false"],
@@ -84,16 +92,27 @@ def parse_args(words: list[str], at: int):
     return args
 
 
-def run_step(stage: Stage, *, skip_finished: bool) -> int:
-    """Run a step under the meter and prove that it is finished, or skip it if it was before."""
+def parse_ngpu(text: str) -> int | None:
+    """Parse a number of GPUs; None where it is empty."""
+    if not re.fullmatch(r"\d{0,4}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"must be a whole number, not '{text}'")
+    return int(text) if text else None
+
+
+def is_finished(stage: Stage) -> bool:
+    """Tell whether a step was proved to be finished."""
+    from sv.jobs import completion  # noqa: PLC0415 - not for the meters of jobs
+
+    return completion.is_stage_finished(get_sidecar_path(stage.journal), stage.argv)
+
+
+def run_step(stage: Stage, environ: Mapping[str, str]) -> int:
+    """Run a step under the meter, and prove that it is finished."""
     from sv.jobs import completion  # noqa: PLC0415 - not for the meters of jobs
 
     sidecar = get_sidecar_path(stage.journal)
-    if skip_finished and completion.is_stage_finished(sidecar, stage.argv):
-        say(f"stage {stage.stage} {stage.name}: finished before")
-        return 0
     completion.begin_stage(sidecar, stage.argv)
-    status = run_metered(stage, os.environ)
+    status = run_metered(stage, environ)
     if status == 0:
         completion.end_stage(sidecar, stage.argv)
     return status

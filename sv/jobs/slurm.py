@@ -220,11 +220,11 @@ def call(argv: Sequence[str]) -> str:
         NoAnswerError: It failed, or took too long.
         SvError: It is not installed.
     """
-    # Within a job of Slurm: that job's settings are not for the new one.
+    # Within a job of Slurm: that job's settings are not for the new one, nor are the GPUs here.
     environ = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("SLURM_") or name == "SLURM_CONF"
+        if not name.startswith(("SLURM_", "CUDA_VISIBLE_")) or name == "SLURM_CONF"
     }
     try:
         process = subprocess.Popen(

@@ -17,6 +17,7 @@ from typing import Any
 
 from sv.energy.processes import find_descendants
 from sv.energy.sensors.readers import ChannelSpec, Reader, ask, build_unavailable
+from sv.errors import SvError
 
 LIBRARY = "libnvidia-ml.so.1"
 WHOLE_BOARD = "MIG: the energy is that of the whole parent board"
@@ -176,6 +177,70 @@ def choose_boards(
             break
         boards.setdefault(matches[0], mig)
     return boards
+
+
+@dataclass(frozen=True)
+class Device:
+    """What CUDA takes for a GPU: a board, or a slice of one (MIG).
+
+    Attributes:
+        name: Its UUID, as CUDA_VISIBLE_DEVICES names it.
+        is_busy: Some process computes on its board (a container may not see others').
+    """
+
+    name: str
+    is_busy: bool
+
+
+def list_devices(visible: str | None) -> list[Device]:
+    """List the devices that CUDA_VISIBLE_DEVICES (None: unset) leaves and that answer, in order.
+
+    Raises:
+        SvError: NVML cannot be used.
+    """
+    try:
+        nvml = _load_nvml()
+        nvml.nvmlInit()
+        indices = range(nvml.nvmlDeviceGetCount())
+    except _MissingError as error:
+        raise SvError(str(error)) from error
+    except nvml.NVMLError as error:
+        raise SvError(f"NVML does not answer: {error}") from error
+
+    def query(call: Callable[..., Any], *args: Any) -> Any:
+        return ask(partial(call, *args), nvml.NVMLError)
+
+    def find_uuid(handle: Any) -> str | None:
+        uuid = None if handle is None else query(nvml.nvmlDeviceGetUUID, handle)
+        return None if uuid is None else _decode(uuid)
+
+    def find_parent(mig_uuid: str) -> str | None:
+        handle = query(nvml.nvmlDeviceGetHandleByUUID, mig_uuid)
+        return handle and find_uuid(
+            query(nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle, handle)
+        )
+
+    def list_slices(handle: Any) -> list[str]:
+        modes = query(nvml.nvmlDeviceGetMigMode, handle)
+        count = query(nvml.nvmlDeviceGetMaxMigDeviceCount, handle) if modes and modes[0] else 0
+        parts = (
+            query(nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, i) for i in range(count or 0)
+        )
+        return [uuid for part in parts if (uuid := find_uuid(part))]
+
+    handles = {i: query(nvml.nvmlDeviceGetHandleByIndex, i) for i in indices}
+    boards = {find_uuid(handle) or f"dead {i}": handle for i, handle in handles.items()}
+    devices: dict[str, Device] = {}
+    for item in boards if visible is None else map(str.strip, visible.split(",")):
+        chosen = {item: False} if visible is None else choose_boards(item, [*boards], find_parent)
+        if not chosen:
+            break
+        ((board, mig),) = chosen.items()
+        if boards[board] is not None:
+            is_busy = bool(query(nvml.nvmlDeviceGetComputeRunningProcesses, boards[board]))
+            names = [item] if mig else list_slices(boards[board]) or [board]
+            devices |= {name: Device(name, is_busy) for name in names}
+    return list(devices.values())
 
 
 def find_sources(

@@ -1,0 +1,209 @@
+"""``--ngpu``: boards are chosen, locked, named to the command, and these alone are counted."""
+
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, call, environment
+from metered import wait_for
+from test_energy_nvml import BOARD_A, BOARD_B, library, pytestmark  # noqa: F401 - a fixture
+
+A, B = "GPU-aaaa1111-0", "GPU-bbbb2222-0"
+
+
+class Site:
+    """A machine with two fake boards and a folder of locks."""
+
+    def __init__(self, library, root):  # noqa: F811
+        self.root, self.locks = root, root / "locks"
+        self.env = {
+            "LD_LIBRARY_PATH": str(library), "FAKE_NVML": str(root), "SV_GPU_LOCKS": str(self.locks)
+        }  # fmt: skip
+        for board in (0, 1):
+            (root / f"energy.{board}").write_text("1000")
+            (root / f"power.{board}").write_text("50000")
+        (root / "energy.toml").write_text("period_s = 0.05\n")
+
+    def words(self, name, ngpu, *command):
+        return [
+            sys.executable, "-m", "sv.bin.meter", "--stage", 5, "--name", name, "--ngpu", ngpu,
+            "--dir", self.root / "e", "--config", self.root / "energy.toml", "--sysfs", self.root,
+            "--", *command,
+        ]  # fmt: skip
+
+    def run(self, ngpu, *command, name="x", **extra):
+        return call(self.words(name, ngpu, *command), timeout=30, **{**self.env, **extra})
+
+    def show(self, ngpu, **extra):
+        """Give the boards that the command sees."""
+        done = self.run(ngpu, "sh", "-c", "echo $CUDA_VISIBLE_DEVICES", **extra)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def hold(self, ngpu, name="held"):
+        """Start a stage that holds boards until its stdin is closed."""
+        command = ["sh", "-c", "echo $CUDA_VISIBLE_DEVICES; exec cat"]
+        words = [str(word) for word in self.words(name, ngpu, *command)]
+        process = subprocess.Popen(
+            words, cwd=ROOT, env=environment(**self.env), text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        process.boards = process.stdout.readline().strip()
+        return process
+
+    def sidecar(self):
+        return json.loads((self.root / "e" / "05_x.json").read_text())
+
+
+@pytest.fixture
+def site(library, tmp_path):  # noqa: F811
+    return Site(library, tmp_path)
+
+
+def end(process):
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize(("ngpu", "boards"), [(1, [A]), (2, [A, B])])
+def test_the_boards_of_the_stage_are_counted_and_named(site, ngpu, boards):
+    command = f"echo 31000 >{site.root}/energy.0; echo 8000 >{site.root}/energy.1"
+    site.run(ngpu, "sh", "-c", command)
+    channels = {c["id"]: c for c in site.sidecar()["channels"] if c["id"].startswith("nvml.board")}
+    used_j = {BOARD_A: 30.0, BOARD_B: 7.0}
+    counted = {key: c["energy_j"] for key, c in channels.items() if c["in_total"]}
+    assert counted == {f"nvml.board.{uuid}": used_j[f"nvml.board.{uuid}"] for uuid in boards}
+    assert [*site.sidecar()["attempts"][0]["metadata"][0]["nvml"]["boards"]] == boards
+
+
+def test_a_stage_without_gpus_sees_and_counts_none(site):
+    done = site.run(0, "sh", "-c", f"echo [$CUDA_VISIBLE_DEVICES]; echo 9000 >{site.root}/energy.0")
+    assert done.stdout == "[]\n" and "gpu_board" not in site.sidecar()["boundary"]
+    assert not site.locks.exists()
+
+
+@pytest.mark.parametrize(
+    ("visible", "ngpu", "chosen"),
+    [("1", 1, B), ("GPU-bbbb, 0", 2, f"{B},{A}")],
+)
+def test_boards_are_of_those_that_the_user_leaves(site, visible, ngpu, chosen):
+    assert site.show(ngpu, CUDA_VISIBLE_DEVICES=visible) == chosen
+
+
+def test_a_held_board_is_not_chosen_and_its_holder_is_named(site):
+    first, second = site.hold(1), site.hold(1, "second")
+    try:
+        assert [first.boards, second.boards] == [A, B]
+        done = site.run(1, "true")
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        for uuid, process in ((A, first), (B, second)):
+            assert f"{uuid} is held by pid {process.pid} of " in done.stderr
+        assert not (site.root / "e" / "05_x.journal.jsonl").exists()  # no attempt
+        end(first)
+        done = site.run(2, "true")  # one is free, and is so afterwards
+        assert done.returncode == 2 and A not in done.stderr and B in done.stderr
+        assert site.show(1) == A
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.communicate()
+
+
+def test_a_killed_meter_leaves_no_lock(site):
+    process = site.hold(2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    wait_for(lambda: site.run(2, "true").returncode == 0)
+
+
+def test_boards_on_which_something_computes_come_last(site):
+    (site.root / "pid.0").write_text("4242")
+    assert site.show(1) == B and site.show(2) == f"{A},{B}"
+
+
+def test_in_a_job_of_slurm_the_boards_are_those_that_it_gave(site):
+    process = site.hold(2)
+    assert site.show(1, SLURM_JOB_ID="7", CUDA_VISIBLE_DEVICES="1,0") == B
+    assert site.run(1, "true", SLURM_JOB_ID="7").returncode == 2  # it gave none
+    end(process)
+
+
+def test_jobs_below_share_the_boards_and_a_meter_below_changes_nothing(site):
+    job = ["utils/run.py", "--gpu", 1, "JOB=1:2", site.root / "x.JOB.log"]
+    assert site.run(2, *job, "sh", "-c", "sleep 0.5; echo $CUDA_VISIBLE_DEVICES").returncode == 0
+    logs = [(site.root / f"x.{number}.log").read_text() for number in (1, 2)]
+    assert {re.search(r"^GPU-.*$", log, re.M)[0] for log in logs} == {A, B}
+    below = site.words("below", 2, "sh", "-c", "echo $CUDA_VISIBLE_DEVICES")
+    assert site.run(1, *below).stdout == f"{A}\n"
+
+
+@pytest.mark.parametrize(
+    ("ngpu", "extra"),
+    [
+        (3, {}), (1, {"CUDA_VISIBLE_DEVICES": ""}), (2, {"CUDA_VISIBLE_DEVICES": "1"}),
+        (1, {"LD_LIBRARY_PATH": ""}), ("two", {}), ("-1", {}),
+    ],
+)  # fmt: skip
+def test_what_is_not_there_is_refused_before_the_meter_starts(site, ngpu, extra):
+    done = site.run(ngpu, "touch", site.root / "ran", **extra)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"{ngpu}" in done.stderr and not (site.root / "ran").exists()
+    assert not list((site.root).glob("e/*"))
+
+
+def test_the_folder_of_locks_is_for_all_users(site):
+    os.umask(0o077)
+    try:
+        site.show(1)
+    finally:
+        os.umask(0o022)
+    assert stat.S_IMODE(site.locks.stat().st_mode) == 0o1777
+    assert stat.S_IMODE((site.locks / A).stat().st_mode) == 0o644
+    (site.locks / A).chmod(0o444)
+    if os.geteuid() == 0:
+        os.chown(site.locks / A, 65534, 65534)
+    assert site.show(1) == A
+
+
+@pytest.mark.parametrize("kind", ["private", "link", "file"])
+def test_a_folder_that_cannot_be_shared_is_refused(site, kind):
+    if kind == "private":
+        site.locks.mkdir(mode=0o755)
+    elif kind == "link":
+        (site.root / "elsewhere").mkdir()
+        (site.root / "elsewhere").chmod(0o1777)
+        site.locks.symlink_to(site.root / "elsewhere")
+    else:
+        site.locks.touch()
+    done = site.run(1, "true")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert str(site.locks) in done.stderr and not (site.root / "e").exists()
+    assert not (site.root / "elsewhere" / A).exists()
+
+
+def test_a_link_in_the_folder_is_not_followed(site):
+    site.show(1)
+    (site.locks / A).unlink()
+    (site.locks / A).symlink_to(site.root / "made")
+    os.mkfifo(site.locks / B)  # nobody waits for its other end
+    assert site.show(1) == B
+    assert not (site.root / "made").exists()
+
+
+def test_run_sh_refuses_boards_that_are_not_there_without_an_attempt(site):
+    data = site.root / "data"
+    data.mkdir()
+    for name in ("train_set", "test_trials", "augment_kinds"):
+        (data / name).write_text("mini_train\n" if name == "train_set" else "")
+    options = ["--data", data, "--exp", site.root / "exp", "--nj", 1, "--stop-stage", 5]
+    done = call(
+        ["./run.sh", "--egs", "tests/egs/tiny", *options, "--stage", 5, "--ngpu", 3],
+        timeout=60, **site.env,
+    )  # fmt: skip
+    assert done.returncode == 2 and "--ngpu 3: 2 GPUs are visible here" in done.stderr
+    assert not list(site.root.glob("exp/**/*.journal.jsonl"))
