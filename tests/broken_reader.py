@@ -1,0 +1,37 @@
+"""The meter with a sensor's library that breaks: broken_reader.py CALL ERROR AFTER_S METER'S WORDS.
+
+CALL is a function of pynvml, or `NvmlReader.read` and the like; from AFTER_S seconds after the
+meter's start on it raises ERROR, an exception of Python's own.
+"""
+
+import builtins
+import sys
+import time
+from functools import wraps
+
+from sv.bin import cli
+from sv.bin.meter import main
+from sv.energy.sensors import nvml
+
+
+def break_call(call: str, error: str, after_s: float) -> None:
+    """Put a function that raises in the place of one that works."""
+    if call.startswith("nvml"):
+        import pynvml as owner  # noqa: PLC0415
+    else:
+        name, _, call = call.partition(".")
+        owner = getattr(nvml, name)
+    works, begin_s = getattr(owner, call), time.monotonic()
+
+    @wraps(works)
+    def broken(*args, **more):
+        if time.monotonic() - begin_s >= after_s:
+            raise getattr(builtins, error)(f"{call} is broken")
+        return works(*args, **more)
+
+    setattr(owner, call, broken)
+
+
+if __name__ == "__main__":
+    break_call(sys.argv[1], sys.argv[2], float(sys.argv[3]))
+    sys.exit(cli.run("sv.bin.meter", lambda _argv=None: main(sys.argv[4:])))
