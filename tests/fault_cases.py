@@ -5,9 +5,14 @@ neighbours, which no list names. tests/bench/meter_faults.py runs them, tests/te
 some of each kind.
 """
 
+import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from faulty_machine import (
@@ -28,6 +33,7 @@ from faulty_machine import (
 if TYPE_CHECKING:
     from bench.meter_faults import Run
 
+ROOT = Path(__file__).resolve().parent.parent
 RIGHT, MARKED, HELD, EITHER = "right", "marked", "held", "either"
 # vendor, family, model, name and cores of a processor
 INTEL = ("GenuineIntel", 6, 143, "Intel(R) Xeon(R) Platinum 8480+", 56)
@@ -55,6 +61,7 @@ class Case:
         status: Of the command.
         error: Of a figure that is right, relative.
         floor: Of a figure that is marked: the least part of the truth.
+        figure: Of the attempt, which is compared with the truth.
         also: What else must be true of a run: returns what is wrong.
         pyrapl: The fake is at /sys, where pyRAPL looks.
         killed: The meter is killed: --rebuild writes the sidecar.
@@ -72,6 +79,7 @@ class Case:
     status: int = 0
     error: float = 0.03
     floor: float = 0.0
+    figure: str = "energy_kwh"
     also: Callable[["Run"], str | None] = lambda run: None
     pyrapl: bool = False
     killed: bool = False
@@ -139,6 +147,105 @@ def is_estimated(run):
 def says_on_stderr(word):
     """Stderr has a word."""
     return lambda run: None if word in run.err else f"stderr does not say {word!r}"
+
+
+def call(module: str, *words) -> list[str]:
+    """Run a program of the repository; give the lines of its output, and of a traceback."""
+    argv = [sys.executable, "-m", module, *map(str, words)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    failed = done.stderr.splitlines() if "Traceback" in done.stderr else []
+    return done.stdout.splitlines() + failed
+
+
+def read_energy_kwh(sidecar: Path) -> float | None:
+    """Read the energy of the last attempt; None without a sidecar."""
+    if not sidecar.exists():
+        return None
+    return json.loads(sidecar.read_text())["attempts"][-1]["energy_kwh"]
+
+
+def rebuilds(change):
+    """--rebuild of the folder goes well after something was done to the journals in it.
+
+    ``change`` takes the lines of the stage's journal and gives those of 04_other.
+    """
+
+    def find(run):
+        journal, sidecar = run.energy / "05_train.journal.jsonl", run.energy / "05_train.json"
+        expected_kwh = read_energy_kwh(sidecar)
+        other = run.energy / "04_other.journal.jsonl"
+        other.write_text("".join(change(journal.read_text().splitlines(keepends=True))))
+        sidecar.unlink()
+        printed = call("sv.bin.meter", "--rebuild", run.energy)
+        if any("Traceback" in line for line in printed):
+            return f"a traceback: {printed[-1]}"
+        energy_kwh = read_energy_kwh(sidecar)
+        return None if energy_kwh == expected_kwh else f"05_train: {expected_kwh}, {energy_kwh}"
+
+    return find
+
+
+def replace_reading(lines):
+    """Make every tenth reading too large for a column."""
+    records = [json.loads(line) for line in lines]
+    for record in [record for record in records if record["line"] == "sample"][::10]:
+        record["raw"] = [2**64 for _ in record["raw"]]
+    return [json.dumps(record) + "\n" for record in records]
+
+
+def remove_readings(lines):
+    """Leave the readings out of every tenth sample."""
+    records = [json.loads(line) for line in lines]
+    for record in [record for record in records if record["line"] == "sample"][::10]:
+        del record["raw"]
+    return [json.dumps(record) + "\n" for record in records]
+
+
+def is_cut_well(run):
+    """Rebuilt from a journal whose end is missing, the energy is that of what is left."""
+    journal, sidecar = run.energy / "05_train.journal.jsonl", run.energy / "05_train.json"
+    energy_kwh, whole = read_energy_kwh(sidecar), journal.read_bytes()
+    for cut in (1, 2, 20, 200):
+        sidecar.unlink()
+        journal.write_bytes(whole[:-cut])
+        call("sv.bin.meter", "--rebuild", run.energy)
+        again_kwh = read_energy_kwh(sidecar)
+        if again_kwh is None or abs(again_kwh / energy_kwh - 1) > 0.1:
+            return f"{energy_kwh} kWh, without {cut} bytes {again_kwh}"
+    return None
+
+
+def is_whole_too(run):
+    """A second meter beside the first has the whole energy too, and --check names both."""
+    ours, other = run.energy / "05_train.json", run.energy.parent / "beside/06_beside.json"
+    energy_kwh, other_kwh = read_energy_kwh(ours), read_energy_kwh(other)
+    if other_kwh is None or abs(other_kwh / energy_kwh - 1) > 0.15:  # it began later
+        return f"{energy_kwh} kWh, beside it {other_kwh}"
+    printed = call("sv.bin.meter", "--check", ours, other)
+    return None if any("also in" in line for line in printed) else "--check knows no overlap"
+
+
+def is_explained(fields):
+    """What CEEMS does not give of a job has a reason in the import."""
+
+    def find(run):
+        begin_ms, end_ms = (1000 * (time.time() + ago_s) for ago_s in (-3600, 3600))
+        unit = {"uuid": "1", "cluster_id": "slurm-0", "state": "COMPLETED", **fields}
+        unit |= {"started_at_ts": int(begin_ms), "ended_at_ts": int(end_ms)}
+        service = Service(lambda: (200, {"status": "success", "data": [unit], "warnings": []}))
+        service.build(run.energy)
+        out = run.energy / "ceems.json"
+        words = ["--url", service.url, "--cluster", "slurm-0", "--job", "1", "--user", "ann", out]
+        printed = call("sv.bin.ceems", *words)
+        if not out.exists():
+            return f"no ceems.json: {printed[-1:]}"
+        record = json.loads(out.read_text())
+        is_null = record["imported"]["energy_kwh"] is None or record["ratio"]["energy_kwh"] is None
+        told = record["ratio_reason"] or record.get("reasons")
+        return "a null without a reason" if is_null and not told else None
+
+    return find
 
 
 def is_core_power(low_w, high_w):
@@ -235,9 +342,20 @@ def list_cases() -> list[Case]:
         Case("F9 Redfish says 1e400 now and then", EITHER,
              lambda: [zone(), Redfish(shown_w=lambda t, w: "1e400" if t % 1 < 0.3 else w)],
              settings=use_redfish),
+        Case("F9 --rebuild of a folder with a reading above 2^63", HELD, lambda: [zone()], 2,
+             also=rebuilds(replace_reading)),
         Case("F10 pyRAPL: socket 1 goes bad at half", MARKED,
              lambda: [zone(0), zone(1, show=during(2, 99, "bad"), in_place=True)], pyrapl=True,
              floor=0.7),
+        *(
+            Case(f"F11 CEEMS: {what}", HELD, lambda: [zone()], 2, also=is_explained(fields))
+            for what, fields in {
+                "metrics of the site's own names":
+                    {"total_cpu_energy_usage_kwh": {"rapl_total": 100, "ipmi_total": 120}},
+                "no metrics": {},
+                "null": {"total_cpu_energy_usage_kwh": None, "total_gpu_energy_usage_kwh": None},
+            }.items()
+        ),
         Case("F12 RTE says 210000 g/kWh", HELD, lambda: [zone(), rte(210_000)],
              settings=use_rte, also=is_table),
         Case("F12 RTE says -40 g/kWh", HELD, lambda: [zone(), rte(-40)], settings=use_rte,
@@ -257,6 +375,8 @@ def list_cases() -> list[Case]:
              lambda: [zone(start_uj=WRAPS_SOON, range_uj=0)], floor=0.85),
         Case("F13 max_energy_range_uj is garbage, wraps", EITHER,
              lambda: [zone(start_uj=WRAPS_SOON, range_uj="?")], floor=0.85),
+        Case("F13 samples without readings in a journal", HELD, lambda: [zone()], 2,
+             also=rebuilds(remove_readings)),
         Case("F13 5 kW package wraps", EITHER, lambda: [zone(0, 5000.0, start_uj=WRAPS_SOON)],
              floor=0.8),
     ]  # fmt: skip
@@ -314,6 +434,13 @@ def list_cases() -> list[Case]:
              shell="utils/meter.sh --stage 6 --name inner --dir {root}/inner -- sleep {seconds}"),
         Case("held the meter is killed", HELD, lambda: [zone()], killed=True, status=-9,
              shell="sleep 3; kill -9 $PPID; sleep 1"),
+        Case("held a journal cut by up to 200 bytes", HELD, lambda: [zone()], also=is_cut_well),
+        Case("held two meters at once", HELD, lambda: [zone()], 5, also=is_whole_too,
+             shell="env -u SV_METER_ACTIVE -u SV_METER_NODES utils/meter.sh --stage 6 "
+             "--name beside --dir {root}/beside --sysfs {root} -- sleep {seconds}"),
+        Case("held cpu_share: the machine is whole, the job's part small", HELD, lambda: [zone()],
+             figure="energy_node_kwh", settings='attribution = "cpu_share"\n', also=lambda run: None
+             if run.sidecar["energy_kwh"] < 0.9 * run.sidecar["energy_node_kwh"] else "no part"),
         Case("held the command is killed", HELD, lambda: [zone()], status=137,
              shell="sleep 3; kill -9 $$"),
         Case("held the command is stopped for 2 s", HELD, lambda: [zone()],
