@@ -63,14 +63,20 @@ if [ "$forecast" = true ]; then stop_stage=5; fi
 [[ "$stage" =~ ^[0-8]$ && "$stop_stage" =~ ^[0-8]$ ]] || bad_option "the stages are 0 to 8"
 [ "$stage" -le "$stop_stage" ] || bad_option "--stage $stage comes after --stop-stage $stop_stage"
 [[ "$precision " =~ ^((fp32|fp16|bf16)\ +)+$ ]] || bad_option "--precision is fp32, fp16 or bf16"
-[ "$nnodes" -ge 1 ] || bad_option "--nnodes must be at least 1"
+[[ "$ngpu" =~ ^(0|[1-9][0-9]*)$ ]] || bad_option "--ngpu must be a whole number, not '$ngpu'"
+[[ "$nnodes" =~ ^[1-9][0-9]*$ ]] || bad_option "--nnodes must be at least 1"
 [ -x "${cmd%% *}" ] || bad_option "--cmd: no such program '${cmd%% *}'"
 [[ "$nj" =~ ^[1-9][0-9]*$ ]] || bad_option "--nj must be a whole number of at least 1, not '$nj'"
 
 . ./path.sh
 read -ra models <<<"$model"
 read -ra precisions <<<"$precision"
-settings=$(python3 -m sv.bin.recipe settings "$conf" "${models[@]}")
+# What can be refused is refused here: no attempt, no energy.
+needs=(--stage "$stage" --stop-stage "$stop_stage" --cmd "$cmd" --nj "$nj" --ngpu "$ngpu"
+  --nnodes "$nnodes" --country "$country")
+if [ -n "$max_kwh" ]; then needs+=(--max-kwh "$max_kwh"); fi
+settings=$(python3 -m sv.bin.recipe settings "${needs[@]}" "$conf" "${models[@]}")
+if [ "$stage" -le 2 ]; then python3 -m local.corpora "$conf/corpora.toml" "$corpora"; fi
 {
   read -ra models     # checked; "study" and no name replaced by those of conf/models.txt
   read -r backends    # of conf/score.toml

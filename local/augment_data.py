@@ -11,7 +11,8 @@ from local.corpora import find_root, read_corpora_config
 from local.sources import list_sources
 from sv.bin.cli import Parser, positive_int, run
 from sv.config import read_config
-from sv.data.augment import AugmentConfig, augment_cut
+from sv.data.augment import augment_cut
+from sv.data.config import AugmentConfig
 from sv.data.cuts import link_cuts
 from sv.data.manifests import (
     open_manifests,

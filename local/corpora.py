@@ -7,13 +7,15 @@ Such a program has a function ``prepare(request)``, which returns `Remark` items
 import importlib
 import importlib.util
 import logging
-from collections.abc import Container, Iterable
+import sys
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sv.bin.cli import Parser, run
 from sv.config import read_config
-from sv.data.augment import KINDS
+from sv.data.config import KINDS
 from sv.errors import SvError, UsageError
 from sv.files import write_text
 
@@ -135,7 +137,12 @@ def find_lists(root: Path, speech: SpeechConfig, lists: str) -> Path:
 
 
 def load_program(name: str) -> Any:
-    """Import local/prepare_<name>.py.
+    """Import local/prepare_<name>.py; see `find_program`."""
+    return importlib.import_module(find_program(name))
+
+
+def find_program(name: str) -> str:
+    """Return the module of local/prepare_<name>.py.
 
     Raises:
         UsageError: There is none.
@@ -143,7 +150,7 @@ def load_program(name: str) -> Any:
     module = f"local.prepare_{name}"
     if importlib.util.find_spec(module) is None:
         raise UsageError(f"no local/prepare_{name}.py; see docs/adding-a-corpus.md")
-    return importlib.import_module(module)
+    return module
 
 
 def write_remarks(path: Path, remarks: Iterable[Remark]) -> None:
@@ -186,3 +193,20 @@ def keep_scorable(
 def count_speakers(utterances: Iterable[str]) -> int:
     """Count the speakers of VoxCeleb or CN-Celeb utterance ids: their first 7 characters."""
     return len({utterance[:7] for utterance in utterances})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check conf/corpora.toml before anything runs: its keys, folder and programs."""
+    parser = Parser(main.__doc__)
+    parser.add_argument("config", type=Path, help="conf/corpora.toml")
+    parser.add_argument("corpora", help="the folder that holds the corpora, or empty")
+    args = parser.parse_args(argv)
+    config = read_corpora_config(args.config)
+    find_root(config, args.corpora, args.config)
+    for name in config.speech:
+        find_program(name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run("local.corpora", main))

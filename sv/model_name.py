@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sv.config import build_config
 from sv.errors import UsageError
@@ -58,7 +58,7 @@ class NetworkConfig:
         base_channels: Feature maps of a ResNet's four stages at width 1.
     """
 
-    pooling: str = "asp"
+    pooling: Literal["asp", "mean_std"] = "asp"
     base_channels: tuple[int, ...] = BASE_CHANNELS
 
     def __post_init__(self) -> None:

@@ -6,8 +6,9 @@ import kaldiio
 import numpy as np
 import pytest
 
+from sv.data.config import SpecAugmentConfig
 from sv.data.crops import CropReader, build_crop_index
-from sv.data.loader import SpecAugmentConfig, read_batch
+from sv.data.loader import read_batch
 from sv.errors import SvError
 from sv.kaldi.archive import write_archive
 from sv.kaldi.data_dir import read_table

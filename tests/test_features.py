@@ -13,9 +13,10 @@ import torch
 import torchaudio.compliance.kaldi
 
 from sv.config import read_config
-from sv.data.augment import AugmentConfig, augment_cut
+from sv.data.augment import augment_cut
+from sv.data.config import AugmentConfig, FbankConfig
 from sv.data.cuts import load_samples
-from sv.data.fbank import CHUNK_FRAMES, FbankConfig, compute_fbank
+from sv.data.fbank import CHUNK_FRAMES, compute_fbank
 from sv.data.manifests import read_manifest
 from sv.kaldi.data_dir import read_table
 

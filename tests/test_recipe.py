@@ -1,5 +1,6 @@
 """The tiny recipe through the real run.sh: every stage, reruns, kills and wrong options."""
 
+import glob
 import gzip
 import json
 import os
@@ -188,14 +189,50 @@ def test_every_core_is_used_whatever_openmp_is_told(tmp_path):
         (["--nj", "0"], "--nj must be a whole number of at least 1"),
         (["--resume", "yes"], "--resume must be true or false"),
         (["--egs", "egs/nothing"], "no recipe in 'egs/nothing'"),
+        (["--ngpu", "1"], "--gpu 1: this machine has no GPU; 0 is for the CPU"),
+        (["--ngpu", "08"], "--ngpu must be a whole number"),
+        (["--nnodes", "2"], "--nodes 2: this is one machine; take utils/slurm.py"),
+        (["--max-kwh", "0"], "--max-kwh: must be a number above 0, not '0'"),
+        (["--cmd", "utils/slurm.py"], "is this a machine of a Slurm site?"),
+        (["--cmd", "utils/run.py --foo 1"], "unknown option --foo"),
+        (["--country", "FR"], "did you mean FRA"),
+        (["--egs", "egs/voxceleb"], "corpora.toml has no root for its corpora; give --corpora"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_no_work(tmp_path, options, message):
     recipe = TinyRecipe(tmp_path)
+    if "--ngpu" in options and glob.glob("/dev/nvidia[0-9]*"):
+        pytest.skip("this machine has GPUs")
     done = recipe.run(*options, check=False)
     assert done.returncode == 2 and message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
     assert [p.name for p in tmp_path.rglob("*")] == ["home"]
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("energy", "pue = ", "puee = ", "unknown key 'puee' (did you mean 'pue'?)"),
+        ("augment", "[noise]", "[noises]", "unknown key 'noises' (did you mean 'noise'?)"),
+        ("features", "num_mel_bins", "num_mel_bin", "(did you mean 'num_mel_bins'?)"),
+        ("train", "peak_lr", "peak_rl", "[optimizer]: unknown key 'peak_rl' (did you mean"),
+        ("train", "[network]", '[network]\npooling = "max"', "must be one of asp, mean_std"),
+        ("score", "as_norm", "asnorm", "no backend 'asnorm'"),
+        ("corpora", "make", "mkae", "unknown key 'mkae' (did you mean 'make'?)"),
+        ("corpora", "[speech.mini]", "[speech.minni]", "no local/prepare_minni.py"),
+    ],
+)  # fmt: skip
+def test_a_config_that_a_stage_will_read_is_checked_before_the_first(
+    tmp_path, name, old, new, message
+):
+    shutil.copytree(ROOT / "tests/egs/tiny/conf", tmp_path / "egs/conf")
+    path = tmp_path / "egs/conf" / f"{name}.toml"
+    path.write_text(path.read_text().replace(old, new, 1))
+    done = TinyRecipe(tmp_path).run("--egs", tmp_path / "egs", check=False)
+    assert done.returncode == 2 and message in done.stderr
+    assert f"{path}: " in done.stderr or "prepare_" in message
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "data").exists()
 
 
 def test_other_features_are_seen_by_the_stages_after(copy, tmp_path):

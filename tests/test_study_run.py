@@ -139,7 +139,11 @@ def test_a_precision_that_fails_costs_no_other(study, tmp_path):
 def test_machines_and_gpus_are_asked_of_the_training(study):
     """utils/run.py has one machine only; what matters is that it was asked."""
     model = "resnet18_w2"
-    options = ["--nnodes", 2, "--ngpu", 4, "--model", model]
+    # Of another program than our two nothing is known, and nothing refused before the stage.
+    program = study.root / "jobs"
+    program.write_text(f'#!/bin/sh\nexec {ROOT}/utils/run.py "$@"\n')
+    program.chmod(0o755)
+    options = ["--nnodes", 2, "--ngpu", 4, "--model", model, "--cmd", program]
     done = study.run("--stage", 5, "--stop-stage", 5, *options, check=False)
     argv = read_sidecar(study.exp / model, "05_train")["attempts"][-1]["argv"]
     assert done.returncode != 0 and argv[argv.index("--nnodes") + 1] == "2"

@@ -12,6 +12,8 @@ extras=         # extras of pyproject.toml too, in quotes: tests onnx tensorboar
 . utils/parse_options.sh
 [ $# -eq 0 ] || usage
 
+command -v "$python" >/dev/null ||
+  bad_option "no program $python: name a Python of 3.11 or later by utils/install.sh --python"
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
   die "$python is older than 3.11; name another one: utils/install.sh --python python3.12"
 

@@ -12,7 +12,7 @@ import torch
 
 from sv.bin.cli import Parser, positive_int, run, true_or_false
 from sv.config import build_config, read_config
-from sv.data.fbank import FbankConfig
+from sv.data.config import FbankConfig
 from sv.errors import UsageError
 from sv.score.backends import normalize_length
 from sv.score.config import PRECISIONS

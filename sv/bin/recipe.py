@@ -7,10 +7,12 @@ Usage: python3 -m sv.bin.recipe settings CONF [MODEL ...]      what run.sh needs
 """
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from sv.bin.cli import Parser, run, true_or_false
+from sv.bin.cli import Parser, positive_float, positive_int, run, true_or_false
 from sv.config import read_config
 from sv.errors import SvError, UsageError
 from sv.files import read_json, read_text, write_json
@@ -20,14 +22,22 @@ SUMMED = ("utterances", "frames")  # over the jobs of an extraction
 
 
 def print_settings(words: Sequence[str]) -> int:
-    """Check and print what run.sh needs of conf/, a line each.
+    """Check what the stages to run will read and need; print what run.sh needs of conf/.
 
-    The models; the backends; whether these need a cohort; whether the untrained network is scored.
-    Names have spaces between.
+    A line each: the models; the backends; whether these need a cohort; whether the untrained
+    network is scored. Names have spaces between. Nothing here loads torch.
     """
     from sv.score.config import BACKENDS, ScoreConfig  # noqa: PLC0415 - of one command, like all such below
 
     parser = Parser(print_settings.__doc__)
+    parser.add_argument("--stage", type=int, default=0, help="first stage to run")
+    parser.add_argument("--stop-stage", type=int, default=8, help="last stage to run")
+    parser.add_argument("--cmd", default="utils/run.py", help="how jobs are run, with its options")
+    parser.add_argument("--nj", type=positive_int, default=1, help="CPU threads of a training")
+    parser.add_argument("--ngpu", type=int, default=0, help="GPUs of a machine")
+    parser.add_argument("--nnodes", type=positive_int, default=1, help="machines of a training")
+    parser.add_argument("--max-kwh", type=positive_float, help="energy at which a training ends")
+    parser.add_argument("--country", default="", help="ISO3 code, instead of energy.toml's")
     parser.add_argument("conf", type=Path, help="egs/<recipe>/conf")
     parser.add_argument(
         "models",
@@ -38,11 +48,57 @@ def print_settings(words: Sequence[str]) -> int:
     args = parser.parse_args(words)
     models = list_models(args.conf, args.models)
     config = read_config(args.conf / "score.toml", ScoreConfig)
+    check_stages(args)
     print(" ".join(models))
     print(" ".join(name for name in BACKENDS if name in config.backends))  # as in the tables
     print(str(config.needs_cohort).lower())
     print(str(config.untrained).lower())
     return 0
+
+
+def check_stages(args: Namespace) -> None:
+    """Check the settings, jobs and devices of the stages to run, before the first meter starts.
+
+    Raises:
+        UsageError: A stage would be refused.
+    """
+    from sv.data.config import AugmentConfig, FbankConfig  # noqa: PLC0415
+    from sv.energy.config import read_energy_config  # noqa: PLC0415
+    from sv.energy.factors import check_providers  # noqa: PLC0415
+    from sv.train.config import read_train_config, validate_processes  # noqa: PLC0415
+
+    def runs(*stages: int) -> bool:
+        return any(args.stage <= stage <= args.stop_stage for stage in stages)
+
+    energy = read_energy_config(args.conf / "energy.toml")
+    check_providers(replace(energy, country=args.country) if args.country else energy)
+    if runs(2):
+        read_config(args.conf / "augment.toml", AugmentConfig)
+    if runs(3):
+        read_config(args.conf / "features.toml", FbankConfig)
+    if runs(4, 5):
+        train = read_train_config(args.conf / "train.toml")
+        validate_processes(train, max(1, args.ngpu) * args.nnodes if runs(5) else 1)
+    if runs(3, 5, 6, 7):
+        gpus = args.ngpu if runs(5, 6, 7) else 0
+        check_jobs(args.cmd.split(), gpus, args.nj, args.nnodes if runs(5) else 1)
+
+
+def check_jobs(cmd: Sequence[str], gpus: int, threads: int, nodes: int) -> None:
+    """Check that utils/run.py or utils/slurm.py could run such a job; of others nothing is known.
+
+    Raises:
+        UsageError: It could not.
+    """
+    from sv.jobs import run, slurm  # noqa: PLC0415
+
+    asked = ["--num-threads", str(threads), "--gpu", str(gpus), "--nodes", str(nodes)]
+    for program in (run, slurm):
+        if Path(cmd[0]).resolve() == Path(program.NAME).resolve():
+            try:
+                program.check([*cmd[1:], *asked, "log", "command"])
+            except (ValueError, SvError) as error:
+                raise UsageError(f"{program.NAME}: {error}") from error
 
 
 def list_models(conf: Path, names: Sequence[str]) -> list[str]:

@@ -17,10 +17,10 @@ import numpy as np
 import soundfile
 import soxr
 
+from sv.data.config import SAMPLE_RATE_HZ
 from sv.errors import SvError
 from sv.files import replacing
 
-SAMPLE_RATE_HZ = 16000  # of every corpus of the study
 CODED_SUFFIXES = (".m4a", ".mp3", ".opus", ".aac")  # what is converted first
 SUFFIXES = (".flac", ".wav", ".sph", ".ogg", *CODED_SUFFIXES)
 # A truncated file still decodes up to its end; AAC's padding only makes files longer.

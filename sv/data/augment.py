@@ -8,39 +8,12 @@ The kinds and their levels follow Snyder et al., "X-vectors", ICASSP 2018, secti
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated
+from dataclasses import replace
 
 from lhotse import MonoCut, Recording
 from lhotse.cut import MixedCut, MixTrack
 
-from sv.config import Minimum
-
-KINDS = ("babble", "music", "noise", "reverb")
-
-
-@dataclass(frozen=True)
-class MixConfig:
-    """How a kind is mixed in: signal-to-noise range in dB, and how many sources at once."""
-
-    snr_db: tuple[float, ...]
-    sources: tuple[Annotated[int, Minimum(1)], ...] = (1, 1)
-
-    def __post_init__(self) -> None:
-        """Check that both are ranges."""
-        for name, pair in (("snr_db", self.snr_db), ("sources", self.sources)):
-            if len(pair) != 2 or pair[0] > pair[1]:
-                raise ValueError(f"{name} must be [lowest, highest], not {list(pair)}")
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """conf/augment.toml: the seed and a table for each additive kind."""
-
-    seed: int
-    babble: MixConfig
-    music: MixConfig
-    noise: MixConfig
+from sv.data.config import AugmentConfig, MixConfig
 
 
 def augment_cut(

@@ -11,7 +11,8 @@ from lhotse import MonoCut, Recording, SupervisionSegment
 from lhotse.audio import AudioSource
 from lhotse.cut import Cut
 
-from sv.data.audio import SAMPLE_RATE_HZ, convert_to_flac, is_coded, read_header, validate_finite
+from sv.data.audio import convert_to_flac, is_coded, read_header, validate_finite
+from sv.data.config import SAMPLE_RATE_HZ
 from sv.data.manifests import open_manifests, pack_items
 from sv.data.parallel import log_progress, map_chunks
 from sv.errors import SvError

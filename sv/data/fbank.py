@@ -14,17 +14,15 @@ into egs.json and stage 5 into the model, so that a model knows its input.
 import functools
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 import torchaudio.compliance.kaldi
 from torch import Tensor
 
-from sv.config import Minimum
-from sv.data.audio import SAMPLE_RATE_HZ
+from sv.data.config import SAMPLE_RATE_HZ, FbankConfig
 from sv.errors import SvError
 from sv.files import read_json
 
@@ -38,30 +36,6 @@ EPSILON = float(np.finfo(np.float32).eps)  # floor of a filter's output
 CHUNK_FRAMES = 512  # 1 MB of windows
 BANDS = 5  # groups of filters; more is slower again: the products become too small
 FRONT_END = "features.json"
-
-
-@dataclass(frozen=True)
-class FbankConfig:
-    """conf/features.toml: the front end, and how its output is stored."""
-
-    num_mel_bins: Annotated[int, Minimum(4)] = 80  # torchaudio's least
-    use_energy: bool = True
-    low_freq_hz: float = 20.0
-    high_freq_hz: float = 7600.0
-    frame_length_ms: Annotated[float, Minimum(1)] = 25.0
-    frame_shift_ms: Annotated[float, Minimum(1)] = 10.0
-    mean_norm: bool = True
-    compression: Literal["two-byte", "none"] = "two-byte"
-
-    def __post_init__(self) -> None:
-        """Check the range of frequencies."""
-        if not 0 <= self.low_freq_hz < self.high_freq_hz <= SAMPLE_RATE_HZ / 2:
-            raise ValueError("0 <= low_freq_hz < high_freq_hz <= 8000 is needed")
-
-    @property
-    def dim(self) -> int:
-        """Features of a frame: the log-energy, if used, then the mel bins."""
-        return self.num_mel_bins + int(self.use_energy)
 
 
 def compute_fbank(samples: np.ndarray, config: FbankConfig) -> np.ndarray:

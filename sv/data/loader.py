@@ -9,35 +9,14 @@ its own crops of it.
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 
-from sv.config import Minimum
+from sv.data.config import SpecAugmentConfig
 from sv.data.crops import CropReader
 from sv.data.parallel import map_ahead
 
 READ_AHEAD = 4  # batches
-
-
-@dataclass(frozen=True)
-class SpecAugmentConfig:
-    """The [specaugment] table of conf/train.toml.
-
-    Masks of 0 to ``time_width`` frames and 0 to ``frequency_width`` features, set to 0, which is
-    the utterance mean. Source: Park et al., "SpecAugment", Interspeech 2019.
-    """
-
-    probability: float
-    time_masks: Annotated[int, Minimum(0)]
-    time_width: Annotated[int, Minimum(0)]
-    frequency_masks: Annotated[int, Minimum(0)]
-    frequency_width: Annotated[int, Minimum(0)]
-
-    def __post_init__(self) -> None:
-        """Check the range of the probability."""
-        if not 0 <= self.probability <= 1:
-            raise ValueError(f"probability must be 0 to 1, not {self.probability}")
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,10 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
 
-from sv.config import Minimum
+from sv.data.config import TrainingSetConfig
 from sv.data.crops import CropIndex, build_crop_index, save_crop_index
 from sv.data.fbank import read_front_end
 from sv.errors import SvError
@@ -19,25 +18,6 @@ from sv.kaldi.data_dir import read_feats, read_table, write_data_dir, write_tabl
 from sv.kaldi.trials import write_trials
 
 CLEAN = "clean"  # the kind of the original utterances
-
-
-@dataclass(frozen=True)
-class TrainingSetConfig:
-    """The [set] table of conf/train.toml: what is trained on and what is held out.
-
-    Held-out utterances are of training speakers; every pair of them is a validation trial.
-    """
-
-    min_frames: Annotated[int, Minimum(1)]
-    min_utterances: int
-    valid_speakers: Annotated[int, Minimum(2)]
-    valid_utterances: Annotated[int, Minimum(2)]
-    seed: Annotated[int, Minimum(0)]
-
-    def __post_init__(self) -> None:
-        """Check that speakers keep some utterances to train on."""
-        if self.min_utterances <= self.valid_utterances:
-            raise ValueError("min_utterances must be greater than valid_utterances")
 
 
 def make_training_set(

@@ -57,12 +57,17 @@ def find_gpus() -> list[str]:
         # CUDA stops at the first wrong name; a batch system writes NoDevFiles for "none".
         end = next((i for i, x in enumerate(names) if x in ("", "-1", "NoDevFiles")), len(names))
         return names[:end]
+    return [str(number) for number in range(count_gpus())]
+
+
+def count_gpus() -> int:
+    """Count the GPUs of this machine, whichever of them are visible."""
     count = len(list(Path("/dev").glob("nvidia[0-9]*")))
     if count == 0 and shutil.which("nvidia-smi"):
         argv = ["nvidia-smi", "--list-gpus"]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         count = sum(line.startswith("GPU ") for line in done.stdout.splitlines())
-    return [str(number) for number in range(count)]
+    return count
 
 
 class Runner:
@@ -178,6 +183,19 @@ def share_machine(request: Request) -> list[list[str]]:
         raise ValueError(f"--gpu {options.gpu}: {seen} visible here{why}; 0 is for the CPU")
     shares = [gpus[i : i + options.gpu] for i in range(0, len(gpus), options.gpu)]
     return [share for share in shares[:slots] if len(share) == options.gpu]
+
+
+def check(argv: list[str]) -> None:
+    """Check that this machine could run what a command line asks for.
+
+    Raises:
+        ValueError: It could not.
+    """
+    request = parse(build_parser(NAME, None), argv)
+    wanted = request.options.gpu
+    if wanted and not count_gpus():
+        raise ValueError(f"--gpu {wanted}: this machine has no GPU; 0 is for the CPU")
+    share_machine(request)
 
 
 def main(argv: list[str]) -> int:

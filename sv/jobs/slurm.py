@@ -569,16 +569,40 @@ def run(request: Request, config: SlurmConfig) -> int:
     return report(NAME, request, statuses)
 
 
-def main(argv: list[str]) -> int:
-    """Run what the command line asks for; return 0, or the status of the first failed job."""
+def read_request(argv: list[str]) -> tuple[Request, SlurmConfig]:
+    """Parse a command line and read the site's settings.
+
+    Raises:
+        ValueError, UsageError: One of them is wrong.
+    """
     parser = build_parser(NAME, __doc__)
     parser.add_argument("--config", type=Path, help="the site's slurm.conf (Slurm's defaults)")
+    request = parse(parser, argv)
+    if request.options.time:
+        parse_time_s(request.options.time)
+    path = request.options.config
+    return request, read_config(path, SlurmConfig) if path else SlurmConfig()
+
+
+def check(argv: list[str]) -> None:
+    """Check a command line, and that this machine can submit jobs.
+
+    Raises:
+        ValueError, SvError: It is wrong, or there is no Slurm. That its controller does not answer
+            now is no error.
+    """
+    read_request(argv)
     try:
-        request = parse(parser, argv)
-        if request.options.time:
-            parse_time_s(request.options.time)
-        path = request.options.config
-        config = read_config(path, SlurmConfig) if path else SlurmConfig()
+        read_queue(NAME)
+    except NoAnswerError as error:
+        if not error.is_transient:
+            raise ValueError(f"{error}; is this a machine of a Slurm site?") from error
+
+
+def main(argv: list[str]) -> int:
+    """Run what the command line asks for; return 0, or the status of the first failed job."""
+    try:
+        request, config = read_request(argv)
     except (ValueError, UsageError) as error:
         return fail(NAME, str(error))
     catch_signals()

@@ -15,11 +15,9 @@ from typing import Annotated, Literal
 import tomli_w
 
 from sv.config import Minimum, read_config
-from sv.data.loader import SpecAugmentConfig
-from sv.data.training_set import TrainingSetConfig
+from sv.data.config import SpecAugmentConfig, TrainingSetConfig
+from sv.errors import UsageError
 from sv.model_name import STUDY_NETWORK, NetworkConfig
-from sv.nnet.margin import MARGINS
-from sv.nnet.pooling import POOLINGS
 
 # Settings that change when something is saved or kept, not what is computed.
 NOT_COMPARED = ("checkpoint_minutes", "keep_checkpoints", "activation_checkpointing")
@@ -58,7 +56,7 @@ class MarginConfig:
     margin: Annotated[float, Minimum(0)]  # radians; with head "am": subtracted from the cosine
     start_epoch: Annotated[float, Minimum(0)]
     end_epoch: float
-    head: Literal[*MARGINS] = "aam"  # see sv/nnet/margin.py
+    head: Literal["aam", "am", "sub_centre_aam"] = "aam"  # see sv/nnet/margin.py
     sub_centres: Annotated[int, Minimum(1)] = 3  # a speaker's vectors; of "sub_centre_aam" alone
 
     @property
@@ -120,9 +118,6 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.network.pooling not in POOLINGS:
-            known, pooling = ", ".join(POOLINGS), self.network.pooling
-            raise ValueError(f"network.pooling must be one of {known}, not '{pooling}'")
         micro_batch = self.fine_tuning.micro_batch_size
         if micro_batch and self.optimizer.batch_size % micro_batch:
             raise ValueError("batch_size must be a multiple of fine_tuning.micro_batch_size")
@@ -140,6 +135,22 @@ class TrainConfig:
 def read_train_config(path: Path) -> TrainConfig:
     """Read conf/train.toml; errors as `sv.config.read_config`."""
     return read_config(path, TrainConfig)
+
+
+def validate_processes(config: TrainConfig, processes: int) -> None:
+    """Check that this many processes can share every micro-batch.
+
+    Raises:
+        UsageError: They cannot.
+    """
+    optimizer, fine = config.optimizer, config.fine_tuning
+    sizes = [optimizer.micro_batch_size, fine.micro_batch_size if fine.num_epochs else 0]
+    for crops in sizes:
+        if crops % processes:
+            raise UsageError(
+                f"micro_batch_size ({crops}) is not a multiple of the {processes} processes "
+                "that share these crops; change it in train.toml, or the number of processes"
+            )
 
 
 def hash_config(config: TrainConfig) -> str:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from sv.data.audio import read_samples
-from sv.data.fbank import FbankConfig, compute_fbank
+from sv.data.config import FbankConfig
+from sv.data.fbank import compute_fbank
 from sv.data.parallel import map_ahead
 from sv.errors import SvError
 from sv.kaldi.archive import read_matrix

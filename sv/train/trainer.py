@@ -19,9 +19,9 @@ from torch import Tensor
 
 from sv.data.crops import CropReader
 from sv.data.loader import Batch, find_rows, iterate_batches
-from sv.errors import SvError, UsageError
+from sv.errors import SvError
 from sv.nnet.recompute import set_checkpointing
-from sv.train.config import TrainConfig, build_plan
+from sv.train.config import TrainConfig, build_plan, validate_processes
 from sv.train.egs import Validation, load_egs
 from sv.train.group import Group
 from sv.train.log import Totals, TrainingLog
@@ -187,12 +187,7 @@ class Trainer:
         self.conditions = conditions
         self.egs = load_egs(egs_dir, config.optimizer.batch_size)
         self.plan = build_plan(config, self.egs.steps_per_epoch)
-        for phase in self.plan.phases:
-            if (crops := phase.micro_batch_size) % group.size:
-                raise UsageError(
-                    f"micro_batch_size ({crops}) is not a multiple of the {group.size} processes "
-                    "that share these crops; change it in train.toml, or the number of processes"
-                )
+        validate_processes(config, group.size)
         self.net = build_network(name, config, self.egs.index.columns).to(device)
         set_checkpointing(self.net, config.activation_checkpointing)
         head = build_head(config, self.egs.speakers).to(device)

@@ -23,9 +23,9 @@ import torch
 import torchaudio.compliance.kaldi
 from timing import measure_in_environments, print_rates, serve
 
-from sv.data.audio import SAMPLE_RATE_HZ
+from sv.data.config import SAMPLE_RATE_HZ, FbankConfig
 from sv.data.cuts import load_samples
-from sv.data.fbank import FbankConfig, compute_fbank
+from sv.data.fbank import compute_fbank
 from sv.kaldi.archive import write_archive
 
 UTTERANCES = 100

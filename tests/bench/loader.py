@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from timing import measure_rates, print_rates
 
+from sv.data.config import SpecAugmentConfig
 from sv.data.crops import CropIndex, CropReader, build_crop_index
-from sv.data.loader import Batch, SpecAugmentConfig, iterate_batches
+from sv.data.loader import Batch, iterate_batches
 from sv.kaldi.archive import write_archive
 from sv.kaldi.data_dir import read_table
 from sv.model_name import parse_model_name
