@@ -203,7 +203,8 @@ def test_numbers_as_text():
     cases = {895.67: "895.7", 51.69: "51.69", 46.2: "46.20", 0.00123456: "0.00123", 0: "0"}
     cases |= {12345.6: "12346", 0.0000012: "0.00000120", 1.2e-9: "1.20e-09"}
     assert {value: format_significant(value) for value in cases} == cases
-    assert [format_millions(n) for n in (17170432, 5813888, 126000)] == ["17", "5.81", "0.126"]
+    counts = {133550080: "134", 17170432: "17.2", 5813888: "5.81", 126000: "0.126", 1.2e9: "1200"}
+    assert {n: format_millions(n) for n in counts} == counts
     assert [format_duration(s) for s in (0.44, 7968, 360000, 59.96)] == [
         "00:00:00.4", "02:12:48", "100:00:00", "00:01:00",
     ]  # fmt: skip

@@ -41,7 +41,7 @@ def test_training_table(tables):
     # The study's order: depth (deep first), stage variants, width variants.
     assert list(rows) == ["resnet50_d", "resnet34_d", "resnet50_d_2822", "resnet18_w0.125"]
     best = rows["resnet50_d"]
-    assert (best["Params (M) net"], best["Params (M) with head"]) == ("15", "17")
+    assert (best["Params (M) net"], best["Params (M) with head"]) == ("15.6", "17.2")
     assert (best["Average EER (%)"], best["Energy (kWh)"], best["CO2 (kg)"]) == (
         "**0.94**",
         "51.69",

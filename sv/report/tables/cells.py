@@ -181,9 +181,9 @@ def format_difference(value: float, decimals: int) -> str:
 
 
 def format_millions(count: float) -> str:
-    """Format parameters in millions: cut to whole from 10 M (as the study does), else 3 digits."""
+    """Format parameters in millions, rounded to three figures: 0.167, 8.04, 14.9, 134."""
     millions = count / 1e6
-    return str(int(millions)) if millions >= 10 else f"{millions:#.3g}"
+    return f"{millions:#.3g}".removesuffix(".") if millions < 999.5 else f"{millions:.0f}"
 
 
 def format_duration(duration_s: float) -> str:

@@ -110,6 +110,7 @@ def build_training_table(results: Results) -> Table:
     not_compared = mark_energies(rows)
     notes = [
         Note("Energy and CO2 are of training: the run that made the network."),
+        Note("Params: rounded to three figures; the study cuts its own to whole millions."),
         Note(f"EER and minDCF (P_target {P_TARGET}) of {describe_scores(results)}, fp32."),
         *_list_notes(results),
         *describe_best(rows, results, "column"),
