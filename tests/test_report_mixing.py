@@ -75,6 +75,22 @@ def test_another_scale_is_another_setting(study):
     assert differences(data, exp) == {"network.base_channels": found}
 
 
+def test_tables_of_energies_say_what_was_computed_twice(study, run_cli):
+    data, exp = study
+    with open(exp / B / "config.toml") as file:
+        text = file.read()
+    write(exp / B / "config.toml", f"activation_checkpointing = true\n{text}")
+    env = leave_out_figures(data.parent)
+    done = run_cli("steps/make_results.sh", data, exp, env=env, check=False)
+    assert "different settings" not in done.stderr
+    tables = {n: json.loads((exp / "results" / f"table{n}.json").read_text()) for n in range(1, 5)}
+    noted = {
+        n: [x["text"] for x in t["notes"] if HOW_KEYS[0] in x["text"]] for n, t in tables.items()
+    }
+    assert noted[1] == noted[3] and not noted[2] and not noted[4]
+    assert f"true ({B})" in noted[1][0] and f"false ({A}, {C})" in noted[1][0]
+
+
 def test_the_program_refuses_or_names_what_differs(study, run_cli):
     data, exp = study
     write_config(exp, C, epochs=2, precision="bf16")

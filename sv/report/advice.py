@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sv.report.mixing import explain_arithmetic
 from sv.report.noise import LEAST_SPEAKERS, find_measured, find_ties
 from sv.report.results import Results, Stage, System, compute_average, family_of
 from sv.report.tables.cells import MARKS, format_significant
@@ -393,6 +394,7 @@ def build_advice(results: Results) -> Advice:
         "Intervals and shares tell of other speakers, not of another training of the same "
         "network, and are not corrected for choosing among many systems; every energy is of one "
         "run.",
+        *explain_arithmetic(results),
     ]
     no_knee = [] if knee else [f"No advice on a knee: the front has none; {KNEE_METHOD}."]
     return Advice(

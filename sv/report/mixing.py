@@ -10,9 +10,12 @@ Compared between systems are
   the digest of the list where stage 7 left one (.boot.json).
 
 A system without config.toml was not trained, and what a system lacks is compared with nothing.
+
+Activation checkpointing changes no result, but what it cost: tables of training energies say where
+systems differ in it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -24,7 +27,8 @@ from sv.report.results import Results, System
 from sv.report.tables.evidence import list_some
 
 # Of config.toml: when something is saved or kept and how the same is computed, not what.
-HOW_KEYS = ("activation_checkpointing", "checkpoint_minutes", "keep_checkpoints")
+_TWICE = "activation_checkpointing"
+HOW_KEYS = (_TWICE, "checkpoint_minutes", "keep_checkpoints")
 _OF_NETWORK = ("input_dim", "speakers", "crops_trained")
 _NOT_SET = "not set"
 _BASE = {"network.base_channels": f"[{', '.join(map(str, BASE_CHANNELS))}]"}
@@ -49,8 +53,26 @@ def find_differences(results: Results) -> list[Difference]:
     Raises:
         SvError: A config.toml or final.pt cannot be read.
     """
+    return _group(chain(_list_trainings(results.systems), _list_scorings(results.systems)))
+
+
+def explain_arithmetic(results: Results) -> list[str]:
+    """Say where trainings of the same results paid for different arithmetic; nothing if none did.
+
+    Raises:
+        SvError: A config.toml cannot be read.
+    """
+    configs = _read_configs(results.systems)
+    settings = ((_TWICE, _format(c.get(_TWICE, False)), name) for name, c in configs.items())
+    return [
+        f"Training did unlike arithmetic for its energy: {found.describe()}; where it is true, "
+        "feature maps were computed twice."
+        for found in _group(settings)
+    ]
+
+
+def _group(settings: Iterable[tuple[str, str, str]]) -> list[Difference]:
     found: dict[str, dict[str, dict[str, None]]] = {}
-    settings = chain(_list_trainings(results.systems), _list_scorings(results.systems))
     for key, value, name in settings:
         found.setdefault(key, {}).setdefault(value, {})[name] = None
     return [
@@ -76,14 +98,18 @@ def refuse_mixed(differences: list[Difference]) -> None:
         )
 
 
+def _read_configs(systems: Iterable[System]) -> dict[str, dict[str, Any]]:
+    """Read the resolved training configs of the systems that were trained."""
+    paths = {system.name: system.directory / "config.toml" for system in systems}
+    return {name: read_toml(path) for name, path in paths.items() if path.is_file()}
+
+
 def _list_trainings(systems: tuple[System, ...]) -> Iterator[tuple[str, str, str]]:
     """Yield (key, value, system) of every setting of training."""
-    configs = {}
-    for system in systems:
-        path = system.directory / "config.toml"
-        if path.is_file():
-            # Before there was a base, channels were the study's.
-            configs[system.name] = _BASE | _flatten(_drop_idle(read_toml(path)))
+    configs = {  # before there was a base, channels were the study's
+        name: _BASE | _flatten(_drop_idle(config))
+        for name, config in _read_configs(systems).items()
+    }
     for key in sorted({key for config in configs.values() for key in config}):
         for name, config in configs.items():
             yield key, config.get(key, _NOT_SET), name

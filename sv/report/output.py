@@ -13,9 +13,9 @@ from sv.energy.config import NETWORK, EnergyConfig
 from sv.energy.factors import compute_co2_g
 from sv.errors import SvError
 from sv.files import write_text
-from sv.report.mixing import find_differences, refuse_mixed
+from sv.report.mixing import explain_arithmetic, find_differences, refuse_mixed
 from sv.report.published import read_study
-from sv.report.results import Results, Stage, write_model_results
+from sv.report.results import TRAIN_STAGE, Results, Stage, write_model_results
 from sv.report.tables.cells import (
     JSON_START,
     Note,
@@ -120,9 +120,15 @@ def write_output(
     figures: list[Drawing] = []
     sets = _choose_sets(results, study, inference_sets)
     mixed = [Note(f"Mixed, and so not comparable: {d.describe()}.") for d in differences]
+    unlike_arithmetic = explain_arithmetic(results)
+
+    def note(table: Table) -> Table:
+        has_training = any(row.stage and row.stage.number == TRAIN_STAGE for row in table.rows)
+        costs = map(Note, unlike_arithmetic) if has_training else ()
+        return replace(table, notes=(*mixed, *costs, *table.notes))
 
     def add_tables(tables: list[Table]) -> None:
-        noted = [replace(table, notes=(*mixed, *table.notes)) for table in tables]
+        noted = list(map(note, tables))
         output.paths += write_tables(noted, directory)
         output.tables += noted
 
