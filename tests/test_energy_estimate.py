@@ -107,7 +107,7 @@ def test_a_logical_cpu_has_its_part_of_the_tdp(choose, name):
 @pytest.mark.parametrize(("name", "ids", "generation"), UNNAMED)
 def test_else_its_generation_has_a_typical_one(choose, name, ids, generation):
     power = choose(name, ids)
-    assert power.source.startswith(f"typical of {generation} (") and "is not in" in power.source
+    assert power.source.startswith(f"typical of {generation}: ") and "is not in" in power.source
     with open(MODELS, newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["generation"] == generation]
     each_w = [int(row["tdp_w"]) / int(row["threads"]) for row in rows]

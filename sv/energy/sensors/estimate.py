@@ -99,12 +99,12 @@ def choose_cpu_power(config: EnergyConfig, cpuinfo: Path = CPUINFO) -> CpuPower:
         source = SOURCES[found["source"]]
     elif (generation := _find_generation(machine, generations)) is not None:
         rows = [row for row in rows if row["generation"] == generation]
-        what = f"typical of {generation} ({len(rows)} in the table): TDP / threads"
+        what = f"typical of {generation}: TDP / threads of its {len(rows)} in {MODELS.name}"
         source = f"{missing}; its family {machine.family}, model {machine.model} is {generation}"
     else:
         ranged = {row["generation"] for row in generations if row["full_w"]}
         rows = [row for row in rows if row["generation"] in ranged]
-        what = f"assumption: TDP / threads of the {len(rows)} of {len(ranged)} generations"
+        what = f"assumption: TDP / threads of {len(rows)} of {len(ranged)} generations"
         source = missing
     if generation is not None:
         generations = [row for row in generations if row["generation"] == generation]
@@ -164,7 +164,7 @@ def _model_power(
         high_w = max(high_w, most_w)
         basis += f", and to the TDP / threads of the processors that it may be ({most_w:.2g} W)"
     rel = max(w - low_w, high_w - w) / w
-    return CpuPower(w, f"{what} {how}, all of them busy; {source}", rel, f"assumed: {basis}")
+    return CpuPower(w, f"{what} {how}, all busy; {source}", rel, f"assumed: {basis}")
 
 
 def read_machine(cpuinfo: Path) -> Machine:
