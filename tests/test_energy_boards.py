@@ -195,15 +195,16 @@ def test_a_link_in_the_folder_is_not_followed(site):
     assert not (site.root / "made").exists()
 
 
-def test_run_sh_refuses_boards_that_are_not_there_without_an_attempt(site):
-    data = site.root / "data"
-    data.mkdir()
-    for name in ("train_set", "test_trials", "augment_kinds"):
-        (data / name).write_text("mini_train\n" if name == "train_set" else "")
-    options = ["--data", data, "--exp", site.root / "exp", "--nj", 1, "--stop-stage", 5]
-    done = call(
-        ["./run.sh", "--egs", "tests/egs/tiny", *options, "--stage", 5, "--ngpu", 3],
-        timeout=60, **site.env,
-    )  # fmt: skip
-    assert done.returncode == 2 and "--ngpu 3: 2 GPUs are visible here" in done.stderr
+def test_run_sh_refuses_boards_that_are_missing_or_held_without_an_attempt(site):
+    (site.root / "data").mkdir()
+    for name, text in {"train_set": "mini_train\n", "test_trials": "", "augment_kinds": ""}.items():
+        (site.root / "data" / name).write_text(text)
+    words = ["./run.sh", "--egs", "tests/egs/tiny", "--data", site.root / "data"]
+    words += ["--exp", site.root / "exp", "--nj", 1, "--stage", 5, "--stop-stage", 5, "--ngpu"]
+    process = site.hold(2)
+    for ngpu, message in ((4, "2 GPUs are visible here"), (1, f"{A} is held by pid {process.pid}")):
+        done = call([*words, ngpu], timeout=60, **site.env)
+        assert done.returncode == 2 and f"--ngpu {ngpu}: " in done.stderr
+        assert message in done.stderr.splitlines()[-1]
+    end(process)
     assert not list(site.root.glob("exp/**/*.journal.jsonl"))

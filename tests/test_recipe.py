@@ -189,7 +189,7 @@ def test_every_core_is_used_whatever_openmp_is_told(tmp_path):
         (["--nj", "0"], "--nj must be a whole number of at least 1"),
         (["--resume", "yes"], "--resume must be true or false"),
         (["--egs", "egs/nothing"], "no recipe in 'egs/nothing'"),
-        (["--ngpu", "1"], "--gpu 1: this machine has no GPU; 0 is for the CPU"),
+        (["--ngpu", "1"], "--ngpu 1: no NVIDIA driver on this machine"),
         (["--ngpu", "08"], "--ngpu must be a whole number"),
         (["--nnodes", "2"], "--nodes 2: this is one machine; take utils/slurm.py"),
         (["--max-kwh", "0"], "--max-kwh: must be a number above 0, not '0'"),

@@ -46,6 +46,20 @@ def take_boards(count: int, environ: Mapping[str, str]) -> dict[str, str]:
     """
     if count == 0:
         return {**environ, VISIBLE: ""}
+    devices = find_devices(count, environ)
+    if "SLURM_JOB_ID" in environ and VISIBLE in environ:
+        taken = [device.name for device in devices[:count]]
+    else:
+        taken = _lock_some(count, devices, Path(environ.get(VARIABLE) or FOLDER))
+    return {**environ, VISIBLE: ",".join(taken)}
+
+
+def find_devices(count: int, environ: Mapping[str, str]) -> list[Device]:
+    """Find the devices that ``CUDA_VISIBLE_DEVICES`` leaves, whoever uses them.
+
+    Raises:
+        UsageError: There are fewer than ``count``.
+    """
     visible = environ.get(VISIBLE)
     try:
         devices = list_devices(visible)
@@ -55,11 +69,7 @@ def take_boards(count: int, environ: Mapping[str, str]) -> dict[str, str]:
         which = "" if visible is None else f" ({VISIBLE}={visible})"
         seen = "1 GPU is" if len(devices) == 1 else f"{len(devices) or 'no'} GPUs are"
         raise UsageError(f"--ngpu {count}: {seen} visible here{which}; 0 is for the CPU")
-    if "SLURM_JOB_ID" in environ and visible is not None:
-        taken = [device.name for device in devices[:count]]
-    else:
-        taken = _lock_some(count, devices, Path(environ.get(VARIABLE) or FOLDER))
-    return {**environ, VISIBLE: ",".join(taken)}
+    return devices
 
 
 def _lock_some(count: int, devices: Sequence[Device], path: Path) -> list[str]:

@@ -19,14 +19,15 @@ import contextlib
 import functools
 import os
 import queue
-import shutil
 import signal
 import subprocess
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
+from sv.energy.boards import VISIBLE, find_devices
+from sv.energy.sensors.nvml import list_devices
+from sv.errors import SvError
 from sv.jobs.completion import prove_job, take_job_prints
 from sv.jobs.jobs import (
     Job,
@@ -47,7 +48,6 @@ from sv.jobs.jobs import (
 from sv.system import end_with_parent
 
 NAME = "utils/run.py"
-VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def find_gpus() -> list[str]:
@@ -57,17 +57,10 @@ def find_gpus() -> list[str]:
         # CUDA stops at the first wrong name; a batch system writes NoDevFiles for "none".
         end = next((i for i, x in enumerate(names) if x in ("", "-1", "NoDevFiles")), len(names))
         return names[:end]
-    return [str(number) for number in range(count_gpus())]
-
-
-def count_gpus() -> int:
-    """Count the GPUs of this machine, whichever of them are visible."""
-    count = len(list(Path("/dev").glob("nvidia[0-9]*")))
-    if count == 0 and shutil.which("nvidia-smi"):
-        argv = ["nvidia-smi", "--list-gpus"]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        count = sum(line.startswith("GPU ") for line in done.stdout.splitlines())
-    return count
+    try:
+        return [device.name for device in list_devices(None)]
+    except SvError:
+        return []
 
 
 class Runner:
@@ -189,12 +182,11 @@ def check(argv: list[str]) -> None:
     """Check that this machine could run what a command line asks for.
 
     Raises:
-        ValueError: It could not.
+        ValueError, UsageError: It could not.
     """
     request = parse(build_parser(NAME, None), argv)
-    wanted = request.options.gpu
-    if wanted and not count_gpus():
-        raise ValueError(f"--gpu {wanted}: this machine has no GPU; 0 is for the CPU")
+    if request.options.gpu:
+        find_devices(request.options.gpu, os.environ)
     share_machine(request)
 
 
