@@ -85,9 +85,11 @@ class Case:
     killed: bool = False
 
 
-def zone(number=0, power=100.0, show=None, **more):
-    """Give a package with a counter of its own."""
-    return Zone(f"{number:x}", f"package-{number}", power, show, **more)
+def zone(number=0, power=None, show=None, **more):
+    """Give a package with a counter of its own: no two begin or go on alike."""
+    power = 100.0 + 3 * number if power is None else power
+    start = {"start_uj": 200_000_000_000 + number * 5_000_000_000}
+    return Zone(f"{number:x}", f"package-{number}", power, show, **{**start, **more})
 
 
 def mirror(count, *, power=280.0, sockets=1, die=True, **more):
@@ -103,7 +105,8 @@ def mirror(count, *, power=280.0, sockets=1, die=True, **more):
 
 def dram(number=0, power=10.0, show=None, **more):
     """Give the memory of a package."""
-    return Zone(f"{number}:0", "dram", power, show, start_uj=90_000_000_000, **more)
+    start_uj = 90_000_000_000 + number * 5_000_000_000
+    return Zone(f"{number}:0", "dram", power + number, show, start_uj=start_uj, **more)
 
 
 def use_redfish(parts):
@@ -310,7 +313,7 @@ def list_cases() -> list[Case]:
         Case("F5 the counter stalls from half", MARKED, lambda: [zone(show=Stall(4))], 8),
         Case("F5 package frozen all the time, memory fine", MARKED,
              lambda: [zone(show=Stall(-9)), dram()], 5),
-        Case("F5 counters that stay 0 (a virtual machine)", MARKED,
+        Case("F5 counters that stay 0 (a virtual machine)", EITHER,
              lambda: [zone(i, 0.0, lambda t, v: 0) for i in (0, 1)], shell=BURN,
              also=is_estimated),
         Case("F5 board's counter stays 0", RIGHT, lambda: [Board(0, energy=lambda t, mj: 0)], 5),
@@ -461,7 +464,7 @@ def list_neighbours() -> list[Case]:
     breaks = [
         ("nvmlInit", "RuntimeError", 0, True, 0.9),
         ("nvmlDeviceGetCount", "SystemError", 0, True, 0.9),
-        ("nvmlDeviceGetUUID", "OverflowError", 0, True, 0.9),
+        ("nvmlDeviceGetUUID", "OverflowError", 0, False, 0.24),
         ("nvmlDeviceGetFieldValues", "SystemError", 0, False, 0.9),
         ("nvmlDeviceGetTotalEnergyConsumption", "OverflowError", 2, False, 0.5),
         ("nvmlDeviceGetName", "RuntimeError", 2, False, 0.9),
@@ -475,7 +478,7 @@ def list_neighbours() -> list[Case]:
     ]
     return [
         Case("N jumps forward 5 kJ", RIGHT, lambda: [zone(show=step(2, 5_000_000_000))]),
-        Case("N steps back 1 J", RIGHT, lambda: [zone(show=step(2, -1_000_000))]),
+        Case("N steps back 1 J", EITHER, lambda: [zone(show=step(2, -1_000_000))]),
         Case("N steps back 40 J", RIGHT, lambda: [zone(show=step(2, -40_000_000))]),
         Case("N steps back 100 J every second", EITHER,
              lambda: [zone(show=lambda t, v: v - 100_000_000 * max(0, int(t)))], 6),
@@ -495,13 +498,14 @@ def list_neighbours() -> list[Case]:
              lambda: [first := zone(0, 280.0, start_uj=WRAPS_SOON), zone(1, of=first)],
              cpuinfo=INTEL),
         Case("N two packages that begin alike", HELD,
-             lambda: [zone(0, 100.0), zone(1, 104.0, start_uj=200_000_400_000)], 6),
+             lambda: [zone(0), zone(1, 104.0, start_uj=200_000_400_000)], 6),
         Case("N two packages that begin at 0", HELD,
-             lambda: [zone(0, 100.0, start_uj=0), zone(1, 104.0, start_uj=0)], 6),
+             lambda: [zone(0, start_uj=0), zone(1, 104.0, start_uj=0)], 6),
         Case("N mirrored packages with memory of their own", RIGHT,
              lambda: [*mirror(2, die=False), dram(0), dram(1, 12.0)], cpuinfo=INTEL),
         Case("N mirrors of which one is lost at half", RIGHT,
-             lambda: [zone(0, 280.0), zone(1, 280.0, during(2, 99, EIO), counted=False)],
+             lambda: [zone(0, 280.0), zone(1, 280.0, during(2, 99, EIO), counted=False,
+                                           start_uj=200_000_000_000)],
              cpuinfo=INTEL),
         Case("N stalls for 5 s, then catches up", EITHER, lambda: [zone(show=Stall(3, 8))], 11),
         Case("N stalls for 5 s, then goes on", EITHER,
@@ -546,7 +550,7 @@ def list_neighbours() -> list[Case]:
              settings=NODE),
         Case("N IPMI says a tenth of the packages", RIGHT,
              lambda: [zone(0), zone(1), Ipmi(220.0, shown_w=lambda t, w: 20)], 6, settings=NODE),
-        Case("N IPMI says 15 kW", EITHER, lambda: [zone(), Ipmi(shown_w=lambda t, w: 15_000)],
+        Case("N IPMI says 32767 W", EITHER, lambda: [zone(), Ipmi(shown_w=lambda t, w: 32_767)],
              settings=NODE),
         Case("N Redfish answers nested lists from half on", EITHER,
              lambda: [zone(), Redfish(shown_w=lambda t, w: w if t < 2 else

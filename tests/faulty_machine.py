@@ -56,6 +56,11 @@ class Part:
         """Return what was used between two times of CLOCK_MONOTONIC."""
         return self._read(last_s) - self._read(first_s)
 
+    def find_lag_s(self, at_s: float) -> float:
+        """Return how far apart the times around one are: the sensor shows what is as old."""
+        after = min(max(bisect_left(self._at_s, at_s), 1), len(self._at_s) - 1)
+        return self._at_s[after] - self._at_s[after - 1]
+
     def _read(self, at_s: float) -> float:
         after = min(max(bisect_left(self._at_s, at_s), 1), len(self._at_s) - 1)
         a_s, b_s = self._at_s[after - 1], self._at_s[after]

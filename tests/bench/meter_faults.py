@@ -38,6 +38,8 @@ from faulty_machine import Board, FaultyMachine, build_nvml  # noqa: E402
 
 J_PER_KWH = 3.6e6
 MARGIN = 1.05  # a figure that is marked is not above the truth by more
+LAG_S = 0.03  # a fake that shows what is older, as the machine is busy, proves nothing
+TRIES = 3
 SETTLED_S = 60.0  # a case that takes so much longer than its command hangs
 
 
@@ -51,6 +53,7 @@ class Run:
     energy_j: float | None = None
     wrong: list[str] = field(default_factory=list)
     skipped: str | None = None
+    lag_s: float = 0.0
     energy: Path = Path()
     sidecar: dict = field(default_factory=dict)
     err: str = ""
@@ -151,7 +154,16 @@ def get_environment(machine: FaultyMachine, case: Case, library: Path) -> dict[s
 
 
 def run_case(name: str, library: str) -> Run:
-    """Run a case by its name, and judge it."""
+    """Run a case by its name, and judge it; again where the fake was late."""
+    for _ in range(TRIES):
+        run = try_case(name, library)
+        if run.lag_s <= LAG_S or not run.wrong:
+            break
+    return run
+
+
+def try_case(name: str, library: str) -> Run:
+    """Run a case, and judge it."""
     case = next(case for case in list_cases() if case.name == name)
     run = Run(case.name, case.expect)
     with tempfile.TemporaryDirectory() as folder:
@@ -188,7 +200,9 @@ def run_case(name: str, library: str) -> Run:
         run.sidecar = json.loads(sidecar.read_text())
         lines = [json.loads(line) for line in journal.read_text().splitlines()]
         times = [line["awake_s"] for line in lines if line["line"] == "sample"]
-        run.true_j = machine.used_j(times[0], times[-1], run.sidecar["boundary"])
+        ends = (times[0], times[-1])
+        run.lag_s = max([part.find_lag_s(at_s) for part in machine.parts for at_s in ends] or [0.0])
+        run.true_j = machine.used_j(*ends, run.sidecar["boundary"])
         energy_kwh = run.sidecar["attempts"][-1][case.figure]
         run.energy_j = None if energy_kwh is None else energy_kwh * J_PER_KWH
         judge_again(run, Path(folder) / "again")
