@@ -19,7 +19,7 @@ node_rank=0       # without Slurm: number of this node, the first is 0
 num_threads=2     # CPU threads of a node, shared by its processes
 max_kwh=          # energy of this attempt at which to save a checkpoint and end (no limit)
 max_steps=        # end after so many steps, without a final model: to see what they cost (no limit)
-resume=true       # true|false: false moves an earlier run to <exp-dir>/.backup and begins again
+resume=true       # true|false: false begins again, and moves an earlier run to <exp-dir>/.backup
 # End configuration section.
 . utils/parse_options.sh
 . ./path.sh
@@ -37,19 +37,6 @@ exp_dir=$2
 for f in "$egs_dir/train.npz" "$egs_dir/spk2int" "$egs_dir/valid/trials"; do
   [ -s "$f" ] || die "no such file $f; run stage 4 first"
 done
-if [ "$resume" = false ] && [ "$node_rank" -eq 0 ]; then
-  # The energy folder stays: earlier attempts have cost energy too.
-  backup=$exp_dir/.backup/$(date -u +%Y%m%dT%H%M%SZ)
-  for old in "$exp_dir"/{checkpoints,final.pt,model.json,config.toml,results.json,scores,log} \
-    "$exp_dir"/xvectors_*; do
-    if [ -e "$old" ]; then
-      mkdir -p "$backup"
-      mv "$old" "$backup/"
-    fi
-  done
-  if [ -d "$backup" ]; then printf '%s: moved the earlier run to %s\n' "$0" "$backup" >&2; fi
-fi
-
 limits=()
 if [ -n "$max_kwh" ]; then limits+=(--max-kwh "$max_kwh"); fi
 if [ -n "$max_steps" ]; then limits+=(--max-steps "$max_steps"); fi
@@ -57,6 +44,16 @@ if [ -n "$max_steps" ]; then limits+=(--max-steps "$max_steps"); fi
 threads=$((num_threads > nproc ? num_threads / nproc : 1))  # of a process
 log=$exp_dir/log/train.log
 if [ "$node_rank" -gt 0 ]; then log=$exp_dir/log/train.node$node_rank.log; fi
+if [[ "$resume" = false && "$node_rank" -eq 0 ]] &&
+  [[ -e "$exp_dir/checkpoints" || -e "$exp_dir/final.pt" ]]; then
+  # The energy folder stays: earlier attempts have cost energy too.
+  backup=$exp_dir/.backup/$(date -u +%Y%m%dT%H%M%SZ)
+  limits+=(--backup "$backup")
+  if [ -e "$log" ]; then cp -p "$log" "$log.1"; fi  # the job writes its own
+  printf '%s: once all is checked, the earlier run goes to %s; this brings it back: ' \
+    "$0" "$backup" >&2
+  printf 'mv --backup=numbered -t %q %q/*\n' "$exp_dir" "$backup" >&2
+fi
 train=(python3 -m sv.bin.train --ngpu "$ngpu")
 if [ $((nnodes * nproc)) -gt 1 ]; then
   train=(python3 -m sv.bin.launch --nnodes "$nnodes" --nproc "$nproc" --ngpu "$ngpu")

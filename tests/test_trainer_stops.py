@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,6 +98,41 @@ def test_a_budget_ends_at_a_checkpoint(small_egs, tmp_path, run_cli):
 def test_a_budget_that_is_not_reached_changes_nothing(small_egs, tmp_path):
     run = train(small_egs, tmp_path / MODEL, max_kwh=1.0, live=lambda: make_live(0.5), num_epochs=1)
     assert run.stop is None and (run.exp / "final.pt").exists()
+
+
+def test_a_run_leaves_its_place_only_for_one_that_begins(small_egs, tmp_path, run_cli):
+    exp, backup = tmp_path / MODEL, tmp_path / MODEL / ".backup" / "1"
+    config = small_egs.write_config(tmp_path / "c.toml", num_epochs=1)
+    broken = tmp_path / "egs"
+    shutil.copytree(small_egs.egs, broken)
+    index = (broken / "train.npz").read_bytes()
+    (broken / "train.npz").write_bytes(index[: len(index) // 2])
+
+    def run(*options, egs=small_egs.egs, **more):
+        words = ["sv.bin.train", "--model", MODEL, "--config", config, *options, egs, exp]
+        return run_cli(*words, check=False, **more)
+
+    assert run().returncode == 0
+    old = (exp / "final.pt").read_bytes()
+    anew = ["--backup", backup]
+    for done, status in (
+        (run(*anew, egs=broken), 1),
+        (run(*anew, "--max-kwh", 1), 2),  # no meter
+        (run(*anew, "--ngpu", 1, env={"CUDA_VISIBLE_DEVICES": ""}), 2),
+    ):
+        assert done.returncode == status and (exp / "final.pt").read_bytes() == old
+        assert not backup.parent.exists()
+    assert run(*anew, "--max-steps", 1).returncode == 0
+    assert (backup / "final.pt").read_bytes() == old and not (exp / "final.pt").exists()
+    # Slurm may start the same command again: the new run is resumed.
+    done = run(*anew)
+    assert done.returncode == 0 and "resumed at step 1" in done.stderr
+    assert (exp / "final.pt").exists()
+    names = [str(path) for path in backup.iterdir()]
+    subprocess.run(["mv", "--backup=numbered", "-t", exp, *names], check=True)
+    assert (exp / "final.pt").read_bytes() == old
+    done = run()
+    assert done.returncode == 0 and f"training of {MODEL} is finished, step" in done.stderr
 
 
 @pytest.mark.parametrize("live", [None, lambda: None, lambda: make_live(None)])

@@ -78,10 +78,11 @@ def check_stages(args: Namespace) -> None:
         read_config(args.conf / "features.toml", FbankConfig)
     if runs(4, 5):
         train = read_train_config(args.conf / "train.toml")
-        validate_processes(train, max(1, args.ngpu) * args.nnodes if runs(5) else 1)
     if runs(3, 5, 6, 7):
         gpus = args.ngpu if runs(5, 6, 7) else 0
         check_jobs(args.cmd.split(), gpus, args.nj, args.nnodes if runs(5) else 1)
+    if runs(5):
+        validate_processes(train, max(1, args.ngpu) * args.nnodes)
 
 
 def check_jobs(cmd: Sequence[str], gpus: int, threads: int, nodes: int) -> None:

@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--num-threads", type=positive_int, default=1, help="of this process")
     parser.add_argument("--max-kwh", type=positive_float, help="end at this energy of the attempt")
     parser.add_argument("--max-steps", type=positive_int, help="end after so many more steps")
+    parser.add_argument("--backup", type=Path, help="first move an earlier run to this folder")
     parser.add_argument("egs_dir", type=Path, help="training set, e.g. data/egs")
     parser.add_argument("exp_dir", type=Path, help="where the model goes, e.g. exp/resnet50_d")
     args = parser.parse_args(argv)
@@ -58,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             mark=functools.partial(write_mark, marks),
             conditions=conditions,
             group=group,
+            backup=args.backup,
         ).run()
     if stop is None:
         return 0

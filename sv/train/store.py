@@ -6,6 +6,7 @@ embedding network alone. All are written to a temporary file and renamed, and ar
 ``weights_only``.
 """
 
+import logging
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -29,6 +30,12 @@ FORMAT = "xvector/2"
 LAST = "last.pt"
 BEST = "best.pt"
 FINAL = ("final.pt", "model.json")
+# What a training and the stages after it leave in the model's folder. Its energy stays, because
+# earlier attempts have cost energy too.
+OF_A_RUN = (
+    "checkpoints", *FINAL, "config.toml", "log/epochs.tsv", "log/tensorboard", "log/train.log.1",
+    "xvectors_*", "cohort", "untrained", "scores", "results.json",
+)  # fmt: skip
 
 History = list[dict[str, Any]]  # a row per epoch; epoch 0 is the untrained network
 
@@ -145,6 +152,25 @@ class Checkpoints:
             **asdict(plan.config.network),
             "features": egs.features,
         }
+
+    def set_aside(self, backup: Path) -> None:
+        """Move an earlier run to a folder; if that is there already, this run has begun since.
+
+        Raises:
+            SvError: It cannot be moved.
+        """
+        if not self._group.is_first or backup.exists():
+            return
+        part = backup.with_name(f"{backup.name}.part")
+        try:
+            (part / "log").mkdir(parents=True, exist_ok=True)
+            for pattern in OF_A_RUN:
+                for path in self.exp_dir.glob(pattern):
+                    path.rename(part / path.relative_to(self.exp_dir))
+            part.rename(backup)
+        except OSError as error:
+            raise SvError(f"cannot move {self.exp_dir} to {backup}: {error.strerror}") from error
+        logging.info("moved the earlier run to %s", backup)
 
     def load_latest(self) -> dict[str, Any] | None:
         """Load the most advanced state; None if there is none.

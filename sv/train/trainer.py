@@ -168,6 +168,7 @@ class Trainer:
             stopped (at the budget).
         conditions: What ends the run before the last epoch.
         group: The processes that train together; all call the same methods.
+        backup: Where an earlier run is moved before this one begins; None: it is resumed.
     """
 
     def __init__(
@@ -181,7 +182,9 @@ class Trainer:
         mark: Callable[..., None],
         conditions: StopConditions,
         group: Group,
+        backup: Path | None = None,
     ) -> None:
+        self.backup = backup
         self.name, self.config, self.device, self.mark = name, config, device, mark
         self.group = group
         self.conditions = conditions
@@ -222,6 +225,11 @@ class Trainer:
             SvError: exp_dir holds a run with another config, the loss is not finite, or the data
                 cannot be read.
         """
+        if self.backup is not None:
+            # A good run leaves its place only for one that nothing is known to refuse.
+            CropReader(self.egs.index).close()
+            self.conditions.require_energy()
+            self.checkpoints.set_aside(self.backup)
         self._resume()
         trained = self.step >= self.plan.num_steps and not self.totals.steps
         if trained and self.checkpoints.is_finished():
