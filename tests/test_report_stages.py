@@ -96,7 +96,7 @@ def test_energy_of_a_part_of_the_run_is_marked(tree):
     write_sidecar(path, 51.69, MEASURED, fraction=None, reason=reason)
     text = (write_all_tables(data, exp) / "table1.md").read_text()
     assert "51.69§¶" in text
-    assert f"§ incomplete: {reason}" in text
+    assert f"§ incomplete or disputed: {reason}" in text
     assert "¶ the sidecar does not say which part was measured (05_train.json)" in text
 
 
@@ -110,7 +110,8 @@ def test_machines_of_a_stage(tree):
     write_sidecar(path, 51.69, {**MEASURED, "host": "node2"}, reason=reason,
                   attempts=[{"meters": [meter, lost]}])  # fmt: skip
     text = (write_all_tables(data, exp) / "table1.md").read_text()
-    assert "51.69§" in text and f"§ incomplete: several reasons: {reason}: resnet50_d" in text
+    assert "51.69§" in text
+    assert f"§ incomplete or disputed: several reasons: {reason}: resnet50_d" in text
     rows = {row["system"]: row for row in read_csv(exp / "results" / "table1.csv")}
     assert rows["resnet50_d"]["host"] == "node1 node2"
     write_model_results(collect_results(data, exp))

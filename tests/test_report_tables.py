@@ -58,7 +58,7 @@ def test_training_table(tables):
         "- † estimated from CPU time x power, 6.25 W a core (cpu_package), not measured",
         "- ‡ partly estimated from CPU time x power, 6.25 W a core (cpu_package), 25.0 %, "
         "the rest measured",
-        "- § incomplete: the stage is interrupted",
+        "- § incomplete or disputed: the stage is interrupted",
         "- untrained network: resnet18_w0.125 EER 47.1 % (vox1_o)",
         "- Averages are over vox1_o, vox1_e.",
         "- No system has been scored on cnceleb.",

@@ -197,7 +197,7 @@ def _explain(
     ]
     if any(explain_incomplete(system.stage) for system in systems):
         mark = {"marker": "$§$", "color": "0.15", "markeredgewidth": 0}
-        fillings.append(build_handle("incomplete", **mark))
+        fillings.append(build_handle("incomplete or disputed", **mark))
     figure, box = axes.figure, axes.get_position()
     width_inches, height_inches = box.size * figure.get_size_inches()
     rows = [families, fillings + handles]

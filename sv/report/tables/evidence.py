@@ -133,11 +133,11 @@ def describe_share(share: float | None) -> str:
 
 
 def describe_quality(stage: Stage) -> str:
-    """Return in words whether an energy was measured, estimated or incomplete."""
+    """Return in words whether an energy was measured or estimated, and what holds it back."""
     if stage.energy_kwh is None:
         return "not known"
     words = describe_share(stage.sidecar.measured_fraction)
-    return f"{words}, incomplete" if "incomplete" in energy_marks(stage) else words
+    return f"{words}, incomplete or disputed" if "incomplete" in energy_marks(stage) else words
 
 
 def describe_energy(stage: Stage) -> str:
@@ -270,7 +270,7 @@ _MARK_TEXTS: dict[str, tuple[str, str, Callable[[Stage], str]]] = {
             f"{format_significant(100 * (1 - (stage.sidecar.measured_fraction or 0)), 2)} %"
         ),
     ),
-    "incomplete": ("incomplete: {}", "several reasons", _describe_incomplete),
+    "incomplete": ("incomplete or disputed: {}", "several reasons", _describe_incomplete),
     "unknown_share": (
         "the sidecar does not say which part was measured ({})",
         "several sources",
@@ -360,10 +360,10 @@ def explain_energies(stages: Sequence[Stage]) -> list[str]:
 
 
 def explain_incomplete(stage: Stage) -> str:
-    """Say why the energy of a stage is not of all its work; empty if it is."""
+    """Say why the energy of a stage is incomplete or disputed; empty if it is neither."""
     reason = stage.sidecar.reason
     if stage.sidecar.status != "complete":
         return f"{stage.path.name} {describe_status(stage)}"
     if not stage.energy_kwh:
         return f"no energy in {stage.path.name}" + (f" ({reason})" if reason else "")
-    return f"{stage.path.name} is not of all its work ({reason})" if reason else ""
+    return f"{stage.path.name} is incomplete or disputed ({reason})" if reason else ""

@@ -166,7 +166,7 @@ def _sum_by_cover(rows: Sequence[Row]) -> dict[str, Stage]:
     sums = {}
     for covered, group in groups.items():
         part = [label for label, stage in group if "incomplete" in energy_marks(stage)]
-        why = [f"with {list_some(part)}, which is not complete"] if part else []
+        why = [f"with {list_some(part)}, which is incomplete or disputed"] if part else []
         if unknown:
             why.append(f"without {list_some(unknown)}, whose energy is not known")
         sums[covered] = _sum(group, "; ".join(why))
