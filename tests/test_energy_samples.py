@@ -37,14 +37,22 @@ def test_a_reset_is_not_taken_for_a_wrap():
     total = Accumulator(PACKAGE, 1.0)
     for t_s, value in ((0, 5_000_000), (1, 9_000_000), (2, 1_000_000)):
         total.add(Reading(t_s, t_s, value))
-    assert (total.energy_j, total.wraps, total.resets) == (5.0, 0, 1)
-    channel = attempt_of([head(PACKAGE), *package([5_000_000, 1_000_000])]).channels[0]
-    assert "reset" in channel.reason and channel.energy_j == 1.0
+    # 4 W until then, and so for the second of the reset.
+    assert (total.energy_j, total.wraps, total.resets, total.bridged_s) == (8.0, 0, 1, 1.0)
+    total.add(Reading(3, 3, 3_000_000))
+    assert total.energy_j == 10.0
+    channel = attempt_of([head(PACKAGE), *package([5_000_000, 1_000_000, 4_000_000])]).channels[0]
+    assert channel.energy_j == 6.0 and channel.doubt.startswith("1 steps")
 
 
 def test_a_gap_that_may_hide_a_wrap_is_told():
     lines = [head(PACKAGE), *package([0, 150_000_000, 200_000_000_000], seconds=900)]
-    assert "may hide a wrap" in attempt_of(lines).channels[0].reason
+    attempt = attempt_of(lines)
+    assert (
+        "may hide a wrap" in attempt.channels[0].doubt
+        and attempt.channels[0].doubt in attempt.reason
+    )
+    assert attempt.uncertainty_kwh > 900 * 222 / 3.6e6  # what one more gap at its power would be
 
 
 def test_missing_readings_are_bridged_and_counted():

@@ -24,7 +24,6 @@ from sv.energy.channels import (
     MEASURED_KINDS,
     compute_crosschecks,
     list_boundaries,
-    sum_energy,
     sum_uncertainty,
 )
 from sv.energy.factors import CarbonFactor, parse_factor
@@ -33,6 +32,7 @@ from sv.energy.nodes import SIBLING, list_jobs
 from sv.energy.record import Attempt, Carbon, Mark, Meter, Phase, Pue
 from sv.energy.samples import AttemptLines, StageJournals
 from sv.energy.units import kwh_from_j, parse_utc, sum_known
+from sv.energy.witnesses import list_doubts, sum_energy, weigh_measured
 
 PHASE = "phase"  # a mark that begins a phase; its ``name`` says which
 NO_TIME = "said after the last sample of a killed meter"
@@ -70,7 +70,14 @@ def build_attempt(number: int, lines: AttemptLines, journals: StageJournals | No
     status = end["status"] if end else "interrupted"
     # Why the energy that one meter alone counts is not known, or is 0.
     reason = sum_energy(channels)[2] or machines[0].attribution.reason if alone else None
+    doubts = [
+        doubt if alone else f"{machine.host}: {doubt}"
+        for machine in machines
+        for doubt in list_doubts(machine.channels)
+    ]
     meters = _list_meters(machines, journals or StageJournals(), status, reason)
+    if not alone:
+        reason = _explain(machines, meters)
     uncertainty_kwh, uncertainty_reason = _sum_uncertainties(machines)
     carbon = _build_carbon(machines, head["pue"]["value"])
     marks = _build_marks(machines, lines)
@@ -98,7 +105,7 @@ def build_attempt(number: int, lines: AttemptLines, journals: StageJournals | No
         measured_fraction=_find_measured(machines),
         boundary=list_boundaries(channels),
         attribution=join_attributions([machine.attribution for machine in machines]),
-        reason=reason if alone else _explain(machines, meters),
+        reason="; ".join(filter(None, (reason, *doubts))) or None,
         co2_g=carbon.co2_g,
         carbon=carbon,
         pue=Pue(**head["pue"]),
@@ -186,7 +193,8 @@ def _find_measured(machines: Sequence[Machine]) -> float | None:
     if machines[0].alone:
         return sum_energy(machines[0].channels)[1]
     known_j = sum(machine.energy_j for machine in machines if machine.energy_j is not None)
-    return sum(machine.measured_j for machine in machines) / known_j if known_j else None
+    measured_j = sum(m.measured_j * weigh_measured(m.channels) for m in machines)
+    return measured_j / known_j if known_j else None
 
 
 def _sum_uncertainties(machines: Sequence[Machine]) -> tuple[float | None, str | None]:

@@ -23,11 +23,12 @@ from itertools import pairwise
 from math import hypot, inf
 from typing import Any
 
-from sv.energy.channels import MEASURED_KINDS, build_channel, choose_total, sum_energy, sum_group
+from sv.energy.channels import MEASURED_KINDS, build_channel, sum_group
 from sv.energy.journal import Record
 from sv.energy.record import Attribution, AttributionInputs, Channel, Rule
 from sv.energy.samples import AttemptLines, Curve, join_curves, make_curve
 from sv.energy.units import parse_utc, s_from_us
+from sv.energy.witnesses import choose_total, sum_energy
 
 EXCLUSIVE, CEEMS = "exclusive", "ceems"
 # The machine that started jobs elsewhere: a part of everything by processor time, boards too.
@@ -396,7 +397,8 @@ def _join_channel(runs: Sequence[MeterRun], name: str) -> tuple[Channel, Curve |
         assert u.gap_fill is not None and u.sensor is not None
         assert u.edge is not None and u.resolution is not None
         u = replace(u, gap_fill=u.gap_fill * once, sensor=u.sensor * once)
-        u = replace(u, total=hypot(u.edge, u.resolution, u.gap_fill, u.sensor))
+        parts = (u.edge, u.resolution, u.gap_fill, u.sensor, u.sampling or 0.0)
+        u = replace(u, total=hypot(*parts))
     samples = replace(joined.samples, covered=covered)
     return replace(joined, energy_j=curve.last, u_energy_j=u, samples=samples), curve
 

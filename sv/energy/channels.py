@@ -1,20 +1,20 @@
-"""Channels: the figures of one, how far it may be off, what of several is summed and compared.
+"""Channels: the figures of one, how far it may be off, sums and comparisons of several.
 
-A channel that another one contains is never added to it. The total is the machine (``node``)
-where that was measured; else the outermost measured channels, with estimates only for what
-nothing measured covers. The rest stays in the sidecar as a breakdown.
+What of several is believed and summed is decided in witnesses.py.
 
-The uncertainty of a channel has a coverage factor k = 2 (about 95 %) and four parts, added in
+The uncertainty of a channel has a coverage factor k = 2 (about 95 %) and five parts, added in
 quadrature:
 - ``edge``: a sensor that is refreshed every ``update_period_s`` gives at the start and at the end
   a value that is up to one period old: period x (first power + last power).
 - ``resolution``: of a counter one step at either end, evenly distributed, 2 x step / sqrt(6); of a
   power half a step all the time, 2 x step / sqrt(12) x duration.
 - ``gap_fill``: where readings are missing. A counter goes on counting, so only time before its
-  first and after its last reading counts, at the highest power; an integral also bridges gaps by
-  a straight line: half of the range of power seen x the time bridged.
+  first and after its last reading counts, at the highest power, and so do steps that were not
+  believed and a gap that may hide a wrap; an integral also bridges gaps by a straight line: half
+  of the range of power seen x the time bridged.
 - ``sensor``: the sensor's own relative error x energy, where the maker or a study states one, or
   as assumed.
+- ``sampling``: of a power, the standard error of the mean of its readings x duration.
 A part that is not known is None, and so is then the sum. An estimate has the model's stated error
 as its ``sensor``, where one is stated.
 """
@@ -26,19 +26,26 @@ from dataclasses import replace
 
 from sv.energy.journal import Record
 from sv.energy.record import Attempt, Channel, Crosscheck, Power, Raw, Samples, Uncertainty
-from sv.energy.samples import MISSING, Accumulator, AttemptLines, Reading, interpolate
+from sv.energy.samples import (
+    MISSING,
+    STILL_S,
+    Accumulator,
+    AttemptLines,
+    Reading,
+    get_limit_w,
+    interpolate,
+    is_possible,
+)
 from sv.energy.units import UNITS_PER_J, UNITS_PER_W, kwh_from_j, sum_known
 
 # A channel that was read over less of the attempt than this does not stand for the whole of it.
 MIN_COVERED = 0.9
 NEEDED = 2  # readings
+DEAD_S = 1.5  # a counter that moves at all does so in this time: some are refreshed once a second
 HELD_PERIODS = 2  # so long before its first and after its last reading a power is held
 MEASURED_KINDS = ("measured", "derived")  # derived: the integral of a measured power
-# Boundary -> what a measured channel of it makes an estimate of unnecessary.
-COVERS = {"node": {"cpu_package", "dram"}, "gpu_module": {"cpu_package"}}
 COVERAGE = 2
-PARTS = ("edge", "resolution", "gap_fill", "sensor")  # of an uncertainty, in joules
-NO_CHANNEL = "no channel has an energy; each has its reason"
+PARTS = ("edge", "resolution", "gap_fill", "sensor", "sampling")  # of an uncertainty, in joules
 
 
 def describe_channel(spec: Record) -> Channel:
@@ -72,26 +79,19 @@ def build_channel(spec: Record, lines: AttemptLines) -> tuple[Channel, array, ra
         The channel before any total is chosen; its joules so far at each sample, empty where the
         energy is not known; and the samples between which it is known.
     """
-    start_s, end_s = (lines.t_s[0], lines.t_s[-1]) if lines.t_s else (0.0, 0.0)
     channel = describe_channel(spec)
     if spec["kind"] == "unavailable":
         return channel, array("d"), range(0)
-    slow_s = spec.get("update_period_s") or 0.0
+    span_s, slow_s = lines.span_s, spec.get("update_period_s") or 0.0
     column = lines.raw[spec["id"]]
-    read = array("l", (i for i, value in enumerate(column) if value != MISSING))
+    there = array("l", (i for i, value in enumerate(column) if value != MISSING))
+    read = array("l", (i for i in there if is_possible(spec, column[i])))
     due = len(lines.t_s)
     if slow_s > lines.head["period_s"]:
-        due = min(due, int((end_s - start_s) / slow_s) + 1)
-    samples = Samples(n=len(read), failed=max(0, due - len(read)), max_gap_s=None, covered=None)
-    if len(read) < NEEDED:
-        reason = f"{len(read)} of {due} readings succeeded, two are needed"
-        unknown = replace(
-            channel, kind="unavailable", in_total=False, reason=reason, samples=samples
-        )
-        return unknown, array("d"), range(0)
+        due = min(due, int((span_s[1] - span_s[0]) / slow_s) + 1)
     every_s = max(lines.head["period_s"], slow_s)
     places = read
-    if spec["method"] == "power_integral":
+    if spec["method"] == "power_integral" and read:
         places = _hold_ends(read, lines, HELD_PERIODS * every_s)
     total = Accumulator(spec, every_s)
     so_far = array("d")
@@ -99,30 +99,105 @@ def build_channel(spec: Record, lines: AttemptLines) -> tuple[Channel, array, ra
         value = column[min(max(i, read[0]), read[-1])]
         total.add(Reading(lines.t_s[i], lines.awake_s[i], value))
         so_far.append(total.energy_j)
-    assert total.first is not None and total.last is not None
-    ends_s = (total.first.t_s - start_s, end_s - total.last.t_s)
+    samples = Samples(n=len(read), failed=max(0, due - len(read)), max_gap_s=None, covered=None)
+    channel = add_figures(
+        replace(channel, samples=samples),
+        spec,
+        total,
+        lines.span_s,
+        refused=len(there) - len(read),
+        last_error=_find_last_error(spec["id"], lines),
+    )
+    if channel.kind == "unavailable":
+        return channel, array("d"), range(0)
+    known = range(places[0], places[-1] + 1)
+    return channel, interpolate(places, so_far, lines.awake_s), known
+
+
+def _find_last_error(channel_id: str, lines: AttemptLines) -> str | None:
+    """Return what a sensor that is asked by a thread said of its last failure."""
+    metadata = lines.facts[-1]["facts"].get(channel_id) if lines.facts else None
+    return metadata.get("last_error") if isinstance(metadata, dict) else None
+
+
+def add_figures(
+    channel: Channel,
+    spec: Record,
+    total: Accumulator,
+    span_s: tuple[float, float],
+    *,
+    refused: int = 0,
+    last_error: str | None = None,
+) -> Channel:
+    """Add what the readings of a channel give, and how far they can be trusted by themselves.
+
+    Args:
+        channel: As described, with what ``samples`` counts.
+        spec: The channel as the head of the journal has it.
+        total: Its readings, added up.
+        span_s: First and last sample of the attempt.
+        refused: Readings that no machine could give, which are not in ``total``.
+        last_error: What the sensor said of its last failure.
+
+    Returns:
+        The channel with its energy; unavailable where it has none.
+    """
+    unit, first, last, moved = spec["unit"], total.first, total.last, total.moved
+    reason = None
+    impossible = None
+    if refused:
+        impossible = f"{refused} readings are more than {get_limit_w(spec):.0f} W or negative"
+    if first is None or last is None or moved is None or total.n < NEEDED:
+        due = total.n + channel.samples.failed
+        reason = f"{total.n} of {due} readings succeeded, two are needed"
+        reason = "; ".join(filter(None, (reason, impossible, last_error)))
+    elif spec["method"] == "counter_delta" and moved is first:
+        if first.value == 0:
+            reason = "its counter stays 0: no measurement"
+        elif total.still_s > max(DEAD_S, spec.get("update_period_s") or 0.0):
+            reason = f"its counter stood still for all {total.still_s:.3g} s: a dead sensor"
+    if reason or first is None or last is None or moved is None:
+        return replace(channel, kind="unavailable", in_total=False, reason=reason)
+    start_s, end_s = span_s
+    stopped = total.still_s >= STILL_S
+    ends_s = (first.t_s - start_s, end_s - (moved if stopped else last).t_s)
     max_gap_s = max(total.longest_s, *ends_s)
-    covered = (total.last.t_s - total.first.t_s) / (end_s - start_s) if end_s > start_s else 1.0
-    awake_s = total.last.awake_s - total.first.awake_s
-    mean_w = total.energy_j / awake_s if awake_s > 0 else None
-    channel = replace(
+    covered = 1.0
+    if end_s > start_s:
+        covered = max(0.0, 1.0 - (sum(ends_s) + total.lost_s) / (end_s - start_s))
+    awake_s = last.awake_s - first.awake_s
+    doubts = [impossible]
+    if total.resets:
+        doubts.append(
+            f"{total.resets} steps of its counter that no machine could make, {total.bridged_s:.3g}"
+            " s of it, are counted at its mean power"
+        )
+    if stopped or total.lost_s:
+        still_s = total.lost_s + (total.still_s if stopped else 0.0)
+        doubts.append(f"its counter stood still for {still_s:.3g} s: a lower bound")
+    elif total.hidden_j:
+        doubts.append(f"{total.longest_s:.0f} s without a reading may hide a wrap: a lower bound")
+    elif covered < MIN_COVERED:
+        doubts.append(
+            f"no reading in the first {ends_s[0]:.0f} s and the last {ends_s[1]:.0f} s: "
+            "a lower bound"
+        )
+    return replace(
         channel,
-        reason=_explain(total, ends_s, max_gap_s, covered) or spec["reason"],
         energy_j=total.energy_j,
-        u_energy_j=_compute_uncertainty(spec, total, sum(ends_s)),
+        u_energy_j=_compute_uncertainty(spec, total, sum(ends_s) + total.lost_s),
         raw=Raw(
-            first=column[read[0]],
-            last=column[read[-1]],
-            unit=spec["unit"],
+            first=first.value,
+            last=last.value,
+            unit=unit,
             max_range=spec["max_range"],
             wraps=total.wraps,
             resets=total.resets,
         ),
-        power_w=Power(mean=mean_w, max=total.max_w),
-        samples=replace(samples, max_gap_s=max_gap_s, covered=covered),
+        power_w=Power(mean=total.energy_j / awake_s if awake_s > 0 else None, max=total.max_w),
+        samples=replace(channel.samples, max_gap_s=max_gap_s, covered=covered),
+        doubt="; ".join(filter(None, doubts)) or None,
     )
-    known = range(places[0], places[-1] + 1)
-    return channel, interpolate(places, so_far, lines.awake_s), known
 
 
 def _hold_ends(read: array, lines: AttemptLines, held_s: float) -> array:
@@ -135,28 +210,13 @@ def _hold_ends(read: array, lines: AttemptLines, held_s: float) -> array:
     return places
 
 
-def _explain(
-    total: Accumulator, ends_s: tuple[float, float], max_gap_s: float, covered: float
-) -> str | None:
-    if total.resets:
-        return f"the counter was reset {total.resets} times: the energy is a lower bound"
-    if total.may_hide_wrap(max_gap_s):
-        return f"{max_gap_s:.0f} s without a reading may hide a wrap: the energy is a lower bound"
-    if covered < MIN_COVERED:
-        return (
-            f"no reading in the first {ends_s[0]:.0f} s and the last {ends_s[1]:.0f} s: "
-            "the energy is a lower bound"
-        )
-    return None
-
-
 def _compute_uncertainty(spec: Record, total: Accumulator, unread_s: float) -> Uncertainty:
     """Compute how far a channel's energy may be off.
 
     Args:
         spec: The channel as the head of the journal has it.
         total: Its readings, added up; at least two.
-        unread_s: Time before its first and after its last reading.
+        unread_s: Time before its first and after its last reading, or in which it stood still.
     """
     energy_j = total.energy_j
     rel, basis = spec.get("sensor_rel"), spec.get("sensor_rel_basis")
@@ -164,14 +224,14 @@ def _compute_uncertainty(spec: Record, total: Accumulator, unread_s: float) -> U
         reason = "the error of an estimate is not known"
         return Uncertainty(COVERAGE, None, None, None, None, None, None, reason)
     if spec["kind"] == "estimated":
-        return _add_parts([0.0, 0.0, 0.0, rel * energy_j], basis)
+        return _add_parts([0.0, 0.0, 0.0, rel * energy_j, 0.0], basis)
     assert total.first is not None and total.last is not None
     awake_s = total.last.awake_s - total.first.awake_s
     mean_w = energy_j / awake_s if awake_s > 0 else 0.0
     first_w, last_w = total.first_w or mean_w, total.last_w or mean_w
     period_s, step = spec.get("update_period_s"), spec.get("resolution")
     max_w, min_w = total.max_w or mean_w, total.min_w or 0.0
-    gap_j = max_w * unread_s
+    gap_j = max_w * (unread_s + total.bridged_s) + total.hidden_j
     resolution_j = None
     if spec["method"] == "power_integral":
         gap_j += (max_w - min_w) / 2 * total.gap_s
@@ -181,7 +241,8 @@ def _compute_uncertainty(spec: Record, total: Accumulator, unread_s: float) -> U
         resolution_j = COVERAGE * step / UNITS_PER_J[spec["unit"]] / math.sqrt(6)
     edge_j = None if period_s is None else period_s * (first_w + last_w)
     sensor_j = None if rel is None else rel * abs(energy_j)
-    return _add_parts([edge_j, resolution_j, gap_j, sensor_j], basis)
+    sampling_j = COVERAGE * total.sampling_w * awake_s
+    return _add_parts([edge_j, resolution_j, gap_j, sensor_j, sampling_j], basis)
 
 
 def _add_parts(parts_j: Sequence[float | None], basis: str | None) -> Uncertainty:
@@ -196,64 +257,9 @@ def _add_parts(parts_j: Sequence[float | None], basis: str | None) -> Uncertaint
     )
 
 
-def choose_total(channels: Sequence[Channel]) -> list[Channel]:
-    """Decide what is in the total of a machine; what is left out gets the reason.
-
-    Args:
-        channels: Of one attempt on one machine, with their energies; ``in_total`` as the sensors
-            set it.
-    """
-    chosen = [_leave_out_gaps(channel, channels) for channel in channels]
-    measured = [ch for ch in chosen if ch.kind in MEASURED_KINDS and ch.in_total]
-    outermost = {channel.id for channel in measured}
-    for i, channel in enumerate(chosen):
-        outer = next((name for name in channel.contained_in if name in outermost), None)
-        if channel.in_total and outer is not None:
-            chosen[i] = _leave_out(channel, f"contained in {outer}, which is in the total")
-    covered = {ch.boundary for ch in chosen if ch.kind in MEASURED_KINDS and ch.in_total}
-    covered |= {inner for boundary in covered for inner in COVERS.get(boundary, ())}
-    for i, channel in enumerate(chosen):
-        if channel.kind == "estimated" and channel.in_total and channel.boundary in covered:
-            reason = f"a measured {channel.boundary} channel is in the total"
-            chosen[i] = _leave_out(channel, reason)
-    return chosen
-
-
-def _leave_out_gaps(channel: Channel, channels: Sequence[Channel]) -> Channel:
-    """Leave out what was read too little, if what it contains was read: else it is all there is."""
-    covered = channel.samples.covered
-    if channel.kind not in MEASURED_KINDS or not channel.in_total or covered is None:
-        return channel
-    inside = [ch for ch in channels if channel.id in ch.contained_in and ch.energy_j is not None]
-    if covered >= MIN_COVERED or not inside:
-        return channel
-    return _leave_out(channel, "too much of the attempt has no reading of it for a total")
-
-
-def _leave_out(channel: Channel, reason: str) -> Channel:
-    reason = "; ".join(filter(None, (channel.reason, reason)))
-    return replace(channel, in_total=False, reason=reason)
-
-
 def list_boundaries(channels: Sequence[Channel]) -> tuple[str, ...]:
     """List the boundaries of the channels in the total, sorted."""
     return tuple(sorted({channel.boundary for channel in channels if channel.in_total}))
-
-
-def sum_energy(channels: Sequence[Channel]) -> tuple[float | None, float | None, str | None]:
-    """Add up the channels that are in the total.
-
-    Returns:
-        Joules, the measured part of it (0 to 1), and why either is None or incomplete.
-    """
-    chosen = [(ch.kind, ch.energy_j) for ch in channels if ch.in_total and ch.energy_j is not None]
-    if not chosen:
-        return None, None, NO_CHANNEL
-    energy_j = sum(joules for _, joules in chosen)
-    measured_j = sum(joules for kind, joules in chosen if kind in MEASURED_KINDS)
-    if energy_j == 0:
-        return energy_j, None, "no channel advanced between the first and the last sample"
-    return energy_j, measured_j / energy_j, None
 
 
 def sum_uncertainty(channels: Sequence[Channel]) -> tuple[float | None, str | None]:
@@ -304,6 +310,7 @@ def sum_group(channels: Sequence[Channel]) -> Channel:
         energy_j=sum_known(channel.energy_j for channel in channels),
         u_energy_j=_sum_uncertainties(channels),
         reason="; ".join(reasons) or None,
+        doubt="; ".join(dict.fromkeys(ch.doubt for ch in channels if ch.doubt)) or None,
         raw=None,
         power_w=None,
         samples=Samples(

@@ -54,7 +54,9 @@ def check_sidecar(path: Path, sidecar: Sidecar) -> list[str]:
     for attempt in sidecar.attempts:
         where = f"attempts[{attempt.attempt - 1}]"
         for i, channel in enumerate(attempt.channels):
-            wrong += _check_channel(channel, f"{where}.channels[{i}] ({channel.id})")
+            place = f"{where}.channels[{i}] ({channel.id})"
+            wrong += _check_channel(channel, place)
+            wrong += [f"{place}: {channel.doubt}"] if channel.doubt else []
         wrong += _check_sums(attempt, where)
         meters_kwh = sum_known(meter.energy_kwh for meter in attempt.meters)
         wrong += _compare(attempt.energy_kwh, meters_kwh, f"{where}.energy_kwh", "its meters")
@@ -143,7 +145,7 @@ def _check_channel(channel: Channel, where: str) -> list[str]:
     max_w, gap_s = channel.power_w and channel.power_w.max, channel.samples.max_gap_s
     if channel.method == "counter_delta" and raw.max_range and max_w and gap_s:
         half_wrap_s = raw.max_range / UNITS_PER_J[raw.unit] / max_w / 2
-        if gap_s > half_wrap_s and "may hide a wrap" not in (channel.reason or ""):
+        if gap_s > half_wrap_s and channel.doubt is None and channel.in_total:
             wrong.append(
                 f"{where}: {gap_s:.0f} s without a reading, half a wrap takes {half_wrap_s:.0f} s"
             )

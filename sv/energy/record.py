@@ -37,7 +37,8 @@ class Raw:
     Attributes:
         unit: uJ, mJ, J (counters), uW, mW, W (powers) or us (CPU time).
         max_range: Value at which the counter starts again from 0; None: it does not.
-        wraps, resets: How often a counter started again, at its range or out of turn.
+        wraps, resets: How often a counter started again at its range, and how often it made a
+            step, back or forward, that no machine could have made.
     """
 
     first: int
@@ -60,6 +61,7 @@ class Uncertainty:
     sensor_basis: str | None
     total: Amount | None
     reason: str | None
+    sampling: Amount | None = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,12 @@ class Channel:
         id: Unique on a machine: ``rapl.package.0``, ``nvml.board.GPU-4e81...``, ``cpu_time``.
         source: What was read, as a person would look it up.
         in_total: Whether it is summed; what is not stays as a breakdown or a cross-check.
-        reason: Why it has no energy, is not in the total, or is a lower bound.
+        reason: Why it has no energy or is not in the total, or what a reader should know of it.
         contained_in: Channels whose energy has this one's in it.
         raw: None where several meters or attempts were joined.
         host: Machine; None where the attempt ran on one machine alone.
         attempts: Attempts that were added up; empty in an attempt's own list.
+        doubt: Why the total that it is in, or should be in, is a lower bound, partial or disputed.
     """
 
     id: str
@@ -111,6 +114,7 @@ class Channel:
     samples: Samples
     host: str | None = None
     attempts: tuple[int, ...] = ()
+    doubt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -283,7 +287,8 @@ class Attempt:
         clock_step_s: By how much the wall clock was set meanwhile; it enters no other figure.
         energy_kwh: The stage's part, by the rule of ``attribution``, of ``energy_node_kwh``.
         uncertainty_kwh: Of ``energy_kwh``, k = 2.
-        measured_fraction: Part of the energy that is no estimate, 0 to 1.
+        measured_fraction: Part of the energy that was measured, 0 to 1: neither estimated nor, of
+            sockets or boards side by side and of the attempt's time, missing.
         boundary: Boundaries of the channels in the total.
         reason: Why the energy is unknown, or what it lacks.
         meter_cpu_s: Processor time of the meter itself.

@@ -5,6 +5,7 @@ kind of channel, reading by reading: for the live figures, and again for the sid
 journal, so that both give the same. A `Curve` is what was added up so far, over a machine's clock.
 """
 
+import math
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,13 +15,16 @@ from typing import Any, NamedTuple
 
 from sv.energy.journal import SUFFIX, Record, list_readable, read_journal
 from sv.energy.nodes import list_folders, read_expected
-from sv.energy.sensors.readers import MAX_CHANNEL_W
-from sv.energy.units import UNITS_PER_J, j_from_count, s_from_us, w_from_count
+from sv.energy.sensors.readers import MAX_POWER_W
+from sv.energy.units import j_from_count, s_from_us, w_from_count
 from sv.errors import SvError
 
 MISSING = -(2**63)  # in a column: the channel had no reading
+INT64 = range(MISSING + 1, 2**63)  # what a column can hold
 # Counters are refreshed up to 0.1 s late (NVML; RAPL 1 ms), so two near readings may hold more.
 REFRESH_S = 0.1
+FIRST_S = 1.0  # the same, of the first step: some counters are refreshed once a second
+STILL_S = 3.0  # a counter of anything that has power moves at least so often
 # Samples further apart than this many periods are a gap: a busy machine makes some late.
 GAP_PERIODS = 2.5
 
@@ -72,7 +76,7 @@ class AttemptLines:
             self.awake_s.append(record["awake_s"])
             for channel_id, column in self.raw.items():
                 value = record["raw"].get(channel_id)
-                column.append(MISSING if value is None else value)
+                column.append(MISSING if value is None or value not in INT64 else value)
         elif kind == "mark":
             self.marks.append(record)
         elif kind == "factor":
@@ -161,16 +165,34 @@ class Reading(NamedTuple):
     value: int
 
 
+def is_possible(spec: Mapping[str, Any], value: int) -> bool:
+    """Tell whether a raw reading can be one of its channel: nothing negative, no power too high."""
+    if value < 0 or value not in INT64:
+        return False
+    is_power = spec["method"] == "power_integral"
+    return not is_power or w_from_count(value, spec["unit"]) <= get_limit_w(spec)
+
+
+def get_limit_w(spec: Mapping[str, Any]) -> float:
+    """Return what a channel cannot draw more than, in watts."""
+    return spec.get("max_power_w") or MAX_POWER_W[spec["boundary"]]
+
+
 class Accumulator:
-    """Adds up one channel, reading by reading.
+    """Adds up one channel, reading by reading; each must be possible (`is_possible`).
+
+    A step of a counter that no machine could have made is not believed: back, and no wrap; or
+    forward, by more than the channel can draw since the counter last moved. The mean power until
+    then is taken for its time.
 
     Attributes:
         n: Readings so far.
         first, last: First and last of them; None before.
-        energy_j: Joules since the first reading. After a reset of the counter (driver reloaded,
-            machine suspended) only what was counted since: a lower bound.
-        wraps, resets: Of a counter. Without a reset its advance is
-            ``last - first + wraps * max_range``.
+        moved: The last reading at which a counter had changed; else the last one.
+        wraps, resets: Of a counter: at its range, and steps that are not believed. Without these
+            its advance is ``last - first + wraps * max_range``.
+        bridged_s: Time of the steps that are not believed.
+        lost_s: Time in which a counter stood still, which it did not make up for afterwards.
         max_w, min_w: Highest and lowest mean power between two readings that are not too near
             to tell; None where there are no such two.
         first_w, last_w: Mean power of the first and of the last such interval.
@@ -182,60 +204,108 @@ class Accumulator:
         self.n = 0
         self.first: Reading | None = None
         self.last: Reading | None = None
+        self.moved: Reading | None = None
         self.wraps = self.resets = 0
+        self.bridged_s = self.lost_s = 0.0
         self.max_w: float | None = None
         self.min_w: float | None = None
         self.first_w: float | None = None
         self.last_w: float | None = None
         self.gap_s = 0.0
-        self.longest_s = 0.0
+        self.longest_s = self._longest_awake_s = 0.0
         self._count = 0  # of a counter, in its own unit: exact
-        self._sum_j = 0.0
+        self._counted_s = 0.0
+        self._unbridged_s = 0.0  # steps before any power was known
+        self._sum_j = 0.0  # of what is no counter, and of a counter's bridged time
+        self._powers_w = self._squares_w = 0.0  # sums over the readings of a power
         self._method, self._unit = spec["method"], spec["unit"]
         self._max_range = spec["max_range"]
         self._w_per_core = spec["power_w_per_core"]
+        self._limit_w = get_limit_w(spec)
         self._period_s = period_s
 
     @property
     def energy_j(self) -> float:
         """Joules since the first reading."""
         if self._method == "counter_delta":
-            return j_from_count(self._count, self._unit)
+            return j_from_count(self._count, self._unit) + self._sum_j
         return self._sum_j
+
+    @property
+    def still_s(self) -> float:
+        """Time awake since a counter last changed."""
+        return self.last.awake_s - self.moved.awake_s if self.last and self.moved else 0.0
+
+    @property
+    def sampling_w(self) -> float:
+        """Standard error of the mean of the readings of a power."""
+        if self.n < 2:
+            return 0.0
+        variance = self._squares_w / self.n - (self._powers_w / self.n) ** 2
+        return math.sqrt(max(0.0, variance) / self.n)
 
     def add(self, now: Reading) -> None:
         """Take one more reading, later than the last."""
         before, self.last = self.last, now
         self.n += 1
+        if self._method == "power_integral":
+            power_w = w_from_count(now.value, self._unit)
+            self._powers_w += power_w
+            self._squares_w += power_w**2
         if before is None:
-            self.first = now
+            self.first = self.moved = now
             return
         seconds = now.awake_s - before.awake_s
-        if self._method == "counter_delta":
-            counts = self._advance(now.value - before.value, now.value, seconds)
-            self._count += counts
-            energy_j = j_from_count(counts, self._unit)
-        elif self._method == "power_integral":
-            # The trapezoid rule, over the time that the machine was awake.
-            energy_j = w_from_count((before.value + now.value) / 2, self._unit) * seconds
-        else:
-            energy_j = s_from_us(now.value - before.value) * self._w_per_core
-        self._sum_j += energy_j
         self.longest_s = max(self.longest_s, now.t_s - before.t_s)
+        self._longest_awake_s = max(self._longest_awake_s, seconds)
         if seconds > GAP_PERIODS * self._period_s:
             self.gap_s += seconds - self._period_s
-        if seconds >= REFRESH_S:
+        energy_j: float | None
+        if self._method == "counter_delta":
+            energy_j = self._step(now.value - before.value, now, seconds)
+        else:
+            if self._method == "power_integral":
+                # The trapezoid rule, over the time that the machine was awake.
+                energy_j = w_from_count((before.value + now.value) / 2, self._unit) * seconds
+            else:
+                energy_j = s_from_us(now.value - before.value) * self._w_per_core
+            self._sum_j += energy_j
+            self.moved = now
+        if energy_j is not None and seconds >= REFRESH_S:
             self._note_power(energy_j / seconds)
 
-    def _advance(self, advance: int, value: int, seconds: float) -> int:
-        if advance >= 0:
-            return advance
-        limit = MAX_CHANNEL_W * (seconds + REFRESH_S) * UNITS_PER_J[self._unit]
-        if self._max_range is not None and 0 <= advance + self._max_range <= limit:
-            self.wraps += 1
-            return advance + self._max_range
-        self.resets += 1
-        return value
+    def _step(self, advance: int, now: Reading, seconds: float) -> float | None:
+        """Take a counter's step; return its joules, None where it is not believed."""
+        if advance == 0:
+            return 0.0  # it stands still, or has not been refreshed yet
+        assert self.moved is not None
+        is_first, still_s = self.moved is self.first, now.awake_s - self.moved.awake_s
+        self.moved = now
+        if advance < 0:
+            advance += self._max_range or 0
+            wrapped = 1
+        else:
+            wrapped = 0
+        since_s = still_s + (FIRST_S if is_first and not wrapped else REFRESH_S)
+        energy_j = j_from_count(advance, self._unit)
+        mean_w = j_from_count(self._count, self._unit) / self._counted_s if self._counted_s else 0
+        if not 0 <= energy_j <= self._limit_w * since_s:
+            self.resets += 1
+            self.bridged_s += seconds
+            self._sum_j += mean_w * seconds
+            if not self._counted_s:
+                self._unbridged_s += seconds
+            return None
+        self._count += advance
+        self.wraps += wrapped
+        if still_s - seconds >= STILL_S and energy_j < mean_w * still_s / 2:
+            self.lost_s += still_s - seconds
+        else:
+            self._counted_s += still_s
+        if self._unbridged_s and self._counted_s:
+            self._sum_j += energy_j / still_s * self._unbridged_s
+            self._unbridged_s = 0.0
+        return energy_j
 
     def _note_power(self, power_w: float) -> None:
         if self.first_w is None:
@@ -244,14 +314,16 @@ class Accumulator:
         self.max_w = max(self.max_w or 0.0, power_w)
         self.min_w = power_w if self.min_w is None else min(self.min_w, power_w)
 
-    def may_hide_wrap(self, longest_s: float) -> bool:
-        """Tell whether the counter may have gone round between two readings ``longest_s`` apart.
+    @property
+    def hidden_j(self) -> float:
+        """Energy of a wrap that may be hidden between two readings; 0 where none can be.
 
         Safe is less than half a wrap at the highest power seen.
         """
         if self._max_range is None or self._method != "counter_delta" or self.max_w is None:
-            return False
-        return self.max_w * longest_s > j_from_count(self._max_range, self._unit) / 2
+            return 0.0
+        longest_j = self.max_w * self._longest_awake_s
+        return longest_j if longest_j > j_from_count(self._max_range, self._unit) / 2 else 0.0
 
 
 def interpolate(places: array, known: array, clock: array) -> array:

@@ -15,12 +15,13 @@ from sv.energy.attribution import (
     share,
     sort_channels,
 )
-from sv.energy.channels import choose_total, describe_channel, sum_energy
+from sv.energy.channels import HELD_PERIODS, add_figures, describe_channel
 from sv.energy.factors import compute_co2_g
 from sv.energy.journal import Record
 from sv.energy.record import Channel, Samples
-from sv.energy.samples import Accumulator, Reading
+from sv.energy.samples import Accumulator, Reading, is_possible
 from sv.energy.units import kwh_from_j
+from sv.energy.witnesses import choose_total, sum_energy
 
 
 class Tracker:
@@ -40,6 +41,7 @@ class Tracker:
         self._rule = head["config"]["attribution"]
         self._jobs = head["config"]["jobs_on_node"]
         self._pue = head["pue"]["value"]
+        self._period_s = head["period_s"]
         self._start_s: float | None = None
         self._now_s = 0.0
         self._look: tuple[Record, dict[str, float], float] | None = None  # usage, J, job's J
@@ -61,10 +63,10 @@ class Tracker:
         self._now_s = line["t_s"]
         if self._start_s is None:
             self._start_s = self._now_s
-        for name, total in self._totals.items():
-            value = line["raw"].get(name)
-            if value is not None:
-                total.add(Reading(self._now_s, line["awake_s"], value))
+        for spec in self._specs:
+            value = line["raw"].get(spec["id"])
+            if value is not None and is_possible(spec, value):
+                self._totals[spec["id"]].add(Reading(self._now_s, line["awake_s"], value))
         if "usage" in line and self._rule != "exclusive":
             usage = {**line["usage"], "job_cpu_us": line["raw"].get(self._cpu_time)}
             if None not in usage.values():
@@ -134,13 +136,11 @@ class Tracker:
         channels = []
         for spec in self._specs:
             channel, total = describe_channel(spec), self._totals[spec["id"]]
-            if total.n < 2 or total.first is None or total.last is None:
-                channels.append(replace(channel, kind="unavailable", in_total=False))
-                continue
-            span_s, covered = self._now_s - (self._start_s or 0.0), 1.0
-            if span_s > 0:
-                slow_s = spec["update_period_s"] or 0.0
-                covered = (total.last.t_s - total.first.t_s + 2 * slow_s) / span_s
-            samples = Samples(total.n, 0, None, covered)
-            channels.append(replace(channel, energy_j=total.energy_j, samples=samples))
+            start_s, end_s = self._start_s or 0.0, self._now_s
+            if total.first and total.last:  # a slow sensor's next reading may be on its way
+                held_s = HELD_PERIODS * max(self._period_s, spec["update_period_s"] or 0.0)
+                start_s = total.first.t_s if total.first.t_s - start_s <= held_s else start_s
+                end_s = total.last.t_s if end_s - total.last.t_s <= held_s else end_s
+            channel = replace(channel, samples=Samples(total.n, 0, None, None))
+            channels.append(add_figures(channel, spec, total, (start_s, end_s)))
         return choose_total(channels)
