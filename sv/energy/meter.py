@@ -6,7 +6,8 @@ journal before it continues. Whatever happens to the meter's own files, the comm
 and its exit status is the meter's.
 
 What computes figures (the sidecar, the live figures) is loaded once the command runs: no command
-waits for it, and a failure of it loses no exit status.
+waits for it, and a failure of it loses no exit status. Nor does a sensor: whatever its library
+throws, at any moment, is no reading.
 
 A meter below a stage's meter only runs its command, which that one counts already. A process that
 no meter sees, because it runs on another machine or was started by a daemon of this one (a Slurm
@@ -26,7 +27,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sv.energy.command import Command, StartError, replace_process
 from sv.energy.config import EnergyConfig, build_energy_config
@@ -81,7 +82,13 @@ from sv.energy.sensors.estimate import EstimateReader
 from sv.energy.sensors.node import open_node
 from sv.energy.sensors.nvml import NvmlReader
 from sv.energy.sensors.rapl import open_rapl
-from sv.energy.sensors.readers import ChannelSpec, Reader, contain, max_period_s
+from sv.energy.sensors.readers import (
+    ChannelSpec,
+    Reader,
+    build_unavailable,
+    contain,
+    max_period_s,
+)
 from sv.energy.units import sum_known
 from sv.errors import SvError
 
@@ -92,6 +99,8 @@ if TYPE_CHECKING:
 PROGRAM = "utils/meter.sh"
 ACTIVE_VARIABLE = "SV_METER_ACTIVE"  # set for the command: names the meter's process
 REMEDY = "; run: sudo chmod"  # in the reason of a counter that only root may read
+T = TypeVar("T")
+THROWN = (Exception, SystemExit)  # by the library of a sensor
 CODE = Path(__file__).resolve().parents[2]
 USAGE_S = 10.0  # between two readings of what job and machine use, as attribution needs them
 FINISH_S = 5.0  # a carbon factor asked over the network is waited for so long at the end
@@ -234,12 +243,19 @@ def _open_readers(config: EnergyConfig, sysfs: Path, environ: Mapping[str, str])
     """
     visible = environ.get("CUDA_VISIBLE_DEVICES")
     pci_order = environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
-    readers = [
-        *open_rapl(sysfs),
-        NvmlReader(visible, pci_order),
-        *open_node(config, sysfs, environ),
-        EstimateReader(config),
-    ]
+    opened: dict[tuple[str, str], Callable[[], Sequence[Reader]]] = {
+        ("rapl.package", "cpu_package"): lambda: open_rapl(sysfs),
+        ("nvml", "gpu_board"): lambda: [NvmlReader(visible, pci_order)],
+        (f"node.{config.node_power}", "node"): lambda: open_node(config, sysfs, environ),
+        ("cpu_time", "cpu_package"): lambda: [EstimateReader(config)],
+    }
+    readers: list[Reader] = []
+    for (name, boundary), open_readers in opened.items():
+        try:
+            readers += open_readers()
+        except THROWN as error:
+            channel = build_unavailable(name, boundary, name, f"the sensor failed: {error!r}")
+            readers.append(Reader([channel]))
     contain(readers, node_includes_gpu=config.node_includes_gpu)
     return readers
 
@@ -351,10 +367,13 @@ def _write_sidecar(stage: Stage, awaited: Path | None) -> None:
             wait_for_ends(awaited)
         fold_nodes(stage.journal)
         sidecar = write_sidecar(stage.journal)
-    except (SvError, ImportError) as error:
-        say(f"no sidecar: {error}")
+    except Exception as error:  # the command's status is worth more than its figures
+        say(f"no sidecar: {error if isinstance(error, (SvError, ImportError)) else repr(error)}")
     else:
         say(format_summary(sidecar, get_sidecar_path(stage.journal)))
+        for channel in sidecar.attempts[-1].channels:
+            if channel.boundary == "node" and channel.kind == "unavailable":
+                say(f"{channel.id} not measured: {channel.reason}")
 
 
 def say(message: str, *, program: str = PROGRAM) -> None:
@@ -405,6 +424,7 @@ class Recorder:
         self._period_s = head["period_s"]
         self._rule = head["config"]["attribution"]
         self._write_failed = self._resumed = False
+        self._failed: dict[Reader, str] = {}  # what a sensor's library threw
         self._last_s, self._usage_s = -math.inf, -math.inf
         self._about = {key: head.get(key) for key in LIVE_KEYS}
         if self._about["label"] is not None:
@@ -414,7 +434,7 @@ class Recorder:
     def follow_command(self) -> None:
         """Begin, once the command was forked from the only thread, what need not be before it."""
         for reader in self._readers:
-            reader.start()
+            self._call(reader, reader.start, None)
         self._feed.start()
         self._loader.start()
 
@@ -438,7 +458,7 @@ class Recorder:
         """Read everything, write it to the journal and update the live file."""
         raw: dict[str, int | None] = {}
         for reader in self._readers:
-            raw |= reader.read()
+            raw |= self._call(reader, reader.read, {})
         clocks = _read_clocks()
         line = {"line": "sample", **clocks, "raw": [raw.get(name) for name in self._order]}
         if final or self._is_usage_due(clocks["t_s"]):
@@ -484,7 +504,10 @@ class Recorder:
         """Write what the sensors report besides readings, where they do."""
         metadata: Record = {}
         for reader in self._readers:
-            metadata |= reader.read_metadata()
+            metadata |= self._call(reader, reader.read_metadata, {})
+        for reader, error in self._failed.items():
+            for channel in reader.channels:
+                metadata.setdefault(channel.id, {"last_error": error})
         if metadata:
             line = {"line": "facts", "t_s": _read_clocks()["t_s"], "facts": metadata}
             self._write(self._journal.append, line)
@@ -493,7 +516,7 @@ class Recorder:
         """Write the last sample and the last lines."""
         self.sample(final=True)
         for reader in self._readers:
-            reader.close()
+            self._call(reader, reader.close, None)
         self.write_metadata()
         self._take(self._feed.finish(FINISH_S))
         own = resource.getrusage(resource.RUSAGE_SELF)
@@ -512,6 +535,17 @@ class Recorder:
         self._loader.join()
         write_live(self._live, self._summarise())
 
+    def _call(self, reader: Reader, call: Callable[[], T], default: T) -> T:
+        """Ask a sensor; what its library throws is kept for the journal, and the command goes on."""
+        try:
+            return call()
+        except THROWN as error:
+            if reader not in self._failed:
+                names = ", ".join(channel.id for channel in reader.channels)
+                say(f"sensor of {names}: {error!r}; the command goes on")
+            self._failed[reader] = repr(error)
+            return default
+
     def _take(self, factors: list[CarbonFactor]) -> None:
         for factor in factors:
             line = {"line": "factor", "t_s": _read_clocks()["t_s"], "factor": vars(factor)}
@@ -521,10 +555,11 @@ class Recorder:
     def _write(self, write: Callable[..., None], *record: Record) -> None:
         try:
             write(*record)
-        except OSError as error:
-            # A full disk must not end a training; the gap shows in the sidecar.
+        except (OSError, TypeError, ValueError) as error:
+            # Neither a full disk nor what is no JSON may end a training; the sidecar has the gap.
             if not self._write_failed:
-                say(f"cannot write {self._journal.path}: {error.strerror}; the command goes on")
+                reason = error.strerror if isinstance(error, OSError) else repr(error)
+                say(f"cannot write {self._journal.path}: {reason}; the command goes on")
             self._write_failed = True
 
 

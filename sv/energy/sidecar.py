@@ -285,7 +285,8 @@ def _format_energy(sidecar: Sidecar) -> str:
         return f"energy unknown ({sidecar.reason})"
     fraction = sidecar.measured_fraction
     how = "nothing advanced" if fraction is None else format_measured(fraction)
-    return f"{format_figure(sidecar.energy_kwh)} kWh ({how})"
+    why = f"; {sidecar.reason}" if sidecar.reason else ""
+    return f"{format_figure(sidecar.energy_kwh)} kWh ({how}{why})"
 
 
 def read_energy_series(journal: Path) -> list[tuple[float, float]]:
