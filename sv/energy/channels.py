@@ -143,7 +143,7 @@ def add_figures(
         The channel with its energy; unavailable where it has none.
     """
     unit, first, last, moved = spec["unit"], total.first, total.last, total.moved
-    reason = None
+    reason = doubt = None
     impossible = None
     if refused:
         impossible = f"{refused} readings are more than {get_limit_w(spec):.0f} W or negative"
@@ -155,9 +155,10 @@ def add_figures(
         if first.value == 0:
             reason = "its counter stays 0: no measurement"
         elif total.still_s > max(DEAD_S, spec.get("update_period_s") or 0.0):
-            reason = f"its counter stood still for all {total.still_s:.3g} s: a dead sensor"
+            reason = f"its counter stood still for all {total.still_s:.3g} s"
+            doubt = f"a dead sensor: {reason}"
     if reason or first is None or last is None or moved is None:
-        return replace(channel, kind="unavailable", in_total=False, reason=reason)
+        return replace(channel, kind="unavailable", in_total=False, reason=reason, doubt=doubt)
     start_s, end_s = span_s
     stopped = total.still_s >= STILL_S
     ends_s = (first.t_s - start_s, end_s - (moved if stopped else last).t_s)

@@ -536,7 +536,7 @@ class Recorder:
         write_live(self._live, self._summarise())
 
     def _call(self, reader: Reader, call: Callable[[], T], default: T) -> T:
-        """Ask a sensor; what its library throws is kept for the journal, and the command goes on."""
+        """Ask a sensor; what its library throws is kept for the journal: the command goes on."""
         try:
             return call()
         except THROWN as error:

@@ -8,7 +8,7 @@ Witnesses:
 - Two counters of one boundary that always show the same are one counter: it counts once.
 - A board's counter against the integral of its power: outside `BELIEVED` over `ENOUGH` samples
   the integral is taken; nearer, but beyond what both may be off, the board is disputed.
-- A machine against its parts: below them it is not believed, and the parts are taken.
+- A machine against its parts: below them, or far above, it is not believed, and they are taken.
 - A package against what its processor time alone takes at the least: below that it is disputed.
 - A socket or board that cannot be read beside one that can: the boundary is partial.
 What a channel's own readings say (`sv.energy.channels`) comes before. Where the total suffers, the
@@ -29,7 +29,8 @@ ENOUGH = 30  # samples of the power
 SAME_J = 1.0  # counters that never differ by more are one; read one after the other, so ...
 SAME_S = 0.05  # ... in this time their power may make more
 NO_CHANNEL = "no channel has an energy; each has its reason"
-BY_PACKAGE = ("cpu_package", "dram")
+SAME_REL = 0.02  # where one of them ends early: of their mean powers
+MOST = 30  # times its parts: a machine is mostly its processors, its memory and its boards
 BOARD, POWER = "nvml.board.", "nvml.power."
 
 
@@ -165,16 +166,21 @@ def _drop_copies(channels: Sequence[Channel]) -> list[Channel]:
 
 def _is_copy(channel: Channel, of: Channel) -> bool:
     a, b = channel.raw, of.raw
-    if channel.boundary not in BY_PACKAGE or channel.boundary != of.boundary:
+    if channel.boundary != "cpu_package" or of.boundary != "cpu_package":
         return False
     if a is None or b is None or not (_is_summed(channel) and _is_summed(of)) or a.first == 0:
         return False
     if (channel.method, a.unit, a.max_range) != ("counter_delta", b.unit, b.max_range):
         return False
-    power_w = (of.power_w and of.power_w.mean) or 0.0
-    most_j = SAME_J + power_w * SAME_S
-    steps = ((a.first, b.first), (a.last, b.last))
-    return all(abs(j_from_count(x - y, a.unit)) <= most_j for x, y in steps)
+    powers_w = [(ch.power_w and ch.power_w.mean) or 0.0 for ch in (channel, of)]
+    most_j = SAME_J + max(powers_w) * SAME_S
+    if abs(j_from_count(a.first - b.first, a.unit)) > most_j:
+        return False
+    is_same = abs(j_from_count(a.last - b.last, a.unit)) <= most_j
+    return is_same or (
+        channel.samples.covered != of.samples.covered
+        and abs(powers_w[0] - powers_w[1]) <= SAME_REL * max(powers_w)
+    )
 
 
 def _compare_boards(channels: Sequence[Channel]) -> list[Channel]:
@@ -182,15 +188,15 @@ def _compare_boards(channels: Sequence[Channel]) -> list[Channel]:
     by_id = {channel.id: channel for channel in channels}
     for name, board in list(by_id.items()):
         integral = by_id.get(name.replace(BOARD, POWER, 1))
-        if not name.startswith(BOARD) or integral is None or integral.energy_j is None:
-            continue
+        if not name.startswith(BOARD) or integral is None or not integral.energy_j:
+            continue  # a board that is on has a power: 0 W is none
         if board.energy_j is None:
             why = f"of {name} {board.reason}; the integral of its power is taken"
             by_id[integral.id] = replace(integral, in_total=True, reason=None, doubt=why)
             continue
         if not board.in_total:
             continue
-        ratio = board.energy_j / integral.energy_j if integral.energy_j > 0 else float("inf")
+        ratio = board.energy_j / integral.energy_j
         text = f"its counter gives {ratio:.3g} times the integral of its power"
         if not BELIEVED[0] <= ratio <= BELIEVED[1] and integral.samples.n >= ENOUGH:
             by_id[name] = _leave_out(board, f"{text}: not believed")
@@ -214,7 +220,7 @@ def _get_high_j(channel: Channel) -> float:
 
 
 def _compare_machine(channels: Sequence[Channel]) -> list[Channel]:
-    """Do not believe a machine that used less than the parts inside it."""
+    """Do not believe a machine that used less than the parts inside it, or far more."""
     chosen = list(channels)
     for i, node in enumerate(chosen):
         if node.boundary != "node" or not _is_summed(node):
@@ -222,10 +228,11 @@ def _compare_machine(channels: Sequence[Channel]) -> list[Channel]:
         inside = [ch for ch in chosen if _is_summed(ch) and node.id in ch.contained_in]
         names = {ch.id for ch in inside}
         parts = [ch for ch in inside if not names & set(ch.contained_in)]
-        if parts and _get_high_j(node) < sum(map(_get_low_j, parts)):
-            parts_j = sum(ch.energy_j or 0.0 for ch in parts)
+        parts_j = sum(ch.energy_j or 0.0 for ch in parts)
+        is_below = _get_high_j(node) < sum(map(_get_low_j, parts))
+        if is_below or 0 < MOST * parts_j < _get_low_j(node):
             doubt = (
-                f"{node.energy_j:.4g} J are less than the {parts_j:.4g} J of the parts inside it "
+                f"{node.energy_j:.4g} J cannot be, with {parts_j:.4g} J of the parts inside it "
                 f"({', '.join(ch.id for ch in parts)}): not believed"
             )
             chosen[i] = replace(node, in_total=False, doubt=doubt)
@@ -243,12 +250,16 @@ def _compare_packages(channels: Sequence[Channel], estimates: Sequence[Channel])
 
 
 def _doubt_part(channel: Channel, channels: Sequence[Channel]) -> Channel:
-    """Doubt a total that lacks a socket or board that is there and cannot be read."""
-    if channel.kind != "unavailable" or not _get_family(channel):
-        return channel
+    """Doubt a total that lacks a socket or board that is there and cannot be read.
+
+    A counter that was there and died (`sv.energy.channels`) is doubted even where an estimate
+    serves.
+    """
     summed = {ch.id: ch for ch in channels if _is_summed(ch)}
-    if channel.id.replace(BOARD, POWER, 1) in summed:
+    if channel.kind != "unavailable" or channel.id.startswith(POWER) or not _get_family(channel):
         return channel
+    if channel.id.replace(BOARD, POWER, 1) in summed or set(channel.contained_in) & set(summed):
+        return replace(channel, doubt=None)
     is_lost_board = channel.id.startswith(BOARD) and all(
         ch.boundary != "node" for ch in summed.values()
     )
