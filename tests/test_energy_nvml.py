@@ -227,7 +227,8 @@ def test_a_board_without_both_is_unavailable(meter, tmp_path):
 
 def test_a_reloaded_driver_is_told(meter, tmp_path):
     boards, _, _ = meter(f"echo 400 >{tmp_path}/energy.0", visible="0")
-    assert boards[BOARD_A]["energy_j"] == 0.4 and "reset" in boards[BOARD_A]["reason"]
+    assert boards[BOARD_A]["energy_j"] == 0.4 and boards[BOARD_A]["raw"]["resets"] == 1
+    assert boards[BOARD_A]["doubt"].startswith("1 steps")
 
 
 @pytest.mark.parametrize(

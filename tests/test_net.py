@@ -30,6 +30,16 @@ DROPPED = {"energy_above_idle_kwh", "above_idle_reason"}  # wherever they stand
 RENAMED = {"nodes": "meters", "facts": "metadata", "node": "label"}  # node: which meter of a mark
 MARK_OWN = ("t_s", "energy_kwh", "energy_reason", "label")  # the rest of a mark is its payload
 FREE_TEXT = ("reason", "uncertainty_reason", "energy_reason")  # worded anew: null or not
+# What came on purpose after the net was laid. A power has an uncertainty of its sampling, which is
+# in every sum of uncertainties; what f8b4a44 said of a channel alone, that it was a lower bound, is
+# its doubt, which goes up into the attempt and, where something is missing, into the measured part
+# and the uncertainty; a step back of a counter is bridged by its mean power (in two journals).
+WITH_DOUBTS = {
+    "12_reset", "14_hidden_wrap", "15_ends_unread", "16_suspended", "20_boards", "60_two_hosts",
+    "84_reset",
+}  # fmt: skip
+DOUBTED = {"reason", "uncertainty_kwh", "gap_fill", "total", "measured_fraction"}
+BRIDGED = {"12_reset": 0.17, "84_reset": 0.03}  # of the figures of a channel
 
 
 def translate(sidecar):
@@ -117,6 +127,29 @@ def find_scales(value, key="", scales=None):
     return scales
 
 
+def set_sampling_aside(value):
+    """Take the sampling out of every uncertainty's total; tell whether there was any."""
+    if isinstance(value, list):
+        return any([set_sampling_aside(item) for item in value])
+    if not isinstance(value, dict):
+        return False
+    sampling = value.get("sampling")
+    if sampling and "edge" in value and value["total"] is not None:
+        parts = [value[key] for key in ("edge", "resolution", "gap_fill", "sensor")]
+        value["total"] = math.hypot(*parts)
+        return True
+    return any([set_sampling_aside(item) for item in value.values()])
+
+
+def is_near(line, rel):
+    """Tell whether two figures of a difference are no further apart."""
+    old, _, new = line.partition(": ")[2].partition(", now ")
+    try:
+        return math.isclose(float(old), float(new), rel_tol=rel)
+    except ValueError:
+        return False
+
+
 def check_meters(sidecar):
     """Say where energy-sidecar/2 does not list each attempt's meters with the attempt's energy."""
     wrong = []
@@ -158,7 +191,21 @@ def test_a_journal_gives_the_same_sidecar(rebuilt, name):
     assert new["schema"] in SCHEMAS
     wanted = translate(old)
     scales = None if is_exact(old) else find_scales(wanted)
-    wrong = find_differences(wanted, translate(new), scales)
+    found = translate(new)
+    sampled = set_sampling_aside(found)
+    wrong = find_differences(wanted, found, scales)
+    if sampled:
+        wrong = [line for line in wrong if ".uncertainty_kwh:" not in line]
+    if name in WITH_DOUBTS:
+        # A suspended machine counts nothing that could hide a wrap.
+        assert (new["reason"] is None) == (name == "16_suspended")
+        wrong = [line for line in wrong if line.split(":")[0].split(".")[-1] not in DOUBTED]
+    if name in BRIDGED:
+        wrong = [
+            line
+            for line in wrong
+            if ".power_w.max:" not in line and not is_near(line, BRIDGED[name])
+        ]
     wrong += check_meters(new) if new["schema"] == SCHEMAS[1] else []
     how = "to the digit" if scales is None else f"to {REL:g}"
     assert not wrong, f"{name}, {how}: {len(wrong)} differences\n" + "\n".join(wrong[:40])

@@ -281,24 +281,20 @@ class Accumulator:
         assert self.moved is not None
         is_first, still_s = self.moved is self.first, now.awake_s - self.moved.awake_s
         self.moved = now
-        if advance < 0:
+        wrapped = advance < 0
+        if wrapped:
             advance += self._max_range or 0
-            wrapped = 1
-        else:
-            wrapped = 0
-        since_s = still_s + (FIRST_S if is_first and not wrapped else REFRESH_S)
         energy_j = j_from_count(advance, self._unit)
-        mean_w = j_from_count(self._count, self._unit) / self._counted_s if self._counted_s else 0
-        if not 0 <= energy_j <= self._limit_w * since_s:
+        limit_j = self._limit_w * (still_s + (FIRST_S if is_first and not wrapped else REFRESH_S))
+        if not 0 <= energy_j <= limit_j:
             self.resets += 1
             self.bridged_s += seconds
-            self._sum_j += mean_w * seconds
-            if not self._counted_s:
-                self._unbridged_s += seconds
+            since_0_j = j_from_count(now.value, self._unit)
+            self._sum_j += self._estimate_step(since_0_j, seconds, limit_j)
             return None
         self._count += advance
         self.wraps += wrapped
-        if still_s - seconds >= STILL_S and energy_j < mean_w * still_s / 2:
+        if still_s - seconds >= STILL_S and energy_j < self._mean_w * still_s / 2:
             self.lost_s += still_s - seconds
         else:
             self._counted_s += still_s
@@ -306,6 +302,19 @@ class Accumulator:
             self._sum_j += energy_j / still_s * self._unbridged_s
             self._unbridged_s = 0.0
         return energy_j
+
+    @property
+    def _mean_w(self) -> float:
+        return j_from_count(self._count, self._unit) / self._counted_s if self._counted_s else 0.0
+
+    def _estimate_step(self, since_0_j: float, seconds: float, limit_j: float) -> float:
+        """Return what stands for a step that is not believed: the mean power until then."""
+        if self._counted_s:
+            return self._mean_w * seconds
+        if since_0_j <= limit_j:  # it began again: so much at the least
+            return since_0_j
+        self._unbridged_s += seconds
+        return 0.0
 
     def _note_power(self, power_w: float) -> None:
         if self.first_w is None:

@@ -137,7 +137,7 @@ def _leave_out_gaps(channel: Channel, channels: Sequence[Channel]) -> Channel:
     """Leave out what was read too little, if what it contains was read: else it is all there is."""
     covered = channel.samples.covered
     if not _is_summed(channel):
-        return replace(channel, doubt=None) if channel.doubt and not channel.in_total else channel
+        return channel if channel.kind == "unavailable" else replace(channel, doubt=None)
     inside = [ch for ch in channels if channel.id in ch.contained_in and ch.energy_j is not None]
     if covered is None or covered >= MIN_COVERED or not inside:
         return channel
