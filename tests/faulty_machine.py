@@ -262,6 +262,28 @@ end
 """
 
 
+class Cray(Node):
+    """The same through Cray's counter, a file of joules.
+
+    Args:
+        power: Watts, or a function of time.
+        show: Time and joules -> joules that it shows.
+    """
+
+    def __init__(self, power: Power = 400.0, show=lambda t, joules: joules) -> None:
+        super().__init__(power)
+        self._show = show
+
+    def build(self, root: Path) -> None:
+        self._file = root / "cray/pm_counters/energy"
+        self._file.parent.mkdir(parents=True)
+        self.show(-1.0)
+
+    def show(self, t: float) -> None:
+        joules = self._show(t, 500_000 + int(self.joules))
+        self.write(self._file, f"{joules} J {int(time.monotonic() * 10)} us")
+
+
 class Redfish(Node):
     """The same through a fake service; ``shown_w`` gives watts, or a whole answer."""
 
