@@ -18,7 +18,7 @@ from pathlib import Path
 from local_server import serve
 
 INTEL_RANGE_UJ = 262_143_328_850  # 32 bits of 61 uJ
-TICK_S = 0.002  # RAPL's counters are refreshed every millisecond
+TICK_S = 0.004
 EIO = object()  # shown: every read of the file fails
 GONE = object()  # shown: the zone's folder is away
 LOST = "!15"  # shown by a board: NVML_ERROR_GPU_IS_LOST

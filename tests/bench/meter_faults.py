@@ -31,10 +31,13 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from fault_cases import EITHER, HELD, MARKED, RIGHT, ROOT, Case, call, list_cases  # noqa: E402
+from fault_cases import EITHER, HELD, MARKED, RIGHT, Case, call, list_cases  # noqa: E402
 from faulty_machine import Board, FaultyMachine, build_nvml  # noqa: E402
+
+from sv.bin import meter  # noqa: E402
 
 J_PER_KWH = 3.6e6
 MARGIN = 1.05  # a figure that is marked is not above the truth by more
@@ -192,7 +195,7 @@ def try_case(name: str, library: str) -> Run:
         if "Traceback" in run.err:
             run.wrong.append(f"a traceback: {run.err.strip().splitlines()[-1]}")
         if case.killed:
-            call("sv.bin.meter", "--rebuild", energy)
+            call(meter.main, "--rebuild", energy)
         sidecar, journal = energy / "05_train.json", energy / "05_train.journal.jsonl"
         if not sidecar.exists():
             run.wrong.append(f"no sidecar: {run.err.strip().splitlines()[-1:]}")
@@ -216,7 +219,7 @@ def judge_again(run: Run, again: Path) -> None:
     """Compute the figure from the journal alone, and check that."""
     again.mkdir()
     shutil.copy(run.energy / "05_train.journal.jsonl", again)
-    call("sv.bin.meter", "--rebuild", again)
+    call(meter.main, "--rebuild", again)
     rebuilt = again / "05_train.json"
     if not rebuilt.exists():
         run.wrong.append("the journal alone gives no sidecar")
@@ -225,7 +228,7 @@ def judge_again(run: Run, again: Path) -> None:
     for key in ("energy_kwh", "measured_fraction", "reason"):
         if ours[key] != theirs[key]:
             run.wrong.append(f"{key}: {ours[key]}, from the journal alone {theirs[key]}")
-    run.check = [line.partition(": ")[2] for line in call("sv.bin.meter", "--check", rebuilt)]
+    run.check = [line.partition(": ")[2] for line in call(meter.main, "--check", rebuilt)]
 
 
 def judge(run: Run, case: Case) -> None:
