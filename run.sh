@@ -88,8 +88,12 @@ cmd="$cmd --resume $resume"
 # Every stage is one command under utils/meter.sh, which begins with these options.
 metered=(--config "$conf/energy.toml" --country "$country" --end-with-parent true --ngpu 0)
 shared=("${metered[@]}" --dir "$data/energy")
-gpus=()  # of this machine, for the stages that use them; jobs elsewhere get theirs there
-if [ "${cmd%% *}" -ef utils/run.py ]; then gpus=(--ngpu "$ngpu"); fi
+gpus=()  # of this machine, for the stages that use them; jobs of Slurm get theirs there
+case "${cmd%% *}" in
+  *utils/run.py) gpus=(--ngpu "$ngpu") ;;
+  *utils/slurm.py) ;;
+  *) gpus=(--ngpu "") ;; # nothing is known of it: all that are visible
+esac
 
 if [ "$stage" -le 0 ] && [ "$stop_stage" -ge 0 ]; then
   utils/meter.sh "${shared[@]}" --stage 0 --name corpora -- \

@@ -31,10 +31,13 @@ segment=$exp_dir/forecast
 [ -s "$egs_dir/train.npz" ] || die "no such file $egs_dir/train.npz; run stage 4 first"
 printf '%s: %s steps of %s, log is %s\n' "$0" "$num_steps" "$model" "$segment/log/train.log" >&2
 rm -rf "$segment"  # an earlier segment must not be resumed
-gpus=(--ngpu 0)  # of this machine; a job elsewhere gets its own there
-if [ "${cmd%% *}" -ef utils/run.py ]; then gpus=(--ngpu "$ngpu"); fi
+case "${cmd%% *}" in  # as in run.sh
+  *utils/run.py) gpus=$ngpu ;;
+  *utils/slurm.py) gpus=0 ;;
+  *) gpus= ;;
+esac
 utils/meter.sh --stage 5 --name forecast --dir "$exp_dir/energy" --model "$model" \
-  --config "$energy_config" --country "$country" --end-with-parent true "${gpus[@]}" -- \
+  --config "$energy_config" --country "$country" --end-with-parent true --ngpu "$gpus" -- \
   steps/train_xvector.sh --cmd "$cmd" --model "$model" --config "$config" --ngpu "$ngpu" \
   --nproc "$nproc" --num-threads "$num_threads" --max-steps "$num_steps" "$egs_dir" "$segment"
 rm -rf "$segment/checkpoints"

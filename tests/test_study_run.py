@@ -143,11 +143,11 @@ def test_machines_and_gpus_are_asked_of_the_training(study):
     program = study.root / "jobs"
     program.write_text(f'#!/bin/sh\nexec {ROOT}/utils/run.py "$@"\n')
     program.chmod(0o755)
-    options = ["--nnodes", 2, "--ngpu", 4, "--model", model, "--cmd", program]
+    options = ["--nnodes", 2, "--ngpu", 2, "--model", model, "--cmd", program]
     done = study.run("--stage", 5, "--stop-stage", 5, *options, check=False)
     argv = read_sidecar(study.exp / model, "05_train")["attempts"][-1]["argv"]
     assert done.returncode != 0 and argv[argv.index("--nnodes") + 1] == "2"
-    assert argv[argv.index("--ngpu") + 1] == "4"
+    assert argv[argv.index("--ngpu") + 1] == "2"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
