@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from sv.energy.samples import Accumulator, Reading
+from sv.energy.sensors import rapl
 from sv.energy.sensors.rapl import (
-    PyraplReader,
+    RaplReader,
     build_channel,
     build_unreadable,
     find_zones,
-    open_powercap,
     read_filter,
 )
 from sv.energy.sensors.readers import ChannelSpec, max_period_s
@@ -131,7 +131,7 @@ def test_four_hours_at_200_watts_are_0_8_kwh(tmp_path):
     """Read from a fake tree, as far apart as the meter lets samples be."""
     package = make_zone(tmp_path / "class/powercap", "package-0", number="intel-rapl:0")
     (package / "max_energy_range_uj").write_text("262143328850\n")
-    reader = open_powercap(find_zones(tmp_path), tmp_path)
+    reader = RaplReader(tmp_path)
     period_s = max_period_s(reader.channels, {"rapl.package.0": 200.0})
     assert 160 < period_s < 164
     total = Accumulator(asdict(reader.channels[0]), period_s)
@@ -148,8 +148,8 @@ def test_gaps_in_the_numbers_offline_zones_and_copies(tmp_path):
     make_zone(powercap, "package-0", number="intel-rapl:5", energy_uj=None)  # offline
     make_zone(powercap, "package-1", number="intel-rapl:7", energy_uj=8)  # another driver's
     make_zone(powercap, "package-1", number="intel-rapl-mmio:0", energy_uj=9)
-    reader = open_powercap(find_zones(tmp_path), tmp_path)
-    kinds = {channel.id: channel.kind for channel in reader.channels}
+    reader = RaplReader(tmp_path)
+    kinds = {ch.id: ch.kind for ch in reader.channels if ch.boundary == "cpu_package"}
     assert kinds == {"rapl.package.1": "measured", "rapl.package.0": "unavailable"}
     assert reader.read() == {"rapl.package.1": 7}
 
@@ -205,7 +205,7 @@ def pyrapl_on(monkeypatch):
     return redirect
 
 
-def test_pyrapl_reads_packages_and_memory(tmp_path, pyrapl_on):
+def test_pyrapl_reads_a_socket_at_a_time(tmp_path, pyrapl_on, monkeypatch):
     control = tmp_path / "class" / "powercap" / "intel-rapl"
     packages = [make_zone(control, f"package-{i}", number=f"intel-rapl:{i}") for i in (0, 1)]
     drams = [make_zone(p, "dram", number=f"{p.name}:0", energy_uj=5) for p in packages]
@@ -216,14 +216,20 @@ def test_pyrapl_reads_packages_and_memory(tmp_path, pyrapl_on):
         (topology / "physical_package_id").write_text(f"{i}\n")
     (cpu / "present").write_text("0-1\n")
     pyrapl_on(tmp_path)
-    zones = find_zones(tmp_path)
-    reader = PyraplReader([zone for zone in zones if zone.boundary == "cpu_package"])
-    memory = PyraplReader([zone for zone in zones if zone.boundary == "dram"])
+    monkeypatch.setattr(rapl, "SYSFS_OF_PYRAPL", tmp_path)
+    reader = RaplReader(tmp_path)
     (packages[0] / "energy_uj").write_text("123\n")
     (packages[1] / "energy_uj").write_text("456\n")
-    assert reader.read() == {"rapl.package.0": 123, "rapl.package.1": 456}
-    assert memory.read() == {"rapl.dram.0": 5, "rapl.dram.1": 5}
-    assert reader.channels[0].source.startswith("pyRAPL ")
+    known = {"rapl.package.0": 123, "rapl.package.1": 456, "rapl.dram.0": 5, "rapl.dram.1": 5}
+    assert reader.read() == known
+    assert all(channel.source.startswith("pyRAPL ") for channel in reader.channels)
     assert reader.channels[0].max_range == MAX_RANGE_UJ
-    (drams[0] / "energy_uj").write_text("\n")
-    assert memory.read() == {"rapl.dram.0": None, "rapl.dram.1": None}
+    for text in ("\n", "-7\n", "nan\n", "inf\n", "18446744073709551615\n"):
+        (drams[0] / "energy_uj").write_text(text)
+        assert reader.read() == {**known, "rapl.dram.0": None}, "a socket costs no other"
+    assert reader.read_metadata()["rapl.dram.0"]["failed"] == 5
+    (packages[1] / "energy_uj").unlink()
+    (packages[1] / "energy_uj").mkdir()
+    channels = {channel.id: channel for channel in RaplReader(tmp_path).channels}
+    assert channels["rapl.package.1"].kind == "unavailable"
+    assert channels["rapl.package.0"].source.startswith("pyRAPL ")

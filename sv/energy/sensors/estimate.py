@@ -253,6 +253,7 @@ class EstimateReader(Reader):
         dram_w_per_gb, dram_source = DRAM_W_PER_GB, DRAM_SOURCE
         if config.dram_power_w_per_gb is not None:
             dram_w_per_gb, dram_source = config.dram_power_w_per_gb, config.dram_power_source
+        super().__init__()
         self.channels = [
             ChannelSpec(
                 id="cpu_time",

@@ -6,6 +6,7 @@ asked by a thread at their own period (`PolledReader`), and the meter never wait
 """
 
 import base64
+import math
 import re
 import subprocess
 import threading
@@ -18,11 +19,22 @@ from typing import Any
 from urllib.parse import quote
 
 from sv.energy.config import EnergyConfig
-from sv.energy.sensors.readers import ChannelSpec, Reader, build_unavailable, read_word
+from sv.energy.sensors.readers import (
+    ChannelSpec,
+    Reader,
+    build_unavailable,
+    check_reading,
+    describe,
+    get_max_power_w,
+    read_word,
+)
 from sv.energy.units import UNITS_PER_W
 
 ANY_IPMI = "ipmi"  # node_power = "auto" on a machine with IPMI: the first tool that answers
-GIVE_UP = 3  # questions to an IPMI that the config does not name
+# An IPMI that the config does not name and that never answered is asked less often after so many
+# questions: each time after twice as long, up to a minute.
+PATIENCE = 3
+RARELY_S = 60.0
 UNCERTAINTY = {  # of the sensor itself, k = 2, with its basis
     ANY_IPMI: (0.05, "assumed: IPMI DCMI states none; power supplies' meters have 1 to 5 %"),
     "hwmon": (0.1, "assumed: what the config's sensors feed is the user's word"),
@@ -77,8 +89,8 @@ def open_node(config: EnergyConfig, sysfs: Path, environ: Mapping[str, str]) -> 
         sensor_rel=sensor_rel,
         sensor_rel_basis=basis,
     )
-    give_up = GIVE_UP if chosen == ANY_IPMI else None
-    return [PolledReader(channel, measure, None if chosen == "cray" else period_s, give_up=give_up)]
+    polled_s = None if chosen == "cray" else period_s
+    return [PolledReader(channel, measure, polled_s, named=chosen != ANY_IPMI)]
 
 
 # A slow sensor
@@ -114,7 +126,7 @@ class PolledReader(Reader):
         measure: Asks the sensor; `SensorError` if it does not answer. Called by one thread only.
         period_s: Time between the beginnings of two questions, which a thread asks; None: the
             sensor is fast, has a clock, and is asked at each sample.
-        give_up: After so many failures without any answer, ask no more; None: ask for ever.
+        named: The config names the sensor: it is asked as often even if it never answers.
     """
 
     def __init__(
@@ -123,11 +135,13 @@ class PolledReader(Reader):
         measure: Measure,
         period_s: float | None,
         *,
-        give_up: int | None = None,
+        named: bool = True,
     ) -> None:
         super().__init__([channel])
         self._id, self._measure = channel.id, measure
-        self._period_s, self._give_up = period_s, give_up
+        self._period_s, self._named = period_s, named
+        self._method, self._unit = channel.method, channel.unit or "W"
+        self._max_power_w = get_max_power_w(channel)
         self._fresh: deque[int] = deque(maxlen=1)  # put there by the thread, taken by the meter
         self._stamp: str | None = None
         self._stamps_move = period_s is None
@@ -158,20 +172,23 @@ class PolledReader(Reader):
         self._closing.set()
 
     def _poll(self, period_s: float) -> None:
-        next_s = time.monotonic()
+        next_s, wait_s = time.monotonic(), period_s
         while not self._closing.is_set():
             self._ask()
-            if not self._metadata["readings"] and self._metadata["failed"] == self._give_up:
-                return
-            next_s = max(time.monotonic(), next_s + period_s)
+            if self._named or self._metadata["readings"]:
+                wait_s = period_s
+            elif self._metadata["failed"] >= PATIENCE:
+                wait_s = max(period_s, min(RARELY_S, 2 * wait_s))
+            next_s = max(time.monotonic(), next_s + wait_s)
             self._closing.wait(next_s - time.monotonic())
 
     def _ask(self) -> None:
         try:
             answer = self._measure()
-        except SensorError as error:
+            self._check(answer.value)
+        except Exception as error:  # whatever it is: the sensor is asked again
             self._metadata["failed"] += 1
-            self._metadata["last_error"] = str(error)
+            self._metadata["last_error"] = describe(error)
             return
         self._metadata.update(answer.metadata)
         if None not in (answer.stamp, self._stamp) and answer.stamp != self._stamp:
@@ -184,6 +201,12 @@ class PolledReader(Reader):
         self._fresh.append(answer.value)
         self._metadata["readings"] += 1
 
+    def _check(self, value: int) -> None:
+        power_w = value / UNITS_PER_W[self._unit] if self._method == "power_integral" else None
+        if power_w is not None and not 0 < power_w <= self._max_power_w:
+            raise SensorError(f"it says {power_w:g} W, which no machine that runs draws")
+        check_reading(value)
+
 
 # Cray pm_counters: files of the kernel, refreshed ten times a second
 
@@ -192,19 +215,14 @@ SCAN_HZ = 10  # HPE Cray EX documentation; raw_scan_hz says it where it is there
 
 
 def build_cray(file: Path) -> Measure:
-    """Build the reading of ``energy`` of pm_counters: ``<count> J <microseconds> us``.
-
-    Raises:
-        SensorError: It cannot be read now.
-    """
+    """Build the reading of ``energy`` of pm_counters: ``<count> J <microseconds> us``."""
 
     def measure() -> Measurement:
-        match = re.fullmatch(CRAY_ENERGY, read_word(file) or "")
+        match = re.fullmatch(CRAY_ENERGY, file.read_text(encoding="ascii").strip())
         if match is None:
-            raise SensorError(f"{file} cannot be read")
+            raise SensorError(f"{file} has no count of joules")
         return Measurement(int(match[1]), match[2])
 
-    measure()
     return measure
 
 
@@ -220,13 +238,13 @@ IPMI_TOOLS = {
 # Names of the lines, as FreeIPMI 1.6 and ipmitool 1.8 write them.
 CURRENT = r"(?:Current Power|Instantaneous power reading)\s*:\s*(\d+)\s*watts"
 STATE = r"(?:Power Measurement|Power reading state is)\s*:\s*(\S.*)"
-STAMP = r"(?:Time Stamp|IPMI timestamp)\s*:\s*(\S.*)"
+# ipmitool 1.8.19 has no line break between the time and the sampling period.
+STAMP = r"(?:Time Stamp|IPMI timestamp)\s*:\s*(\S.*?)\s*(?:Sampling period.*)?$"
 ACTIVE = {"active", "activated"}
-NO_READING = "the controller says 0 W: it has no reading"  # a machine that runs uses power
 
 
 def build_ipmi(chosen: str, environ: Mapping[str, str]) -> tuple[Measure, list[str]]:
-    """Build the question to the first tool that answers, from then on to that one.
+    """Build the question to the first tool that answers, from then on first to that one.
 
     Args:
         chosen: A key of `IPMI_TOOLS`, or `ANY_IPMI`.
@@ -257,7 +275,7 @@ def build_ipmi(chosen: str, environ: Mapping[str, str]) -> tuple[Measure, list[s
             except SensorError as error:
                 failures.append(f"{command}: {error}")
                 continue
-            left = {command: program}
+            left = {command: program} | left
             return replace(answer, metadata={"way": command})
         raise SensorError("; ".join(failures))
 
@@ -290,7 +308,7 @@ def parse_report(text: str) -> Measurement:
         The current power in watts, with the controller's own time.
 
     Raises:
-        SensorError: No power in it, 0 W, or the measurement is not active.
+        SensorError: No power in it, or the measurement is not active.
     """
     state, current = _find_line(STATE, text), _find_line(CURRENT, text)
     if state is not None and state.lower().rstrip(".") not in ACTIVE:
@@ -298,13 +316,11 @@ def parse_report(text: str) -> Measurement:
     if current is None or state is None:
         printed = " ".join(text.split())[:200] or "nothing"
         raise SensorError(f"no power reading in what it printed: {printed}")
-    if int(current) == 0:
-        raise SensorError(NO_READING)
     return Measurement(int(current), _find_line(STAMP, text))
 
 
 def _find_line(pattern: str, text: str) -> str | None:
-    match = re.search(pattern, text, re.IGNORECASE)
+    match = re.search(pattern, text, re.IGNORECASE | re.MULTILINE)
     return match and match[1].strip()
 
 
@@ -332,11 +348,11 @@ def build_hwmon(names: tuple[str, ...], sysfs: Path) -> Measure:
         total = 0
         for file in files:
             try:
-                total += int(file.read_text(encoding="ascii"))
+                total += check_reading(int(file.read_text(encoding="ascii")))
             except OSError as error:
                 raise SensorError(f"{file}: {error.strerror}") from error
             except ValueError as error:
-                raise SensorError(f"{file}: not a number") from error
+                raise SensorError(f"{file}: {error}") from error
         return Measurement(total)
 
     return measure
@@ -399,8 +415,6 @@ def build_redfish(config: EnergyConfig, environ: Mapping[str, str]) -> Measure:
             for name, power_w in choose_powers(answer, config.redfish_power_control):
                 members.append(f"{chassis}: {name}")
                 power_mw += power_w * UNITS_PER_W["mW"]
-        if power_mw <= 0:
-            raise SensorError(NO_READING)
         return Measurement(round(power_mw), metadata={"summed": members})
 
     return measure
@@ -426,7 +440,8 @@ def choose_powers(answer: Any, wanted: tuple[str, ...]) -> list[tuple[str, float
         if wanted and member_id not in wanted:
             continue
         power_w = member.get("PowerConsumedWatts")
-        if isinstance(power_w, bool) or not isinstance(power_w, int | float) or power_w < 0:
+        is_number = isinstance(power_w, int | float) and not isinstance(power_w, bool)
+        if not (is_number and 0 <= power_w < math.inf):
             raise SensorError(f"PowerControl {member_id} has no PowerConsumedWatts now")
         chosen.append((f"{member_id} {member.get('Name', '')}".strip(), float(power_w)))
     if not chosen or (wanted and len(chosen) != len(wanted)):

@@ -10,13 +10,23 @@ module. A board that reports only the module's power has the processor in its co
 import ctypes
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from sv.energy.processes import find_descendants
-from sv.energy.sensors.readers import ChannelSpec, Reader, ask, build_unavailable
+from sv.energy.sensors.readers import (
+    MAX_POWER_W,
+    ChannelSpec,
+    Read,
+    Reader,
+    ask,
+    build_unavailable,
+    check_reading,
+    describe,
+)
+from sv.energy.units import UNITS_PER_W
 from sv.errors import SvError
 
 LIBRARY = "libnvidia-ml.so.1"
@@ -32,20 +42,28 @@ UNCERTAINTY_BASIS = (
     "for later ones"
 )
 VALUES = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")  # by nvmlValueType_t
-Read = Callable[[], int]
+LIMIT_MARGIN = 2.0  # over its highest power limit a board is for milliseconds only
 
 
 @dataclass(frozen=True)
 class Board:
-    """A GPU board: its UUID, its NVML handle, and whether it is split (MIG)."""
+    """A GPU board of the machine.
+
+    Attributes:
+        uuid: Its UUID; its number in NVML if it does not say one.
+        name: Of its kind; None if it does not say.
+        handle: Of NVML; None: it does not answer.
+        fault: Why.
+    """
 
     uuid: str
+    name: str | None
     handle: Any
-    mig: bool
+    fault: str | None = None
 
 
 class NvmlReader(Reader):
-    """Reads the boards that the command may use.
+    """Reads the boards that the command may use; a dead one costs no other its figure.
 
     Args:
         visible: CUDA_VISIBLE_DEVICES; None: all boards.
@@ -53,75 +71,72 @@ class NvmlReader(Reader):
     """
 
     def __init__(self, visible: str | None, pci_order: bool) -> None:
-        self._boards: list[Board] = []
+        self._boards: dict[str, Board] = {}
+        self._chosen: dict[str, bool] = {}  # UUID -> MIG
         try:
             self._nvml = _load_nvml()
-            self._boards, uncertain = self._find_boards(visible, pci_order)
+            self._boards = find_boards(self._nvml)
+            self._chosen = self._choose(visible)
         except _MissingError as error:
             super().__init__([build_unavailable("nvml", "gpu_board", LIBRARY, str(error))])
             return
+        by_index = any(item.strip().isdigit() for item in (visible or "").split(","))
+        kinds = {board.name for board in self._boards.values() if board.name is not None}
+        uncertain = SEVERAL_KINDS if by_index and not pci_order and len(kinds) > 1 else None
         sources = [
             source
-            for board in self._boards
-            for source in find_sources(self._nvml, board, uncertain)
+            for uuid, mig in self._chosen.items()
+            for source in find_sources(
+                self._nvml, self._boards[uuid], WHOLE_BOARD if mig else uncertain
+            )
         ]
         reads = {channel.id: read for channel, read in sources if read is not None}
-        super().__init__([channel for channel, _ in sources], reads, self._nvml.NVMLError)
+        super().__init__([channel for channel, _ in sources], reads)
 
-    def _ask(self, call: Callable[..., Any], *args: Any) -> Any:
-        """Return what NVML answers; None where board or driver do not know it."""
-        return ask(partial(call, *args), self._nvml.NVMLError)
-
-    def _find_boards(self, visible: str | None, pci_order: bool) -> tuple[list[Board], str | None]:
-        """Return the boards, and why it is uncertain that they are the command's."""
-        nvml = self._nvml
-        try:
-            nvml.nvmlInit()
-            handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
-            by_uuid = {_decode(nvml.nvmlDeviceGetUUID(handle)): handle for handle in handles}
-            names = {_decode(nvml.nvmlDeviceGetName(handle)) for handle in handles}
-        except nvml.NVMLError as error:
-            raise _MissingError(f"NVML does not answer: {error}") from error
-        boards = []
-        for uuid, mig in choose_boards(visible, list(by_uuid), self._find_mig_parent).items():
-            modes = self._ask(nvml.nvmlDeviceGetMigMode, by_uuid[uuid])
-            boards.append(Board(uuid, by_uuid[uuid], mig or bool(modes and modes[0])))
-        if not boards:
+    def _choose(self, visible: str | None) -> dict[str, bool]:
+        find_parent = partial(find_mig_parent, self._nvml)
+        chosen = choose_boards(visible, list(self._boards), find_parent)
+        if not chosen:
             where = "" if visible is None else f"CUDA_VISIBLE_DEVICES='{visible}': "
             raise _MissingError(f"{where}no board")
-        by_index = any(item.strip().isdigit() for item in (visible or "").split(","))
-        uncertain = by_index and not pci_order and len(names) > 1
-        return boards, SEVERAL_KINDS if uncertain else None
-
-    def _find_mig_parent(self, mig_uuid: str) -> str | None:
-        nvml = self._nvml
-        handle = self._ask(nvml.nvmlDeviceGetHandleByUUID, mig_uuid)
-        parent = handle and self._ask(nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle, handle)
-        uuid = parent and self._ask(nvml.nvmlDeviceGetUUID, parent)
-        return uuid and _decode(uuid)
+        return {
+            uuid: mig or is_split(self._nvml, self._boards[uuid]) for uuid, mig in chosen.items()
+        }
 
     def read_metadata(self) -> dict[str, object]:
-        """Return the driver and, of each board, name, limit, MIG and who else computes on it.
+        """Return the driver, the boards, and the failures.
 
-        What NVML does not report is None (in a container it may see no process, or know them by
-        other numbers).
+        Of each board that the command may use: name, limit, MIG and who else computes on it; what
+        NVML does not report is None (in a container it may see no process, or know them by other
+        numbers). ``other_boards`` has the names of those that the command may not use.
         """
         if not self._boards:
-            return {}
-        nvml, own_pids = self._nvml, {os.getpid(), *find_descendants(os.getpid())}
+            return super().read_metadata()
+        own_pids = {os.getpid(), *find_descendants(os.getpid())}
         boards = {}
-        for board in self._boards:
-            handle = board.handle
-            running = self._ask(nvml.nvmlDeviceGetComputeRunningProcesses, handle)
-            others = running and sorted({int(process.pid) for process in running} - own_pids)
-            boards[board.uuid] = {
-                "name": _decode(nvml.nvmlDeviceGetName(handle)),
-                "power_limit_mw": self._ask(nvml.nvmlDeviceGetEnforcedPowerLimit, handle),
-                "other_pids": others,
-                "mig": board.mig,
+        for uuid, mig in self._chosen.items():
+            board = self._boards[uuid]
+            if board.handle is None:
+                continue
+            running = query(self._nvml, "nvmlDeviceGetComputeRunningProcesses", board.handle)
+            boards[uuid] = {
+                "name": board.name,
+                "power_limit_mw": query(
+                    self._nvml, "nvmlDeviceGetEnforcedPowerLimit", board.handle
+                ),
+                "other_pids": running and sorted({int(p.pid) for p in running} - own_pids),
+                "mig": mig,
             }
-        driver = self._ask(nvml.nvmlSystemGetDriverVersion)
-        return {"nvml": {"driver": driver and _decode(driver), "boards": boards}}
+        about = {
+            "driver": _decode(query(self._nvml, "nvmlSystemGetDriverVersion")),
+            "boards": boards,
+            "other_boards": {
+                uuid: board.name
+                for uuid, board in self._boards.items()
+                if uuid not in self._chosen and board.handle is not None
+            },
+        }
+        return {**super().read_metadata(), "nvml": about}
 
 
 class _MissingError(Exception):
@@ -145,19 +160,66 @@ def _load_nvml() -> Any:
     return pynvml
 
 
+def query(nvml: Any, call: str, *args: Any) -> Any:
+    """Return what NVML answers; None where board or driver do not know it."""
+    return ask(lambda: getattr(nvml, call)(*args))
+
+
+def find_boards(nvml: Any) -> dict[str, Board]:
+    """Find the boards that CUDA counts, by UUID and in NVML's order.
+
+    Raises:
+        _MissingError: NVML does not answer at all.
+    """
+    try:
+        nvml.nvmlInit()
+        count = nvml.nvmlDeviceGetCount()
+    except Exception as error:
+        raise _MissingError(f"NVML does not answer: {describe(error)}") from error
+    boards = []
+    for i in range(count):
+        try:
+            handle = nvml.nvmlDeviceGetHandleByIndex(i)
+        except Exception as error:
+            # NVML counts the boards that a container or a job may not open, CUDA does not.
+            if getattr(error, "value", None) != nvml.NVML_ERROR_NO_PERMISSION:
+                boards.append(Board(str(i), None, None, describe(error)))
+            continue
+        uuid = _decode(query(nvml, "nvmlDeviceGetUUID", handle))
+        boards.append(
+            Board(uuid or str(i), _decode(query(nvml, "nvmlDeviceGetName", handle)), handle)
+        )
+    return {board.uuid: board for board in boards}
+
+
+def find_mig_parent(nvml: Any, mig_uuid: str) -> str | None:
+    """Return the UUID of the board that a MIG device is a part of; None if there is none."""
+    handle = query(nvml, "nvmlDeviceGetHandleByUUID", mig_uuid)
+    parent = handle and query(nvml, "nvmlDeviceGetDeviceHandleFromMigDeviceHandle", handle)
+    return parent and _decode(query(nvml, "nvmlDeviceGetUUID", parent))
+
+
+def is_split(nvml: Any, board: Board) -> bool:
+    """Tell whether a board is split into MIG devices."""
+    modes = board.handle and query(nvml, "nvmlDeviceGetMigMode", board.handle)
+    return bool(modes and modes[0])
+
+
 def choose_boards(
-    visible: str | None, uuids: list[str], find_mig_parent: Callable[[str], str | None]
+    visible: str | None, uuids: Sequence[str], find_mig_parent: Callable[[str], str | None]
 ) -> dict[str, bool]:
     """Choose boards by a list of indices, GPU-<uuid prefix> and MIG-<uuid>, as CUDA reads it.
 
     Args:
         visible: Value of CUDA_VISIBLE_DEVICES; None: unset, all boards; "" or "-1": none.
-        uuids: UUIDs of the boards (``GPU-...``) in NVML's order.
+        uuids: UUIDs of the boards (``GPU-...``) in NVML's order; of one that does not say it, its
+            number.
         find_mig_parent: Returns the board's UUID for a MIG device's, None if there is none.
 
     Returns:
         The UUID of each board in the order of the list, and whether it is chosen as the parent of
-        a MIG device. As in CUDA, an item that names nothing hides itself and all items after it.
+        a MIG device. As in CUDA, an item that names nothing hides itself and all items after it;
+        but a UUID that no board has is taken for that of one that does not say its own.
     """
     if visible is None:
         return dict.fromkeys(uuids, False)
@@ -173,6 +235,8 @@ def choose_boards(
             matches = [uuid for uuid in uuids if uuid == parent]
         else:
             matches = [uuid for uuid in uuids if item.startswith("GPU-") and uuid.startswith(item)]
+        if not matches and item.startswith(("GPU-", "MIG-")):
+            matches = [uuid for uuid in uuids if uuid.isdigit() and uuid not in boards][:1]
         if len(matches) != 1:
             break
         boards.setdefault(matches[0], mig)
@@ -200,69 +264,62 @@ def list_devices(visible: str | None) -> list[Device]:
     """
     try:
         nvml = _load_nvml()
-        nvml.nvmlInit()
-        indices = range(nvml.nvmlDeviceGetCount())
+        boards = find_boards(nvml)
     except _MissingError as error:
         raise SvError(str(error)) from error
-    except nvml.NVMLError as error:
-        raise SvError(f"NVML does not answer: {error}") from error
 
-    def query(call: Callable[..., Any], *args: Any) -> Any:
-        return ask(partial(call, *args), nvml.NVMLError)
+    def list_slices(board: Board) -> list[str]:
+        if not is_split(nvml, board):
+            return []
+        count = query(nvml, "nvmlDeviceGetMaxMigDeviceCount", board.handle) or 0
+        call = "nvmlDeviceGetMigDeviceHandleByIndex"
+        parts = (query(nvml, call, board.handle, i) for i in range(count))
+        uuids = (part and query(nvml, "nvmlDeviceGetUUID", part) for part in parts)
+        return [_decode(uuid) for uuid in uuids if uuid]
 
-    def find_uuid(handle: Any) -> str | None:
-        uuid = None if handle is None else query(nvml.nvmlDeviceGetUUID, handle)
-        return None if uuid is None else _decode(uuid)
-
-    def find_parent(mig_uuid: str) -> str | None:
-        handle = query(nvml.nvmlDeviceGetHandleByUUID, mig_uuid)
-        return handle and find_uuid(
-            query(nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle, handle)
-        )
-
-    def list_slices(handle: Any) -> list[str]:
-        modes = query(nvml.nvmlDeviceGetMigMode, handle)
-        count = query(nvml.nvmlDeviceGetMaxMigDeviceCount, handle) if modes and modes[0] else 0
-        parts = (
-            query(nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, i) for i in range(count or 0)
-        )
-        return [uuid for part in parts if (uuid := find_uuid(part))]
-
-    handles = {i: query(nvml.nvmlDeviceGetHandleByIndex, i) for i in indices}
-    boards = {find_uuid(handle) or f"dead {i}": handle for i, handle in handles.items()}
     devices: dict[str, Device] = {}
     for item in boards if visible is None else map(str.strip, visible.split(",")):
+        find_parent = partial(find_mig_parent, nvml)
         chosen = {item: False} if visible is None else choose_boards(item, [*boards], find_parent)
         if not chosen:
             break
-        ((board, mig),) = chosen.items()
-        if boards[board] is not None:
-            is_busy = bool(query(nvml.nvmlDeviceGetComputeRunningProcesses, boards[board]))
-            names = [item] if mig else list_slices(boards[board]) or [board]
+        ((uuid, mig),) = chosen.items()
+        board = boards[uuid]
+        if board.handle is not None:
+            is_busy = bool(query(nvml, "nvmlDeviceGetComputeRunningProcesses", board.handle))
+            names = [item] if mig else list_slices(board) or [uuid]
             devices |= {name: Device(name, is_busy) for name in names}
     return list(devices.values())
 
 
 def find_sources(
-    nvml: Any, board: Board, uncertain: str | None
+    nvml: Any, board: Board, note: str | None
 ) -> list[tuple[ChannelSpec, Read | None]]:
     """Find what can be read of a board.
 
     Args:
         nvml: The module pynvml, initialised.
         board: The board.
-        uncertain: What a reader of its figures should know.
+        note: What a reader of its figures should know.
 
     Returns:
         Channels, and how to read them (None: unavailable). The board (or module) first, in the
         total; then the cross-check of its counter and the module around it, where they can be
         read, never in the total.
     """
-    handle, field = board.handle, "NVML_FI_DEV_POWER_INSTANT"
+    if board.handle is None:
+        reason = f"the board does not answer: {board.fault}"
+        return [(build_unavailable(f"nvml.board.{board.uuid}", "gpu_board", "NVML", reason), None)]
+    handle, field, errors = board.handle, "NVML_FI_DEV_POWER_INSTANT", []
 
-    def probe(read: Callable[..., int], *args: Any) -> Read | None:
-        call = partial(read, *args)
-        return None if ask(call, nvml.NVMLError) is None else call
+    def probe(call: Callable[..., int], *args: Any) -> Read | None:
+        read = partial(call, *args)
+        try:
+            check_reading(read())
+        except Exception as error:
+            errors.append(describe(error))
+            return None
+        return read
 
     gpu_power = probe(_read_instant_mw, nvml, handle, nvml.NVML_POWER_SCOPE_GPU)
     module_power = probe(_read_instant_mw, nvml, handle, nvml.NVML_POWER_SCOPE_MODULE)
@@ -270,17 +327,20 @@ def find_sources(
     counter = probe(nvml.nvmlDeviceGetTotalEnergyConsumption, handle)
     with_cpu = gpu_power is None and module_power is not None
     power = module_power if with_cpu else gpu_power or usage
-    name = _decode(nvml.nvmlDeviceGetName(handle))
+    name = board.name or "board"
+    limits = ask(lambda: nvml.nvmlDeviceGetPowerManagementLimitConstraints(handle))
+    limit_w = LIMIT_MARGIN * limits[1] / UNITS_PER_W["mW"] if limits and not with_cpu else 0.0
     power_source = f"NVML {'nvmlDeviceGetPowerUsage' if power is usage else field} {name}"
     kind = "module" if with_cpu else "board"
     channel_id, boundary = f"nvml.{kind}.{board.uuid}", f"gpu_{kind}"
-    notes = [WHOLE_BOARD if board.mig else uncertain, WITH_CPU if with_cpu else None]
+    notes = [note, WITH_CPU if with_cpu else None]
     inside = (f"nvml.module.{board.uuid}",) if module_power and not with_cpu else ()
     integral = ChannelSpec(
         channel_id, boundary, "derived", "power_integral", power_source, "mW",
         reason="; ".join(filter(None, notes)) or None, contained_in=inside,
-        update_period_s=UPDATE_PERIOD_S, resolution=1, sensor_rel=UNCERTAINTY,
-        sensor_rel_basis=UNCERTAINTY_BASIS,
+        update_period_s=UPDATE_PERIOD_S, resolution=1,
+        max_power_w=min(limit_w, MAX_POWER_W[boundary]) or None,
+        sensor_rel=UNCERTAINTY, sensor_rel_basis=UNCERTAINTY_BASIS,
     )  # fmt: skip
     sources: list[tuple[ChannelSpec, Read | None]] = []
     if counter is not None:
@@ -296,15 +356,12 @@ def find_sources(
     if power is not None:
         sources.append((integral, power))
     if not sources:
-        try:
-            why: object = f"{nvml.nvmlDeviceGetPowerUsage(handle)} mW now"
-        except nvml.NVMLError as error:
-            why = error
-        why = f"neither energy nor power can be read: {why}"
+        why = f"neither energy nor power can be read: {'; '.join(dict.fromkeys(errors))}"
         sources.append((build_unavailable(channel_id, boundary, "NVML", why), None))
     if inside:
         module = replace(
             integral, id=inside[0], boundary="gpu_module", reason=NOT_SUMMED, in_total=False,
+            max_power_w=None,
             source=f"NVML {field}, module scope, {name}", contained_in=(),
         )  # fmt: skip
         sources.append((module, module_power))
@@ -322,5 +379,5 @@ def _read_instant_mw(nvml: Any, handle: Any, scope: int) -> int:
     return int(value)
 
 
-def _decode(value: str | bytes) -> str:
+def _decode(value: str | bytes | None) -> str | None:
     return value.decode() if isinstance(value, bytes) else value  # bytes before version 11.5

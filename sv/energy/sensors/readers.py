@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sv.energy.units import UNITS_PER_J
 
@@ -35,9 +35,14 @@ MAX_POWER_W = {
     "node": 20_000.0,  # NVIDIA DGX B200: 14.3 kW (2025)
 }
 MAX_CHANNEL_W = MAX_POWER_W["cpu_package"]
+MAX_TEXT = 300  # characters of an error: a tool may print pages
 READINGS_PER_WRAP = 8  # a counter that gets eight times faster still shows every wrap
+MAX_READING = 2**63 - 1  # what a journal's column can hold; no counter sold gets near
+# A power without a counter is read at least this often: a second's square wave of 50 and 400 W is
+# integrated to 0.4 % then, and to half of it at 1 Hz.
+POWER_PERIOD_S = 0.2
 T = TypeVar("T")
-Failures = type[Exception] | tuple[type[Exception], ...]
+Read = Callable[[], int]
 SHORTEST_S = 0.05  # as the config's period_s: no counter sold wraps in under a second
 
 
@@ -93,18 +98,15 @@ class Reader:
 
     Args:
         channels: All of them; one without a function is unavailable.
-        reads: Id of a channel -> function that returns its raw reading.
-        failures: What such a function raises when there is no reading now.
+        reads: Id of a channel -> function that returns its raw reading, or raises.
     """
 
     def __init__(
-        self,
-        channels: Iterable[ChannelSpec] = (),
-        reads: Mapping[str, Callable[[], int]] | None = None,
-        failures: Failures = (),
+        self, channels: Iterable[ChannelSpec] = (), reads: Mapping[str, Read] | None = None
     ) -> None:
         self.channels = list(channels)
-        self._reads, self._failures = dict(reads or {}), failures
+        self._reads = dict(reads or {})
+        self._failures: dict[str, dict[str, Any]] = {}
 
     def start(self) -> None:
         """Begin what needs a thread. Called once, after the command was started."""
@@ -114,27 +116,58 @@ class Reader:
 
         A source that is slower than the meter returns each reading once, None in between.
         """
-        return {name: ask(read, self._failures) for name, read in self._reads.items()}
+        return {name: self._read_one(name, read) for name, read in self._reads.items()}
+
+    def _read_one(self, name: str, read: Read) -> int | None:
+        try:
+            return check_reading(read())
+        except Exception as error:  # whatever a sensor's library throws: it costs this reading only
+            failure = self._failures.setdefault(name, {"failed": 0})
+            failure |= {"failed": failure["failed"] + 1, "last_error": describe(error)}
+            return None
 
     def read_metadata(self) -> dict[str, object]:
-        """Return what else is worth knowing, as JSON. Called at the start and the end."""
-        return {}
+        """Return what else is worth knowing, as JSON. Called at the start and the end.
+
+        A channel that failed has its id here, with ``failed`` (readings) and ``last_error``.
+        """
+        return {name: dict(failure) for name, failure in self._failures.items()}
 
     def close(self) -> None:
         """End what `start` began; must not wait for a sensor. Called once, at the end."""
 
 
-def ask(call: Callable[[], T], failures: Failures) -> T | None:
-    """Return what ``call`` returns; None where it raises one of ``failures``."""
+def check_reading(value: object) -> int:
+    """Return a raw reading, if it can be one.
+
+    Raises:
+        ValueError: It is no integer, negative, or larger than any counter gets.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{value!r} is no reading")
+    if not 0 <= value <= MAX_READING:
+        raise ValueError(f"{value} is outside the range of a counter")
+    return value
+
+
+def describe(error: Exception) -> str:
+    """Say in a line why a sensor gave no reading."""
+    # NVML's own errors ask the driver for their text, which may fail as well.
+    text = getattr(error, "strerror", None) or ask(lambda: str(error)) or type(error).__name__
+    return " ".join(text.split())[:MAX_TEXT]
+
+
+def ask(call: Callable[[], T]) -> T | None:
+    """Return what a sensor's library answers; None where it raises anything."""
     try:
         return call()
-    except failures:
+    except Exception:
         return None
 
 
 def read_word(file: Path) -> str | None:
     """Return what a small text file of the kernel holds; None where it cannot be read."""
-    return ask(lambda: file.read_text(encoding="utf-8", errors="replace").strip(), OSError)
+    return ask(lambda: file.read_text(encoding="utf-8", errors="replace").strip())
 
 
 def build_unavailable(channel_id: str, boundary: str, source: str, reason: str) -> ChannelSpec:
@@ -172,10 +205,15 @@ def contain(readers: Sequence[Reader], *, node_includes_gpu: bool) -> None:
         reader.channels = [complete(channel) for channel in reader.channels]
 
 
+def get_max_power_w(channel: ChannelSpec) -> float:
+    """Return the most that a channel can draw."""
+    return channel.max_power_w or MAX_POWER_W[channel.boundary]
+
+
 def max_period_s(
-    channels: Iterable[ChannelSpec], power_w_by_channel: Mapping[str, float | None]
+    channels: Sequence[ChannelSpec], power_w_by_channel: Mapping[str, float | None]
 ) -> float:
-    """Return the longest time between two samples that lets no counter wrap unseen.
+    """Return the longest time between two samples that misses no wrap and no change of a power.
 
     Args:
         channels: All channels.
@@ -183,16 +221,18 @@ def max_period_s(
             taken to be as large as a channel's can be.
 
     Returns:
-        An eighth of the shortest time to a wrap, in seconds, at least ``SHORTEST_S``; infinity if
-        nothing wraps.
+        An eighth of the shortest time to a wrap, in seconds, at least ``SHORTEST_S``; at most
+        ``POWER_PERIOD_S`` where a board's power is integrated; else infinity if nothing wraps.
     """
     shortest_s = math.inf
     for channel in channels:
         if channel.method != "counter_delta" or channel.max_range is None:
             continue
         seen_w = power_w_by_channel.get(channel.id)
-        power_w = MAX_CHANNEL_W if seen_w is None else max(seen_w, 0.0)
+        power_w = get_max_power_w(channel) if seen_w is None else max(seen_w, 0.0)
         if power_w > 0:
             range_j = channel.max_range / UNITS_PER_J[channel.unit or "uJ"]
             shortest_s = min(shortest_s, range_j / power_w)
-    return max(SHORTEST_S, shortest_s / READINGS_PER_WRAP)
+    powers = (ch for ch in channels if ch.boundary in OF_GPU and ch.method == "power_integral")
+    longest_s = POWER_PERIOD_S if any(channel.in_total for channel in powers) else math.inf
+    return min(longest_s, max(SHORTEST_S, shortest_s / READINGS_PER_WRAP))
