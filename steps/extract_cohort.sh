@@ -25,6 +25,8 @@ egs_dir=$3
 out=$4
 [ -s "$egs_dir/utterances" ] || die "no such file $egs_dir/utterances; run stage 4 first"
 [ -s "$data_dir/feats.scp" ] || die "no such file $data_dir/feats.scp; run stage 3 first"
+[ -s "$exp_dir/final.pt" ] || die "no such file $exp_dir/final.pt; run stage 5 first"
+python3 -m sv.bin.recipe front-end "$exp_dir" "$data_dir"
 python3 -m sv.bin.make_cohort "$config" "$data_dir" "$egs_dir/utterances" "$egs_dir/cohort"
 steps/extract_xvectors.sh --cmd "$cmd" --nj "$nj" --ngpu "$ngpu" --precision "$precision" \
   "$exp_dir" "$egs_dir/cohort" "$out"

@@ -25,6 +25,7 @@ out=$3
 for f in "$data_dir/feats.scp" "$data_dir/utt2num_frames" "$data_dir/utt2dur"; do
   [ -s "$f" ] || die "no such file $f; run stage 3 first"
 done
+python3 -m sv.bin.recipe front-end "$exp_dir" "$data_dir"
 
 . steps/compute_environment.sh "$num_threads"
 read -ra cmd <<<"$cmd"

@@ -1,5 +1,6 @@
 """The tiny recipe through the real run.sh: every stage, reruns, kills and wrong options."""
 
+import csv
 import glob
 import gzip
 import json
@@ -8,11 +9,12 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import kaldiio
 import pytest
-from conftest import ROOT, TinyRecipe, environment, read_sidecar, wait_for_end_of
+from conftest import ROOT, TinyRecipe, call, environment, read_sidecar, wait_for_end_of
 
 from sv.kaldi.data_dir import read_table, write_data_dir
 
@@ -148,9 +150,63 @@ def test_a_killed_training_goes_on_and_its_energy_counts(copy, tmp_path):
     assert None in each or found["energy_kwh"] == pytest.approx(sum(each))
 
 
+def read_tables(recipe, tmp_path):
+    """Make the tables without what draws figures; return Tables 1 and 3 but for all tried."""
+    stub = tmp_path / "stub" / "matplotlib.py"
+    stub.parent.mkdir(exist_ok=True)
+    stub.write_text("raise ModuleNotFoundError('not needed here', name='matplotlib')\n")
+    argv = [sys.executable, "-m", "sv.bin.make_results", recipe.data, recipe.exp]
+    done = call(argv, timeout=60, PYTHONPATH=f"{stub.parent}:{ROOT}")
+    assert "but no figures: not needed here" in done.stderr
+    rows = []
+    for table in ("table1", "table3"):
+        with open(recipe.exp / "results" / f"{table}.csv") as file:
+            rows += csv.DictReader(file)
+    tried = ("energy_all_kwh", "co2_all_kg", "attempts")
+    return [{k: value for k, value in row.items() if not k.startswith(tried)} for row in rows]
+
+
+def test_a_refused_rerun_changes_no_figure_of_the_tables(copy, tmp_path):
+    before = read_tables(copy, tmp_path)
+    assert len(before) > 12
+    attempts = {path: path.stat().st_size for path in copy.root.glob("**/*.journal.jsonl")}
+    egs = tmp_path / "egs"
+    shutil.copytree(ROOT / "tests/egs/tiny/conf", egs / "conf")
+    config = egs / "conf" / "train.toml"
+    good = config.read_text()
+    config.write_text(good.replace("momentum", "momentun"))
+    for options in (
+        ["--ngpu", 1], ["--max-kwh", 0], ["--nnodes", 2], ["--cmd", "utils/slurm.py"],
+        ["--stage", 3, "--cmd", "utils/slurm.py"], ["--egs", egs],
+        ["--resume", "false", "--ngpu", 1],
+    ):  # fmt: skip
+        if options[-2:] == ["--ngpu", 1] and glob.glob("/dev/nvidia[0-9]*"):
+            continue
+        done = copy.run("--stage", 5, "--stop-stage", 5, *options, check=False)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, options
+    # No attempt, no energy; what only the stage itself can find is an attempt that did nothing.
+    assert attempts == {path: path.stat().st_size for path in attempts}
+    config.write_text(good.replace("num_epochs = 2", "num_epochs = 3"))
+    done = copy.run("--egs", egs, "--stage", 5, "--stop-stage", 5, check=False)
+    assert done.returncode == 1 and "num_epochs: 2 -> 3" in done.stderr
+    assert "failed with status 1; unchanged: " in done.stderr
+    feats = copy.data / "mini_test" / "feats.scp"
+    feats.rename(tmp_path / "feats.scp")
+    assert copy.run("--stage", 6, "--stop-stage", 6, check=False).returncode == 1
+    (tmp_path / "feats.scp").rename(feats)
+    # So is one that finds all work finished.
+    done = copy.run("--stage", 5, "--stop-stage", 5)
+    assert f"nothing to do: training of {copy.model} is finished, step 8 of 8; " in done.stderr
+    assert read_tables(copy, tmp_path) == before
+    train = read_sidecar(copy.exp / copy.model, "05_train")
+    assert [a["status"] for a in train["attempts"]] == ["complete", "failed", "complete"]
+    assert train["energy_all_kwh"] is None or train["energy_all_kwh"] > train["energy_kwh"]
+
+
 def test_training_anew_keeps_the_old_run(copy):
     old = (copy.exp / copy.model / "final.pt").read_bytes()
-    copy.run("--stage", 5, "--stop-stage", 5, "--resume", "false")
+    done = copy.run("--stage", 5, "--stop-stage", 5, "--resume", "false")
+    assert "this brings it back: mv --backup=numbered -t " in done.stderr
     backups = list((copy.exp / copy.model / ".backup").glob("*/final.pt"))
     assert len(backups) == 1 and backups[0].read_bytes() == old
     found = read_sidecar(copy.exp / copy.model, "05_train")
@@ -244,6 +300,19 @@ def test_other_features_are_seen_by_the_stages_after(copy, tmp_path):
     options = ["--egs", recipe, "--stop-stage", 6]
     done = copy.run(*options, "--stage", 3, check=False)
     assert done.returncode == 1 and "holds another one" in done.stderr
+    # The network is of the old features: nothing is extracted, and no figure changes.
+    exp = copy.exp / copy.model
+    names = ("06_extract_mini_test", "06_extract_cohort")
+    before = [read_sidecar(exp, name)["energy_kwh"] for name in names]
+    kept = {path: path.stat().st_mtime_ns for path in exp.glob("**/xvectors*/*")}
+    done = copy.run(*options, "--stage", 6, check=False)
+    assert done.returncode == 1 and "high_freq_hz: 7600.0 -> 7000.0" in done.stderr
+    words = ["--cmd", "utils/run.py", "--config", recipe / "conf" / "score.toml", exp]
+    words += [copy.data / "mini_train", copy.data / "egs", exp / "cohort" / "xvectors"]
+    done = call(["steps/extract_cohort.sh", *words], timeout=60)
+    assert done.returncode == 1 and "high_freq_hz: 7600.0 -> 7000.0" in done.stderr
+    assert {path: path.stat().st_mtime_ns for path in exp.glob("**/xvectors*/*")} == kept
+    assert [read_sidecar(exp, name)["energy_kwh"] for name in names] == before
     copy.run("--egs", recipe, "--stage", 5, "--stop-stage", 5, "--resume", "false")
     done = copy.run(*options, "--stage", 6)
     again = [line for line in done.stderr.splitlines() if "finished before" in line]

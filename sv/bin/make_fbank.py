@@ -11,9 +11,9 @@ import torch
 
 from sv.bin.cli import Parser, positive_int, run
 from sv.config import read_config
-from sv.data.config import FbankConfig
+from sv.data.config import FRONT_END, FbankConfig
 from sv.data.cuts import load_samples
-from sv.data.fbank import FRONT_END, compute_fbank
+from sv.data.fbank import compute_fbank
 from sv.data.manifests import read_manifest
 from sv.data.parallel import log_progress
 from sv.errors import SvError

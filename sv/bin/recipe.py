@@ -3,6 +3,7 @@
 Usage: python3 -m sv.bin.recipe settings CONF [MODEL ...]      what run.sh needs of conf/
        python3 -m sv.bin.recipe walk [options] DATA EXP -- ./run.sh [options of run.sh]
        python3 -m sv.bin.recipe validate|fix DATA_DIR          a Kaldi data directory
+       python3 -m sv.bin.recipe front-end EXP_DIR DATA_DIR    of a network and of features
        python3 -m sv.bin.recipe merge-infos DATA_DIR OUT.json JOB.json ...
 """
 
@@ -187,6 +188,36 @@ def fix(words: Sequence[str]) -> int:
     return 0
 
 
+def check_front_end(words: Sequence[str]) -> int:
+    """Check that features are of the front end that a network was trained on.
+
+    Raises:
+        SvError: They are not, or a file cannot be read.
+    """
+    from sv.data.config import FRONT_END, list_front_end_changes, read_front_end  # noqa: PLC0415
+    from sv.kaldi.data_dir import read_table  # noqa: PLC0415
+
+    parser = Parser(check_front_end.__doc__)
+    parser.add_argument("exp_dir", type=Path, help="has final.pt and model.json")
+    parser.add_argument("data_dir", type=Path, help="has feats.scp")
+    args = parser.parse_args(words)
+    found = read_front_end({str(args.data_dir): read_table(args.data_dir / "feats.scp")})
+    info = read_json(path) if (path := args.exp_dir / "model.json").is_file() else {}
+    if "features" not in info:  # of a training of before this key
+        from sv.train.store import load_checkpoint  # noqa: PLC0415 - it loads torch
+
+        info = load_checkpoint(args.exp_dir / "final.pt")
+    known = info.get("features")
+    changes = list_front_end_changes(known, found) if known and found else []
+    if changes:
+        raise SvError(
+            f"{args.exp_dir} was trained on another front end than {args.data_dir} has "
+            f"({'; '.join(changes)}, {FRONT_END}); set features.toml back and run stages 3 and 4, "
+            "or train on these features: stages 4 and 5"
+        )
+    return 0
+
+
 def merge_infos(words: Sequence[str]) -> int:
     """Sum the counts of extraction jobs; everything else must be the same in all of them.
 
@@ -217,6 +248,7 @@ COMMANDS = {
     "walk": walk,
     "validate": validate,
     "fix": fix,
+    "front-end": check_front_end,
     "merge-infos": merge_infos,
 }
 

@@ -3,12 +3,17 @@
 They are apart from what they set, so that run.sh checks them before stage 0 without loading torch.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from sv.config import Minimum
+from sv.config import Minimum, build_config
+from sv.errors import SvError
+from sv.files import read_json
 
 SAMPLE_RATE_HZ = 16000  # of every corpus of the study
+FRONT_END = "features.json"  # the resolved `FbankConfig`, next to the archives
 KINDS = ("babble", "music", "noise", "reverb")  # of augmented copies
 
 
@@ -34,6 +39,41 @@ class FbankConfig:
     def dim(self) -> int:
         """Features of a frame: the log-energy, if used, then the mel bins."""
         return self.num_mel_bins + int(self.use_energy)
+
+
+def read_front_end(tables: Mapping[str, Mapping[str, str]]) -> dict[str, Any] | None:
+    """Return the resolved config of several feats.scp; each is judged by its first archive.
+
+    ``tables`` has for each its name, for the message, and utterance to ``ark:offset``. None: the
+    archives have none (features made by another program).
+
+    Raises:
+        SvError: Two of them were made by different front ends.
+    """
+    found: dict[str, dict[str, Any] | None] = {}
+    for name, table in tables.items():
+        path = Path(next(iter(table.values())).rpartition(":")[0]).parent / FRONT_END
+        found[name] = read_json(path) if path.is_file() else None
+    (first, front_end), *others = found.items()
+    for name, other in others:
+        if other != front_end:
+            raise SvError(
+                f"features of '{first}' and '{name}' differ in {FRONT_END}; do stage 3 again"
+            )
+    return front_end
+
+
+def list_front_end_changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """List the settings in which two resolved front ends differ, as ``key: old -> new``.
+
+    One that was kept before there was a setting had its default; how archives are stored is none.
+    """
+    old, new = (asdict(build_config(each, FbankConfig, where=FRONT_END)) for each in (old, new))
+    return [
+        f"{key}: {old[key]} -> {new[key]}"
+        for key in old
+        if old[key] != new[key] and key != "compression"
+    ]
 
 
 @dataclass(frozen=True)

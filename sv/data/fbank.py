@@ -13,9 +13,6 @@ into egs.json and stage 5 into the model, so that a model knows its input.
 
 import functools
 import itertools
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +20,6 @@ import torchaudio.compliance.kaldi
 from torch import Tensor
 
 from sv.data.config import SAMPLE_RATE_HZ, FbankConfig
-from sv.errors import SvError
-from sv.files import read_json
 
 # Kaldi computes on 16-bit integers; its energy floor of 1.0 has a meaning only there.
 INT16_SCALE = 32768.0
@@ -35,7 +30,6 @@ ENERGY_FLOOR = 1.0
 EPSILON = float(np.finfo(np.float32).eps)  # floor of a filter's output
 CHUNK_FRAMES = 512  # 1 MB of windows
 BANDS = 5  # groups of filters; more is slower again: the products become too small
-FRONT_END = "features.json"
 
 
 def compute_fbank(samples: np.ndarray, config: FbankConfig) -> np.ndarray:
@@ -111,25 +105,3 @@ def _build_filters(config: FbankConfig) -> tuple[Tensor, int, list[tuple[slice, 
         bands.append((slice(low, high), values, both))
     window = torch.hann_window(size, periodic=False).pow(POVEY_EXPONENT)
     return window, padded, bands
-
-
-def read_front_end(tables: Mapping[str, Mapping[str, str]]) -> dict[str, Any] | None:
-    """Return the resolved config of several feats.scp; each is judged by its first archive.
-
-    ``tables`` has for each its name, for the message, and utterance to ``ark:offset``. None: the
-    archives have none (features made by another program).
-
-    Raises:
-        SvError: Two of them were made by different front ends.
-    """
-    found: dict[str, dict[str, Any] | None] = {}
-    for name, table in tables.items():
-        path = Path(next(iter(table.values())).rpartition(":")[0]).parent / FRONT_END
-        found[name] = read_json(path) if path.is_file() else None
-    (first, front_end), *others = found.items()
-    for name, other in others:
-        if other != front_end:
-            raise SvError(
-                f"features of '{first}' and '{name}' differ in {FRONT_END}; do stage 3 again"
-            )
-    return front_end

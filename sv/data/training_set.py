@@ -3,15 +3,15 @@
 import hashlib
 import itertools
 import logging
+import os
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from sv.data.config import TrainingSetConfig
+from sv.data.config import TrainingSetConfig, read_front_end
 from sv.data.crops import CropIndex, build_crop_index, save_crop_index
-from sv.data.fbank import read_front_end
 from sv.errors import SvError
 from sv.files import read_text, write_json
 from sv.kaldi.data_dir import read_feats, read_table, write_data_dir, write_table
@@ -126,6 +126,10 @@ def make_cohort_dir(data_dir: Path, utterances: Path, per_speaker: int, cohort_d
         chosen,
         **{name: {u: table[u] for u in chosen} for name, table in tables.items()},
     )
+    # Archives made anew can have the very same table; what reads it must see that they are new.
+    source, made = data_dir / "feats.scp", cohort_dir / "feats.scp"
+    if (time_ns := source.stat().st_mtime_ns) > made.stat().st_mtime_ns:
+        os.utime(made, ns=(time_ns, time_ns))
 
 
 def hash_training_set(egs_dir: Path, index: CropIndex) -> str:
