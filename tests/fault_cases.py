@@ -282,7 +282,7 @@ def is_core_power(low_w, high_w):
 
 def list_cases() -> list[Case]:
     """List every case."""
-    square = lambda t: 400.0 if t % 1.94 < 0.97 else 50.0  # noqa: E731
+    square = lambda t: 400.0 if t % 2 < 1 else 50.0  # noqa: E731
     lost = lambda at_s: lambda t: LOST if t >= at_s else 0  # noqa: E731
     faults = [
         Case("F1 one board, lost at half", MARKED, lambda: [Board(0, status=lost(1.5))], 3,
