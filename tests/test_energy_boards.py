@@ -126,6 +126,22 @@ def test_boards_on_which_something_computes_come_last(site):
     assert site.show(1) == B and site.show(2) == f"{A},{B}"
 
 
+def test_a_slice_of_a_board_is_chosen_like_a_board(site):
+    (site.root / "mig.0").write_text("1")
+    first = site.hold(1)
+    assert first.boards == "MIG-cccc"
+    assert site.show(2) == f"MIG-dddd,{B}"
+    assert [*site.sidecar()["attempts"][0]["metadata"][0]["nvml"]["boards"]] == [A, B]
+    assert site.run(1, "true", CUDA_VISIBLE_DEVICES="MIG-cccc").returncode == 2
+    end(first)
+
+
+def test_a_dead_board_is_not_chosen(site):
+    (site.root / "dead.0").touch()
+    assert site.show(1) == B
+    assert "1 GPU is visible here" in site.run(2, "true").stderr
+
+
 def test_in_a_job_of_slurm_the_boards_are_those_that_it_gave(site):
     process = site.hold(2)
     assert site.show(1, SLURM_JOB_ID="7", CUDA_VISIBLE_DEVICES="1,0") == B

@@ -18,7 +18,7 @@ LIBRARY = r"""
 #include <stdlib.h>
 #include <string.h>
 static char *uuids[] = {"GPU-aaaa1111-0", "GPU-bbbb2222-0"};
-typedef long handle; /* 1 and 2: boards; 11: a MIG device of board 1 */
+typedef long handle; /* 1 and 2: boards; 11 and 21: MIG devices of board 1 */
 static int read_file(const char *what, handle board, unsigned long long *value) {
   char path[4096];
   snprintf(path, sizeof path, "%s/%s.%ld", getenv("FAKE_NVML"), what, board - 1);
@@ -30,17 +30,27 @@ static int read_file(const char *what, handle board, unsigned long long *value) 
 }
 int nvmlInitWithFlags(unsigned flags) { return 0; }
 int nvmlDeviceGetCount_v2(unsigned *count) { *count = 2; return 0; }
-int nvmlDeviceGetHandleByIndex_v2(unsigned i, handle *device) { *device = i + 1; return 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned i, handle *device) {
+  unsigned long long dead;
+  *device = i + 1;
+  return read_file("dead", *device, &dead) == 3 ? 0 : 15;
+}
 int nvmlDeviceGetHandleByUUID(const char *uuid, handle *device) {
-  *device = 11;
-  return strcmp(uuid, "MIG-cccc") ? 6 : 0;
+  *device = strcmp(uuid, "MIG-dddd") ? 11 : 21;
+  return *device == 11 && strcmp(uuid, "MIG-cccc") ? 6 : 0;
 }
 int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle mig, handle *device) {
-  *device = mig - 10;
+  *device = mig % 10;
   return 0;
 }
+int nvmlDeviceGetMaxMigDeviceCount(handle board, unsigned *count) { *count = 7; return 0; }
+int nvmlDeviceGetMigDeviceHandleByIndex(handle board, unsigned i, handle *device) {
+  *device = 10 * (i + 1) + board;
+  return i < 2 ? 0 : 6;
+}
 int nvmlDeviceGetUUID(handle board, char *text, unsigned length) {
-  snprintf(text, length, "%s", uuids[board - 1]);
+  static char *parts[] = {"", "MIG-cccc", "MIG-dddd"};
+  snprintf(text, length, "%s", board > 10 ? parts[board / 10] : uuids[board - 1]);
   return 0;
 }
 int nvmlDeviceGetName(handle board, char *text, unsigned length) {
