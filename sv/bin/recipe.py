@@ -31,7 +31,7 @@ def print_settings(words: Sequence[str]) -> int:
     from sv.score.config import BACKENDS, ScoreConfig  # noqa: PLC0415 - of one command, like all such below
 
     parser = Parser(print_settings.__doc__)
-    parser.add_argument("--stage", type=int, default=0, help="first stage to run")
+    parser.add_argument("--stage", type=int, help="first stage to run; none: models alone")
     parser.add_argument("--stop-stage", type=int, default=8, help="last stage to run")
     parser.add_argument("--cmd", default="utils/run.py", help="how jobs are run, with its options")
     parser.add_argument("--nj", type=positive_int, default=1, help="CPU threads of a training")
@@ -49,7 +49,8 @@ def print_settings(words: Sequence[str]) -> int:
     args = parser.parse_args(words)
     models = list_models(args.conf, args.models)
     config = read_config(args.conf / "score.toml", ScoreConfig)
-    check_stages(args)
+    if args.stage is not None:
+        check_stages(args)
     print(" ".join(models))
     print(" ".join(name for name in BACKENDS if name in config.backends))  # as in the tables
     print(str(config.needs_cohort).lower())

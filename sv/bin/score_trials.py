@@ -15,6 +15,7 @@ from sv.config import read_config
 from sv.energy.journal import MARKS_VARIABLE, write_mark
 from sv.errors import UsageError
 from sv.files import read_json
+from sv.jobs.completion import take_prints
 from sv.kaldi.archive import read_vectors
 from sv.kaldi.trials import read_models, read_trials, write_scores
 from sv.score.backends import Scorer, read_cohort
@@ -57,11 +58,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     vectors = match_embeddings(trials, *read_vectors(args.xvector_dir / "xvector.scp"), models)
     scorer = Scorer(trials, vectors, cohort, config.top_n, args.num_threads)
     speakers = functools.cache(functools.partial(read_speakers, args.trials, args.utt2spk))
+    marks = os.environ.get(MARKS_VARIABLE)
     for backend in backends:
-        write_mark(os.environ.get(MARKS_VARIABLE), "phase", name=backend)
+        write_mark(marks, "phase", name=backend)
         path = args.scores_dir / f"{args.trials.name}_{backend}{args.suffix}.json"
         scores, parameters = scorer.score(backend)
+        before = take_prints({backend: path.with_suffix(".txt")})
         written = write_scores(path.with_suffix(".txt"), trials, scores)
+        if take_prints({backend: path.with_suffix(".txt")}) != before:
+            # The same scores again would be nothing new, where their embeddings are the old ones.
+            write_mark(marks, "scored", backend=backend)
         curve = compute_error_curve(scores, trials.is_target)
         metrics, bootstrap, histogram = measure_curve(curve), None, None
         if args.utt2spk:

@@ -295,7 +295,7 @@ def write_scores(path: Path, trials: Trials, scores: np.ndarray) -> np.ndarray:
     """Write ``enrol test score`` lines.
 
     Args:
-        path: The file.
+        path: The file; unchanged it keeps its time.
         trials: The list; the lines are in its order.
         scores: (trials,) float32 or float64, written with the fewest digits that give the same
             number when read, so that metrics of the file are those of the scores.
@@ -306,7 +306,7 @@ def write_scores(path: Path, trials: Trials, scores: np.ndarray) -> np.ndarray:
     """
     written = np.empty(len(scores))
     names = pc.binary_join_element_wise(pa.array(trials.utterances), "", " ")
-    with replacing(path, mode="wb") as file:
+    with replacing(path, mode="wb", keep_if_same=True) as file:
         for start in range(0, len(scores), _WRITE_LINES):
             part = slice(start, start + _WRITE_LINES)
             numbers = pa.array(scores[part]).cast(pa.string())
