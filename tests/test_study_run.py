@@ -150,6 +150,19 @@ def test_machines_and_gpus_are_asked_of_the_training(study):
     assert argv[argv.index("--ngpu") + 1] == "2"
 
 
+def test_a_system_that_stops_at_its_budget_has_not_failed(tmp_path, run_cli):
+    """The words are the meter's; what is left is said as after a signal."""
+    fake = tmp_path / "run.sh"
+    line = "utils/meter.sh: stage 5 train: 1 kWh, 2 s, stopped at the budget of 1 kWh -> 05.json"
+    header = "utils/meter.sh: 2026-01-01 00:00:00 stage 5 train"
+    fake.write_text(f"#!/bin/sh\nprintf '%s\\n' '{header}' 'x: stopped' '{line}' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    words = ["--stop-stage", 7, "--models", "a b", tmp_path, tmp_path, "--", fake]
+    done = run_cli("sv.bin.recipe", "walk", *words, check=False)
+    assert done.returncode == 1 and "failed" not in done.stdout + done.stderr
+    assert "2 stopped" in done.stdout and "left: a b" in done.stdout
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_signal_ends_the_walk_and_the_same_command_goes_on(tiny, tmp_path, number):
     recipe = StudyRecipe(tiny, tmp_path)
