@@ -382,8 +382,8 @@ def list_cases() -> list[Case]:
              settings=use_rte, also=is_table),
         Case("F12 RTE says -40 g/kWh", HELD, lambda: [zone(), rte(-40)], settings=use_rte,
              also=is_table),
-        Case("F13 IPMI fails in its first second", EITHER,
-             lambda: [zone(), Ipmi(shown_w=lambda t, w: "driver timeout" if t < 1 else w)], 10,
+        Case("F13 IPMI fails in its first half second", EITHER,
+             lambda: [zone(), Ipmi(shown_w=lambda t, w: "driver timeout" if t < 0.5 else w)], 12,
              settings=NODE, also=lambda run: None if
              run.sidecar["boundary"] == ["node"] else "the node's figure is lost"),
         Case("F13 IPMI may not be asked", EITHER,
