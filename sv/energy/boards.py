@@ -79,13 +79,13 @@ def _lock_some(count: int, devices: Sequence[Device], path: Path) -> list[str]:
         folder = _open_folder(path)
         _lock(folder, CHOICE_S)  # else two that come at once could each take half and give up
         locks: dict[str, int] = {}  # open until this process ends
-        holders = []
+        obstacles = []
         for device in sorted(devices, key=lambda device: device.is_busy):
             if len(locks) == count:
                 break
-            fd, holder = _lock_file(folder, device.name.replace("/", "_"))
+            fd, obstacle = _lock_file(folder, device.name.replace("/", "_"))
             if fd is None:
-                holders.append(f"{device.name} is held by {holder}")
+                obstacles.append(f"{device.name} {obstacle}")
             else:
                 locks[device.name] = fd
         os.close(folder)
@@ -98,7 +98,7 @@ def _lock_some(count: int, devices: Sequence[Device], path: Path) -> list[str]:
     for fd in locks.values():
         os.close(fd)
     free = f"{len(locks) or 'none'} of {len(devices)} GPUs {'are' if len(locks) > 1 else 'is'} free"
-    raise UsageError(f"--ngpu {count}: {free}: {', '.join(holders)}")
+    raise UsageError(f"--ngpu {count}: {free}: {', '.join(obstacles)}")
 
 
 def _open_folder(path: Path) -> int:
@@ -115,7 +115,7 @@ def _open_folder(path: Path) -> int:
 
 
 def _lock_file(folder: int, name: str) -> tuple[int | None, str]:
-    """Lock a file of the folder: return it open, or who holds it."""
+    """Lock a file of the folder: return it open, or what is in the way."""
     # A link is not followed, a named pipe not waited for. O_CREAT is for a new file alone: with
     # fs.protected_regular=1 the kernel refuses it for another user's (Linux 4.19).
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -125,12 +125,12 @@ def _lock_file(folder: int, name: str) -> tuple[int | None, str]:
         except FileNotFoundError:
             fd = os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=folder)
     except OSError as error:
-        return None, f"a lock that cannot be opened ({error.strerror})"
+        return None, f"has a lock file that cannot be opened ({error.strerror})"
     if _lock(fd):
         return fd, ""
     holder = _find_holder(os.fstat(fd).st_ino)
     os.close(fd)
-    return None, holder
+    return None, f"is held by {holder}"
 
 
 def _lock(fd: int, patience_s: float = 0.0) -> bool:
@@ -147,7 +147,7 @@ def _lock(fd: int, patience_s: float = 0.0) -> bool:
 def _find_holder(inode: int) -> str:
     """Say who holds the lock of a file; its device is not compared, as btrfs has two for a file."""
     with suppress(OSError, ValueError):
-        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+        for line in Path("/proc/locks").read_text(encoding="utf-8").splitlines():
             # 1: FLOCK  ADVISORY  WRITE 4711 fe:00:2285669 0 EOF
             words = line.split()
             if words[1] == "FLOCK" and int(words[5].rsplit(":", 1)[1]) == inode:
