@@ -40,6 +40,7 @@ from sv.energy.units import UNITS_PER_J, UNITS_PER_W, kwh_from_j, sum_known
 
 # A channel that was read over less of the attempt than this does not stand for the whole of it.
 MIN_COVERED = 0.9
+WHOLE_COVERED = 0.97  # below this the rest is missed: what is less is within what sensors are off
 NEEDED = 2  # readings
 DEAD_S = 1.5  # a counter that moves at all does so in this time: some are refreshed once a second
 HELD_PERIODS = 2  # so long before its first and after its last reading a power is held
@@ -178,7 +179,7 @@ def add_figures(
         doubts.append(f"its counter stood still for {still_s:.3g} s: a lower bound")
     elif total.hidden_j:
         doubts.append(f"{total.longest_s:.0f} s without a reading may hide a wrap: a lower bound")
-    elif covered < MIN_COVERED:
+    elif covered < WHOLE_COVERED:
         doubts.append(
             f"no reading in the first {ends_s[0]:.0f} s and the last {ends_s[1]:.0f} s: "
             "a lower bound"

@@ -35,6 +35,8 @@ class Tracker:
     """
 
     def __init__(self, head: Record) -> None:
+        absent = [spec for spec in head["channels"] if spec["kind"] == "unavailable"]
+        self._absent = [describe_channel(spec) for spec in absent]
         self._specs = [spec for spec in head["channels"] if spec["kind"] != "unavailable"]
         self._totals = {spec["id"]: Accumulator(spec, head["period_s"]) for spec in self._specs}
         self._cpu_time = find_cpu_time(self._specs)
@@ -133,7 +135,7 @@ class Tracker:
         self._priced_j = energy_j
 
     def _build_channels(self) -> list[Channel]:
-        channels = []
+        channels: list[Channel] = []
         for spec in self._specs:
             channel, total = describe_channel(spec), self._totals[spec["id"]]
             start_s, end_s = self._start_s or 0.0, self._now_s
@@ -143,4 +145,4 @@ class Tracker:
                 end_s = total.last.t_s if end_s - total.last.t_s <= held_s else end_s
             channel = replace(channel, samples=Samples(total.n, 0, None, None))
             channels.append(add_figures(channel, spec, total, (start_s, end_s)))
-        return choose_total(channels)
+        return choose_total([*channels, *self._absent])

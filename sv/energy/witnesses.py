@@ -41,8 +41,8 @@ def choose_total(channels: Sequence[Channel]) -> list[Channel]:
         channels: Of one attempt on one machine, with their energies; ``in_total`` as the sensors
             set it.
     """
-    chosen = _compare_boards(_drop_copies([_leave_out_gaps(ch, channels) for ch in channels]))
-    chosen = _compare_machine(chosen)
+    chosen = _compare_boards(_drop_copies(channels))
+    chosen = _compare_machine([_leave_out_gaps(channel, chosen) for channel in chosen])
     outermost = {ch.id for ch in chosen if _is_summed(ch)}
     for i, channel in enumerate(chosen):
         outer = next((name for name in channel.contained_in if name in outermost), None)
@@ -96,8 +96,7 @@ def _measure_part(channel: Channel, channels: Sequence[Channel]) -> float:
         return 0.0
     missing = sum(_is_beside(channel, ch) for ch in channels if _is_missing(ch))
     there = sum(_is_beside(channel, ch) for ch in channels if _is_summed(ch))
-    covered = channel.samples.covered
-    return there / (there + missing) * (covered if channel.doubt and covered is not None else 1.0)
+    return there / (there + missing) * (_get_covered(channel) if channel.doubt else 1.0)
 
 
 def _is_summed(channel: Channel) -> bool:
@@ -135,13 +134,12 @@ def _add_doubt(channel: Channel, doubt: str) -> Channel:
 
 def _leave_out_gaps(channel: Channel, channels: Sequence[Channel]) -> Channel:
     """Leave out what was read too little, if what it contains was read: else it is all there is."""
-    covered = channel.samples.covered
     if not _is_summed(channel):
         return channel if channel.kind == "unavailable" else replace(channel, doubt=None)
-    inside = [ch for ch in channels if channel.id in ch.contained_in and ch.energy_j is not None]
-    if covered is None or covered >= MIN_COVERED or not inside:
-        return channel
-    if all(ch.kind not in MEASURED_KINDS or not ch.in_total for ch in inside):
+    inside = any(
+        channel.id in ch.contained_in and ch.in_total and ch.energy_j is not None for ch in channels
+    )
+    if _get_covered(channel) >= MIN_COVERED or not inside:
         return channel
     return _leave_out(channel, "too much of the attempt has no reading of it for a total")
 
@@ -196,6 +194,11 @@ def _compare_boards(channels: Sequence[Channel]) -> list[Channel]:
             continue
         if not board.in_total:
             continue
+        if _get_covered(board) < MIN_COVERED <= _get_covered(integral):
+            by_id[name] = _leave_out(board, "too much of the attempt has no reading of it")
+            doubt = f"{name} was not read all the time; the integral of its power is taken"
+            by_id[integral.id] = replace(integral, in_total=True, reason=None, doubt=doubt)
+            continue
         ratio = board.energy_j / integral.energy_j
         text = f"its counter gives {ratio:.3g} times the integral of its power"
         if not BELIEVED[0] <= ratio <= BELIEVED[1] and integral.samples.n >= ENOUGH:
@@ -205,6 +208,11 @@ def _compare_boards(channels: Sequence[Channel]) -> list[Channel]:
         elif _get_low_j(board) > _get_high_j(integral) or _get_high_j(board) < _get_low_j(integral):
             by_id[name] = _add_doubt(board, f"{text}: disputed")
     return list(by_id.values())
+
+
+def _get_covered(channel: Channel) -> float:
+    covered = channel.samples.covered
+    return 1.0 if covered is None else covered
 
 
 def _get_low_j(channel: Channel) -> float:
