@@ -88,6 +88,15 @@ def test_the_meter_skips_a_finished_stage(stage, tmp_path):
     assert not stage.run() and not stage.run() and stage.run()
 
 
+def test_a_rerun_that_is_refused_leaves_a_stage_finished(stage):
+    assert not stage.run()
+    (stage.root / "change").write_text("rm change; kill $PPID")
+    (stage.root / "status").write_text("143")
+    assert not stage.run(skip="false")
+    (stage.root / "status").write_text("0")
+    assert stage.run()
+
+
 CHANGES = {
     "features made anew, the same bytes": lambda s: os.utime(s.root / "data/feats.scp"),
     "no model": lambda s: (s.root / "exp/final.pt").unlink(),

@@ -246,6 +246,15 @@ def test_a_rebuild_counts_unreadable_lines_and_goes_on_after_a_journal_that_fail
         f"{meter.folder}/05_train.json: rebuilt, complete; 1 unreadable line",
     ]
     assert meter.sidecar().energy_kwh == pytest.approx(before.energy_kwh)
+    # Without its head nothing is known of an attempt: the one before it gets none of its time.
+    broken.unlink()
+    assert meter.run("true")[0] == 0
+    text = meter.journal.read_text()
+    at = text.rindex('{"line":"head"')
+    meter.journal.write_text(text[:at] + text[at + 1 :])
+    assert "rebuilt, complete; 2 unreadable lines" in meter.rebuild().stderr
+    after = meter.sidecar()
+    assert (len(after.attempts), after.duration_s) == (1, before.duration_s)
 
 
 def test_a_mark_outlives_its_killed_meter(meter):

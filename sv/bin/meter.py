@@ -107,14 +107,21 @@ def is_finished(stage: Stage) -> bool:
 
 
 def run_step(stage: Stage, environ: Mapping[str, str]) -> int:
-    """Run a step under the meter, and prove that it is finished."""
+    """Run a step under the meter, and prove that it is finished.
+
+    One that fails leaves the proof of an earlier run, which holds while its files are as they were.
+    """
     from sv.jobs import completion  # noqa: PLC0415 - not for the meters of jobs
 
-    sidecar = get_sidecar_path(stage.journal)
-    completion.begin_stage(sidecar, stage.argv)
-    status = run_metered(stage, environ)
-    if status == 0:
-        completion.end_stage(sidecar, stage.argv)
+    sidecar, status = get_sidecar_path(stage.journal), None
+    earlier = completion.begin_stage(sidecar, stage.argv)
+    try:
+        status = run_metered(stage, environ)
+    finally:
+        if status == 0:
+            completion.end_stage(sidecar, stage.argv)
+        elif earlier is not None:
+            completion.write_proof(completion.get_stage_proof(sidecar), earlier)
     return status
 
 

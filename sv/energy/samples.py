@@ -105,7 +105,8 @@ def split_attempts(records: Iterable[Record]) -> tuple[list[AttemptLines], int]:
             torn += 1
         elif record["line"] == "head":
             attempts.append(AttemptLines(record))
-        elif attempts:
+        # A sample after an end is of an attempt whose head was torn, of which nothing is known.
+        elif attempts and (attempts[-1].end is None or record["line"] == "mark"):
             attempts[-1].add(record)
     return attempts, torn
 

@@ -164,12 +164,14 @@ def is_stage_finished(sidecar: Path, command: Sequence[str]) -> bool:
         return False
 
 
-def begin_stage(sidecar: Path, command: Sequence[str]) -> None:
-    """Record what a stage is made from, and that it is not finished."""
+def begin_stage(sidecar: Path, command: Sequence[str]) -> Proof | None:
+    """Record what a stage is made from, and that it is not finished; return the earlier proof."""
     read, written = find_step_files(command)
+    path = get_stage_proof(sidecar)
+    earlier = read_proof(path)
     if written:
-        path = get_stage_proof(sidecar)
         write_proof(path, Proof(list(command[:1]), take_prints(read), None))
+    return earlier
 
 
 def end_stage(sidecar: Path, command: Sequence[str]) -> None:
