@@ -21,6 +21,7 @@ from faulty_machine import (
     Board,
     Cray,
     Ipmi,
+    LastSecond,
     Redfish,
     Reset,
     Service,
@@ -109,6 +110,11 @@ def dram(number=0, power=10.0, show=None, **more):
     """Give the memory of a package."""
     start_uj = 90_000_000_000 + number * 5_000_000_000
     return Zone(f"{number}:0", "dram", power + number, show, start_uj=start_uj, **more)
+
+
+def wave(period_s, begin_s=0.0):
+    """Give a power of 400 W and 50 W in turn."""
+    return lambda t: 400.0 if (t - begin_s) % period_s < period_s / 2 else 50.0
 
 
 def use_redfish(parts):
@@ -282,7 +288,6 @@ def is_core_power(low_w, high_w):
 
 def list_cases() -> list[Case]:
     """List every case."""
-    square = lambda t: 400.0 if t % 2 < 1 else 50.0  # noqa: E731
     lost = lambda at_s: lambda t: LOST if t >= at_s else 0  # noqa: E731
     faults = [
         Case("F1 one board, lost at half", MARKED, lambda: [Board(0, status=lost(1.5))], 3,
@@ -390,7 +395,7 @@ def list_cases() -> list[Case]:
              lambda: [zone(), Ipmi(shown_w=lambda t, w: "/dev/ipmi0: Permission denied")],
              settings=NODE, also=says_on_stderr("Permission denied")),
         Case("F13 board without a counter, 50 W / 400 W each second, 1 Hz", HELD,
-             lambda: [Board(0, square, energy=None)], 20, settings="period_s = 1.0\n",
+             lambda: [Board(0, wave(2.0), energy=None)], 20, settings="period_s = 1.0\n",
              also=is_within),
         Case("F13 no max_energy_range_uj, wraps", EITHER,
              lambda: [zone(start_uj=WRAPS_SOON, range_uj=None)], floor=0.85),
@@ -516,10 +521,28 @@ def list_neighbours() -> list[Case]:
         Case("N board's counter steps back 1 kJ, without a power", RIGHT,
              lambda: [Board(0, energy=step(2, -1_000_000), shown_mw=None)]),
         Case("N board without a counter, 50 W / 400 W, for 5 s at 1 Hz", HELD,
-             lambda: [Board(0, lambda t: 400.0 if t % 1.94 < 0.97 else 50.0, energy=None)], 5,
+             lambda: [Board(0, wave(1.94), energy=None)], 5,
              settings="period_s = 1.0\n", error=0.3, also=is_within),
         Case("N board's counter jumps 100 kJ", RIGHT,
              lambda: [Board(0, energy=step(2, 100_000_000))]),
+        *(
+            Case(f"N held for {seconds} s", HELD, lambda: [zone(), dram(), Board(0)], seconds,
+                 settings="period_s = 1.0\n", error=0.1) for seconds in (0.1, 0.5, 1)
+        ),
+        Case("N held by the default settings", HELD,
+             lambda: [zone(), dram(), Board(0), Ipmi(500.0)], 14, settings="period_s = 1.0\n"),
+        Case("N a load that comes and goes", HELD,
+             lambda: [zone(power=lambda t: 20.0 if t % 3 < 2 else 400.0), dram(power=0.3),
+                      Board(0, lambda t: 30.0 if t % 3 < 2 else 700.0)], 9,
+             settings="period_s = 1.0\n"),
+        Case("N a power that is a mean of its last second", HELD,
+             lambda: [Board(0, wave(1.7), shown_mw=LastSecond())], 9),
+        Case("N the meter is stopped for 2 s", HELD, lambda: [zone(), Board(0)], 5,
+             shell="sleep 1; kill -STOP $PPID; sleep 2; kill -CONT $PPID; sleep 2"),
+        Case("N a board's waves of 1.03 s, 1 Hz", HELD, lambda: [Board(0, wave(1.03))], 35,
+             settings="period_s = 1.0\n"),
+        Case("N a board's waves of 1 s, 1 Hz, sampled when low", EITHER,
+             lambda: [Board(0, wave(1.0, 0.4))], 35, settings="period_s = 1.0\n", floor=0.95),
         Case("N three packages of one counter, Intel", RIGHT,
              lambda: mirror(3, die=False), cpuinfo=INTEL),
         Case("N two packages of one counter that wraps", RIGHT,

@@ -12,6 +12,7 @@ import threading
 import time
 from array import array
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -416,3 +417,17 @@ class Stall:
             self._missed = value - self._at
             return self._at
         return value if self._catch_up else value - self._missed
+
+
+class LastSecond:
+    """Show the mean of the last second, as NVML's plain power does since Ampere."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, float]] = deque()
+
+    def __call__(self, t, value):
+        now_s = time.monotonic()
+        self._seen.append((now_s, value))
+        while self._seen[0][0] < now_s - 1:
+            self._seen.popleft()
+        return round(sum(each for _, each in self._seen) / len(self._seen))
