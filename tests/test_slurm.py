@@ -106,9 +106,9 @@ def test_one_program_skips_what_the_other_has_finished(cluster, tmp_path, first)
 
 
 def test_single_jobs_are_no_array(cluster, tmp_path):
-    script = 'echo "$SLURM_ARRAY_TASK_ID|$SLURM_CPUS_PER_TASK|JOB"'
-    # As within a job of Slurm, whose settings are not for this one.
-    outer = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_CPUS_PER_TASK": "9"}
+    script = 'echo "$SLURM_ARRAY_TASK_ID|$SLURM_CPUS_PER_TASK|JOB$CUDA_VISIBLE_DEVICES"'
+    # As within a job of Slurm, whose settings and GPUs are not for this one.
+    outer = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_CPUS_PER_TASK": "9", "CUDA_VISIBLE_DEVICES": "3"}
     for words, shown in (([], "JOB"), (["JOB=1:1"], "1")):
         log = tmp_path / "x y.log"
         cluster.run("--num-threads", 3, *words, log, "sh", "-c", script, **outer)
