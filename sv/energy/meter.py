@@ -83,6 +83,7 @@ from sv.energy.sensors.node import open_node
 from sv.energy.sensors.nvml import NvmlReader
 from sv.energy.sensors.rapl import open_rapl
 from sv.energy.sensors.readers import (
+    THROWN,
     ChannelSpec,
     Reader,
     build_unavailable,
@@ -100,7 +101,6 @@ PROGRAM = "utils/meter.sh"
 ACTIVE_VARIABLE = "SV_METER_ACTIVE"  # set for the command: names the meter's process
 REMEDY = "; run: sudo chmod"  # in the reason of a counter that only root may read
 T = TypeVar("T")
-THROWN = (Exception, SystemExit)  # by the library of a sensor
 CODE = Path(__file__).resolve().parents[2]
 USAGE_S = 10.0  # between two readings of what job and machine use, as attribution needs them
 FINISH_S = 5.0  # a carbon factor asked over the network is waited for so long at the end

@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from sv.energy.config import EnergyConfig
 from sv.energy.sensors.readers import (
+    THROWN,
     ChannelSpec,
     Reader,
     build_unavailable,
@@ -31,9 +32,9 @@ from sv.energy.sensors.readers import (
 from sv.energy.units import UNITS_PER_W
 
 ANY_IPMI = "ipmi"  # node_power = "auto" on a machine with IPMI: the first tool that answers
-# An IPMI that the config does not name and that never answered is asked less often after so many
-# questions: each time after twice as long, up to a minute.
-PATIENCE = 3
+# An IPMI that the config does not name and that has not answered for so long is asked less often:
+# each time after twice as long, up to a minute.
+PATIENT_S = 15.0
 RARELY_S = 60.0
 UNCERTAINTY = {  # of the sensor itself, k = 2, with its basis
     ANY_IPMI: (0.05, "assumed: IPMI DCMI states none; power supplies' meters have 1 to 5 %"),
@@ -172,12 +173,13 @@ class PolledReader(Reader):
         self._closing.set()
 
     def _poll(self, period_s: float) -> None:
-        next_s, wait_s = time.monotonic(), period_s
+        begin_s = next_s = time.monotonic()
+        wait_s = period_s
         while not self._closing.is_set():
             self._ask()
             if self._named or self._metadata["readings"]:
                 wait_s = period_s
-            elif self._metadata["failed"] >= PATIENCE:
+            elif time.monotonic() - begin_s >= PATIENT_S:
                 wait_s = max(period_s, min(RARELY_S, 2 * wait_s))
             next_s = max(time.monotonic(), next_s + wait_s)
             self._closing.wait(next_s - time.monotonic())
@@ -186,7 +188,7 @@ class PolledReader(Reader):
         try:
             answer = self._measure()
             self._check(answer.value)
-        except Exception as error:  # whatever it is: the sensor is asked again
+        except THROWN as error:  # whatever it is: the sensor is asked again
             self._metadata["failed"] += 1
             self._metadata["last_error"] = describe(error)
             return

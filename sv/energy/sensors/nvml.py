@@ -18,6 +18,7 @@ from typing import Any
 from sv.energy.processes import find_descendants
 from sv.energy.sensors.readers import (
     MAX_POWER_W,
+    THROWN,
     ChannelSpec,
     Read,
     Reader,
@@ -174,13 +175,13 @@ def find_boards(nvml: Any) -> dict[str, Board]:
     try:
         nvml.nvmlInit()
         count = nvml.nvmlDeviceGetCount()
-    except Exception as error:
+    except THROWN as error:
         raise _MissingError(f"NVML does not answer: {describe(error)}") from error
     boards = []
     for i in range(count):
         try:
             handle = nvml.nvmlDeviceGetHandleByIndex(i)
-        except Exception as error:
+        except THROWN as error:
             # NVML counts the boards that a container or a job may not open, CUDA does not.
             if getattr(error, "value", None) != nvml.NVML_ERROR_NO_PERMISSION:
                 boards.append(Board(str(i), None, None, describe(error)))
@@ -316,7 +317,7 @@ def find_sources(
         read = partial(call, *args)
         try:
             check_reading(read())
-        except Exception as error:
+        except THROWN as error:
             errors.append(describe(error))
             return None
         return read

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from sv.energy.sensors.readers import (
     MAX_POWER_W,
+    THROWN,
     ChannelSpec,
     Read,
     Reader,
@@ -187,7 +188,7 @@ def _open_counter(zones: Sequence[Zone], sysfs: Path) -> tuple[ChannelSpec, Read
     for zone in zones:
         try:
             source, read = _find_read(zone, sysfs)
-        except Exception as error:
+        except THROWN as error:
             errors.append(error)
         else:
             return build_channel(zone, source, [each for each in zones if each is not zone]), read
@@ -201,7 +202,7 @@ def _find_read(zone: Zone, sysfs: Path) -> tuple[str, Read]:
             read = build_pyrapl(zone)
             check_reading(read())
             return f"pyRAPL {zone.energy_file}", read
-        except Exception:
+        except THROWN:
             # Whatever an outside package finds wrong, our own reader gives the user the reason.
             logging.getLogger(__name__).debug("pyRAPL failed", exc_info=True)
     check_reading(zone.read_uj())

@@ -34,13 +34,14 @@ MAX_POWER_W = {
     "gpu_module": 3000.0,  # NVIDIA GB200: two boards of 1.2 kW and a processor of 0.3 kW (2025)
     "node": 20_000.0,  # NVIDIA DGX B200: 14.3 kW (2025)
 }
-MAX_CHANNEL_W = MAX_POWER_W["cpu_package"]
 MAX_TEXT = 300  # characters of an error: a tool may print pages
 READINGS_PER_WRAP = 8  # a counter that gets eight times faster still shows every wrap
 MAX_READING = 2**63 - 1  # what a journal's column can hold; no counter sold gets near
+ALL_ONES = {2**16 - 1, 2**31 - 1, 2**32 - 1}  # what registers and firmware give for no reading
 # A power without a counter is read at least this often: a second's square wave of 50 and 400 W is
 # integrated to 0.4 % then, and to half of it at 1 Hz.
 POWER_PERIOD_S = 0.2
+THROWN = (Exception, SystemExit)  # by the library of a sensor
 T = TypeVar("T")
 Read = Callable[[], int]
 SHORTEST_S = 0.05  # as the config's period_s: no counter sold wraps in under a second
@@ -121,7 +122,7 @@ class Reader:
     def _read_one(self, name: str, read: Read) -> int | None:
         try:
             return check_reading(read())
-        except Exception as error:  # whatever a sensor's library throws: it costs this reading only
+        except THROWN as error:  # it costs this reading and no other
             failure = self._failures.setdefault(name, {"failed": 0})
             failure |= {"failed": failure["failed"] + 1, "last_error": describe(error)}
             return None
@@ -141,16 +142,16 @@ def check_reading(value: object) -> int:
     """Return a raw reading, if it can be one.
 
     Raises:
-        ValueError: It is no integer, negative, or larger than any counter gets.
+        ValueError: It is no integer, negative, larger than any counter gets, or all ones.
     """
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{value!r} is no reading")
-    if not 0 <= value <= MAX_READING:
-        raise ValueError(f"{value} is outside the range of a counter")
+        raise ValueError(f"{value!r} is no whole number")
+    if not 0 <= value <= MAX_READING or value in ALL_ONES:
+        raise ValueError(f"{value} is no reading of a sensor")
     return value
 
 
-def describe(error: Exception) -> str:
+def describe(error: BaseException) -> str:
     """Say in a line why a sensor gave no reading."""
     # NVML's own errors ask the driver for their text, which may fail as well.
     text = getattr(error, "strerror", None) or ask(lambda: str(error)) or type(error).__name__
@@ -161,7 +162,7 @@ def ask(call: Callable[[], T]) -> T | None:
     """Return what a sensor's library answers; None where it raises anything."""
     try:
         return call()
-    except Exception:
+    except THROWN:
         return None
 
 
