@@ -501,7 +501,7 @@ def list_neighbours() -> list[Case]:
         ("nvml.NvmlReader.read_metadata", "OverflowError", 0, False, 0.9),
         ("nvml.NvmlReader.close", "RuntimeError", 0, False, 0.9),
         ("nvmlDeviceGetPowerUsage", "SystemExit", 2, False, 0.9),
-        ("nvmlDeviceGetTotalEnergyConsumption", "SystemExit", 2, False, 0.9),
+        ("nvmlDeviceGetTotalEnergyConsumption", "SystemExit", 2, False, 0.5),
         ("readers.Reader.read", "OverflowError", 2, False, 0.4),
         ("estimate.EstimateReader.read", "OSError", 2, False, 0.9),
         ("estimate.EstimateReader.__init__", "ValueError", 0, False, 0.9),
