@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -103,6 +103,7 @@ REMEDY = "; run: sudo chmod"  # in the reason of a counter that only root may re
 T = TypeVar("T")
 CODE = Path(__file__).resolve().parents[2]
 USAGE_S = 10.0  # between two readings of what job and machine use, as attribution needs them
+GOLDEN = (math.sqrt(5) - 1) / 2
 FINISH_S = 5.0  # a carbon factor asked over the network is waited for so long at the end
 LIVE_KEYS = (
     "stage", "name", "model", "label", "started_utc", "attempt", "host", "boot_id", "meter_pid",
@@ -329,20 +330,33 @@ def _run(argv: Sequence[str], environ: Mapping[str, str], recorder: "Recorder") 
         say(str(error))
         recorder.end("failed", error.status)
         return error.status
-    next_s = time.monotonic() + recorder.get_period_s()
+    factors = spread_samples()
+    next_s = time.monotonic() + recorder.get_period_s() * next(factors)
     recorder.follow_command()
     while command.exit_code is None:
         command.wait_for_signal(next_s - time.monotonic())
         if command.exit_code is None and time.monotonic() >= next_s:
             recorder.sample()
             # Late (the disk, a suspended machine): the missed samples are not made up for.
-            next_s = max(next_s, time.monotonic()) + recorder.get_period_s()
+            next_s = max(next_s, time.monotonic()) + recorder.get_period_s() * next(factors)
     command.end_leftovers()
     status = "complete" if command.exit_code == 0 else "failed"
     if command.stopped_by is not None and command.exit_code != 0:
         status = "interrupted"
     recorder.end(status, command.exit_code)
     return command.exit_code
+
+
+def spread_samples() -> Iterator[float]:
+    """Yield by what part of the period the next sample is away: 1 on average.
+
+    A load whose steps take as long as a period would else always be read at the same point of a
+    step. Multiples of the golden ratio come to every point of it equally often.
+    """
+    point = 0.0
+    while True:
+        before, point = point, (point + GOLDEN) % 1
+        yield 1 + point - before
 
 
 def _print_remedy(stage: Stage, readers: Sequence[Reader]) -> None:
