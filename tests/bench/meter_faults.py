@@ -37,6 +37,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from fault_cases import EITHER, HELD, MARKED, RIGHT, Case, call, list_cases  # noqa: E402
 from faulty_machine import Board, FaultyMachine, build_nvml  # noqa: E402
 
+import sv.energy.check  # noqa: E402, F401 - once, for all processes that cases run in
+import sv.energy.sidecar  # noqa: E402, F401
 from sv.bin import meter  # noqa: E402
 
 J_PER_KWH = 3.6e6
