@@ -137,7 +137,7 @@ def test_a_slice_of_a_board_is_chosen_like_a_board(site):
 
 
 def test_a_dead_board_is_not_chosen(site):
-    (site.root / "dead.0").touch()
+    (site.root / "handle.0").write_text("15")  # NVML_ERROR_GPU_IS_LOST
     assert site.show(1) == B
     assert "1 GPU is visible here" in site.run(2, "true").stderr
 

@@ -4,15 +4,20 @@ IPMI's tools and the management controller are fakes; Cray's and hwmon's files l
 """
 
 import http.server
+import itertools
 import json
+import math
+import re
 import shutil
 import socket
 import ssl
 import subprocess
 import threading
+import time
 from base64 import b64encode
 
 import pytest
+from metered import wait_for
 from metered_node import (
     FREEIPMI,
     IPMITOOL,
@@ -219,11 +224,28 @@ def test_a_tool_that_is_not_there(meter):
     assert channels["cpu_time"]["in_total"]
 
 
+# It has no line break after the time.
+IPMITOOL_1_8_19 = re.sub(r"Mon Oct.*\n", "10/20/2025 10:00:$t UTC", IPMITOOL)
+
+
+@pytest.mark.parametrize(
+    ("text", "stamp"),
+    [
+        (IPMITOOL_1_8_19, "10/20/2025 10:00:00 UTC"),
+        (IPMITOOL, "Mon Oct 20 10:00:00 2025"),
+        (FREEIPMI, "10/20/2025 - 10:00:00"),
+    ],
+)
+def test_the_controllers_time_is_that_alone(text, stamp):
+    assert parse_report(fill(text)).stamp == stamp
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         (fill(FREEIPMI, 164, state="Active"), 164),
         (fill(IPMITOOL, 262), 262),
+        (fill(IPMITOOL_1_8_19, 188), 188),
         (fill(FREEIPMI, 164, state="Not Available"), "'Not Available'"),
         (fill(IPMITOOL, 164, state="deactivated"), "'deactivated'"),
         ("Could not open device at /dev/ipmi0\n", "Could not open device"),
@@ -254,7 +276,8 @@ def read_until_idle(answers):
         return answer
 
     taken = []
-    reader = PolledReader(ChannelSpec("node.x", "node", "derived", None, "test"), measure, 0.001)
+    channel = ChannelSpec("node.x", "node", "derived", "power_integral", "test", "W")
+    reader = PolledReader(channel, measure, 0.001)
     reader.start()
     assert done.wait(5)
     reader.close()
@@ -281,6 +304,61 @@ def test_a_tool_that_hangs_is_given_up(monkeypatch, tmp_path):
         node.build_ipmi("ipmitool", environ)[0]()
 
 
+@pytest.mark.parametrize(
+    "value",
+    [0, -5, 65535, 10**30, 2**63, 10**400, True, 1.5, math.nan, math.inf, "200", None],
+)
+def test_what_is_no_power_of_a_machine(value):
+    values, reader = read_until_idle([Measurement(200), Measurement(value), Measurement(210)])
+    assert values == [200, None, 210]
+    assert reader.read_metadata()["node.x"]["failed"] == 2
+
+
+def test_whatever_a_sensor_throws_is_a_failure_with_its_text(capfd):
+    left = [RuntimeError("no such bus"), SystemExit(3), ZeroDivisionError()]
+
+    def measure():
+        if left:
+            raise left.pop(0)
+        return Measurement(300)
+
+    reader = PolledReader(ChannelSpec("node.x", "node", "derived", None, "test"), measure, 0.01)
+    reader.start()
+    wait_for(lambda: reader.read_metadata()["node.x"]["readings"])
+    reader.close()
+    facts = reader.read_metadata()["node.x"]
+    assert (facts["failed"], facts["last_error"]) == (3, "ZeroDivisionError")
+    assert capfd.readouterr().err == ""
+
+
+def test_an_ipmi_that_comes_late_is_asked_again(meter, tmp_path):
+    (tmp_path / "sys/class/ipmi/ipmi0").mkdir(parents=True)
+    fails = '[ "$n" -le 6 ] && { echo "driver timeout" >&2; exit 1; }'
+    write_tool(tmp_path, "ipmitool", print_report(IPMITOOL).format(fails))
+    channels, sidecar, _, _ = meter(
+        "node_period_s = 0.1\n", "sleep", "2", env={"PATH": f"{tmp_path}/bin:{SYSTEM}"}
+    )
+    assert channels["node.ipmi"]["samples"]["n"] >= 4
+
+
+def test_an_ipmi_that_never_answers_is_asked_less_and_less(monkeypatch):
+    monkeypatch.setattr(node, "PATIENT_S", 0.05)
+    monkeypatch.setattr(node, "RARELY_S", 0.4)
+    asked_s = []
+
+    def measure():
+        asked_s.append(time.monotonic())
+        raise SensorError("no")
+
+    channel = ChannelSpec("node.x", "node", "derived", None, "test")
+    reader = PolledReader(channel, measure, 0.02, named=False)
+    reader.start()
+    wait_for(lambda: len(asked_s) >= 9)
+    reader.close()
+    waits_s = [b - a for a, b in itertools.pairwise(asked_s)]
+    assert waits_s[0] < 0.1 and waits_s[-1] > 0.3
+
+
 class Controller(http.server.BaseHTTPRequestHandler):
     """A management controller with two chassis, one with a part listed beside the whole."""
 
@@ -291,6 +369,10 @@ class Controller(http.server.BaseHTTPRequestHandler):
             {"MemberId": "1", "Name": "CPU", "PowerConsumedWatts": 60},
         ],
         "Off": [{"MemberId": "0", "PowerConsumedWatts": None}],
+        "Nan": [{"MemberId": "0", "PowerConsumedWatts": math.nan}],
+        "Endless": [{"MemberId": "0", "PowerConsumedWatts": math.inf}],
+        "Huge": [{"MemberId": "0", "PowerConsumedWatts": 1e30}],
+        "True": [{"MemberId": "0", "PowerConsumedWatts": True}],
     }
 
     def do_GET(self):  # noqa: N802
@@ -346,6 +428,10 @@ def test_redfish_sums_the_chosen_chassis(redfish, tmp_path):
         ('["Self"]', "wrong", "HTTP 401"),
         ('["Elsewhere"]', "calvin", "HTTP 302"),
         ('["Off"]', "calvin", "no PowerConsumedWatts"),
+        ('["Nan"]', "calvin", "no PowerConsumedWatts"),
+        ('["Endless"]', "calvin", "no PowerConsumedWatts"),
+        ('["True"]', "calvin", "no PowerConsumedWatts"),
+        ('["Huge"]', "calvin", "1e+30 W"),
         ('["Self"]', "", "BMC_P is not set"),
     ],
 )

@@ -30,10 +30,13 @@ static int read_file(const char *what, handle board, unsigned long long *value) 
 }
 int nvmlInitWithFlags(unsigned flags) { return 0; }
 int nvmlDeviceGetCount_v2(unsigned *count) { *count = 2; return 0; }
+static int fail(const char *what, handle board) { /* with the status in the file, if it is there */
+  unsigned long long status;
+  return read_file(what, board, &status) ? 0 : (int)status;
+}
 int nvmlDeviceGetHandleByIndex_v2(unsigned i, handle *device) {
-  unsigned long long dead;
   *device = i + 1;
-  return read_file("dead", *device, &dead) == 3 ? 0 : 15;
+  return fail("handle", *device);
 }
 int nvmlDeviceGetHandleByUUID(const char *uuid, handle *device) {
   *device = strcmp(uuid, "MIG-dddd") ? 11 : 21;
@@ -51,11 +54,11 @@ int nvmlDeviceGetMigDeviceHandleByIndex(handle board, unsigned i, handle *device
 int nvmlDeviceGetUUID(handle board, char *text, unsigned length) {
   static char *parts[] = {"", "MIG-cccc", "MIG-dddd"};
   snprintf(text, length, "%s", board > 10 ? parts[board / 10] : uuids[board - 1]);
-  return 0;
+  return fail("uuid", board);
 }
 int nvmlDeviceGetName(handle board, char *text, unsigned length) {
   snprintf(text, length, "Fake %ld", board);
-  return 0;
+  return fail("name", board);
 }
 int nvmlDeviceGetTotalEnergyConsumption(handle board, unsigned long long *mj) {
   return read_file("energy", board, mj);
@@ -89,6 +92,13 @@ int nvmlDeviceGetComputeRunningProcesses_v3(handle board, unsigned *count, proce
   return 0;
 }
 int nvmlDeviceGetEnforcedPowerLimit(handle board, unsigned *mw) { *mw = 700000; return 0; }
+int nvmlDeviceGetPowerManagementLimitConstraints(handle board, unsigned *low, unsigned *high) {
+  unsigned long long mw;
+  int status = read_file("limit", board, &mw);
+  *low = 100000;
+  *high = (unsigned)mw;
+  return status;
+}
 int nvmlDeviceGetMigMode(handle board, unsigned *now, unsigned *pending) {
   unsigned long long mode;
   *now = *pending = read_file("mig", board, &mode) == 0;
@@ -233,6 +243,87 @@ def test_a_board_without_both_is_unavailable(meter, tmp_path):
     boards, _, _ = meter("true", visible="0")
     assert boards[BOARD_A]["kind"] == "unavailable" and boards[BOARD_A]["energy_j"] is None
     assert "Not Supported" in boards[BOARD_A]["reason"]
+
+
+LOST, UNKNOWN, NO_PERMISSION = 15, 999, 4  # nvmlReturn_t
+
+
+@pytest.mark.parametrize(
+    ("call", "status"), [("handle", LOST), ("handle", UNKNOWN), ("uuid", LOST), ("name", LOST)]
+)
+@pytest.mark.parametrize("visible", [None, "1", "GPU-bbbb", "0,1", "GPU-aaaa,GPU-bbbb"])
+def test_a_board_that_is_lost_costs_no_other_its_figure(meter, tmp_path, call, status, visible):
+    (tmp_path / f"{call}.0").write_text(str(status))
+    if call != "handle":  # a lost board gives no figure either
+        (tmp_path / "energy.0").unlink()
+        (tmp_path / "power.0").unlink()
+    boards, sidecar, _ = meter(f"echo 8000 >{tmp_path}/energy.1", visible=visible)
+    dead = BOARD_A if call == "name" else "nvml.board.0"
+    names = [BOARD_B] if visible in ("1", "GPU-bbbb") else [dead, BOARD_B]
+    assert [name for name in boards if "power" not in name] == names
+    assert boards[BOARD_B]["energy_j"] == 7.0 and boards[BOARD_B]["in_total"]
+    if dead in boards:
+        assert boards[dead]["kind"] == "unavailable" and boards[dead]["reason"]
+    else:
+        assert sidecar["reason"] is None
+
+
+def test_a_board_without_its_uuid_is_counted_by_its_number(meter, tmp_path):
+    (tmp_path / "uuid.0").write_text(str(UNKNOWN))
+    boards, _, _ = meter(f"echo 8000 >{tmp_path}/energy.0", visible="GPU-aaaa1111-0")
+    assert boards["nvml.board.0"]["energy_j"] == 7.0
+
+
+def test_a_board_that_may_not_be_opened_is_none_of_the_jobs(meter, tmp_path):
+    """CUDA does not count it: its index 0 is the next one."""
+    (tmp_path / "handle.0").write_text(str(NO_PERMISSION))
+    for visible in (None, "0"):
+        boards, _, _ = meter("true", visible=visible)
+        assert [name for name in boards if "power" not in name] == [BOARD_B]
+
+
+def test_a_board_that_is_lost_while_the_command_runs(meter, tmp_path):
+    lose = " ".join(f"{tmp_path}/{name}.0" for name in ("energy", "power"))
+    boards, sidecar, done = meter(
+        f"echo 31000 >{tmp_path}/energy.0; sleep 0.3; rm {lose}; echo {LOST} >{tmp_path}/name.0; "
+        f"echo 8000 >{tmp_path}/energy.1; sleep 0.3"
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert boards[BOARD_A]["energy_j"] == 30.0 and boards[BOARD_B]["energy_j"] == 7.0
+    facts = sidecar["attempts"][0]["metadata"][-1]
+    assert facts[BOARD_A]["failed"] >= 2 and "Not Supported" in facts[BOARD_A]["last_error"]
+    assert BOARD_B not in facts
+
+
+@pytest.mark.parametrize(("visible", "own"), [("1", [BOARD_B]), ("", [])])
+def test_boards_that_the_command_may_not_use_are_shown_and_no_channels(meter, visible, own):
+    boards, sidecar, _ = meter("true", visible=visible)
+    assert [name for name in boards if name.startswith("nvml.board")] == own
+    facts = sidecar["attempts"][0]["metadata"][0]["nvml"]
+    assert facts["other_boards"]["GPU-aaaa1111-0"] == "Fake 1"
+
+
+def test_the_most_that_a_board_can_draw(meter, tmp_path):
+    (tmp_path / "limit.0").write_text("700000")
+    (tmp_path / "limit.1").write_text("4000000000")
+    meter("true")
+    assert [meter.specs[name]["max_power_w"] for name in (BOARD_A, BOARD_B)] == [1400.0, 2000.0]
+
+
+def test_a_counter_that_says_all_ones_is_none(meter, tmp_path):
+    (tmp_path / "energy.0").write_text(str(2**64 - 1))
+    boards, sidecar, _ = meter("sleep 0.4", visible="0")
+    assert boards[BOARD_A]["method"] == "power_integral"
+    assert boards[BOARD_A]["energy_j"] == pytest.approx(50 * sidecar["duration_s"], rel=0.02)
+
+
+def test_a_power_without_a_counter_is_read_five_times_a_second(meter, tmp_path):
+    (tmp_path / "energy.toml").write_text("period_s = 1.0\n")
+    boards, _, _ = meter("sleep 1.1", visible="0")
+    assert boards[BOARD_A]["samples"]["n"] <= 4
+    (tmp_path / "energy.0").unlink()
+    boards, _, _ = meter("sleep 1.1", visible="0")
+    assert boards[BOARD_A]["samples"]["n"] >= 6
 
 
 def test_a_reloaded_driver_is_told(meter, tmp_path):

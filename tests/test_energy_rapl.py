@@ -154,6 +154,106 @@ def test_gaps_in_the_numbers_offline_zones_and_copies(tmp_path):
     assert reader.read() == {"rapl.package.1": 7}
 
 
+def read_channels(sysfs):
+    return {channel.id: channel for channel in RaplReader(sysfs).channels}
+
+
+def test_zones_are_numbered_in_hexadecimal_and_ordered_by_number(tmp_path):
+    powercap = tmp_path / "class" / "powercap"
+    for i in range(18):
+        package = make_zone(powercap, f"package-{i}", number=f"intel-rapl:{i:x}", energy_uj=100 + i)
+        make_zone(package, "dram", number=f"{package.name}:a", energy_uj=i)
+    readings = RaplReader(tmp_path).read()
+    assert list(readings) == [f"rapl.{kind}.{i}" for kind in ("package", "dram") for i in range(18)]
+    assert list(readings.values()) == [*range(100, 118), *range(18)]
+
+
+def make_dies(root, vendor, count, sockets=1):
+    """Make zones of dies of which all of a socket show one counter; give their counters' files."""
+    cpu = root / "devices" / "system" / "cpu"
+    cpu.mkdir(parents=True)
+    (cpu / "modalias").write_text(f"cpu:type:x86,ven{vendor}fam0019mod0011:feature:,0000,0001\n")
+    for i in range(count):
+        socket, die = divmod(i, count // sockets)
+        make_zone(
+            root / "class" / "powercap", f"package-{socket}-die-{die}",
+            number=f"intel-rapl:{i:x}", energy_uj=1000 * socket,
+        )  # fmt: skip
+
+
+def test_amd_has_one_counter_a_package(run_cli, tmp_path):
+    sysfs = tmp_path / "sys"
+    make_dies(sysfs, "0002", 16, sockets=2)
+    files = [sysfs / f"class/powercap/intel-rapl:{i:x}/energy_uj" for i in range(16)]
+    files[8].unlink()  # the second package's first zone: another of its own stands for it
+    add = "for file in {}; do echo {} >$file; done".format
+    first, second = (" ".join(map(str, half)) for half in (files[:8], files[9:]))
+    command = f"{add(first, 40_000_000)}; {add(second, 50_001_000)}; sleep 0.1"
+    _, sidecar, channels = run_meter(run_cli, tmp_path, sysfs, "sh", "-c", command)
+    packages = {name: ch for name, ch in channels.items() if ch["boundary"] == "cpu_package"}
+    assert list(packages) == ["rapl.package.0", "rapl.package.1", "cpu_time"]
+    assert packages["rapl.package.0"]["energy_j"] == pytest.approx(40)
+    assert packages["rapl.package.1"]["energy_j"] == pytest.approx(50)
+    assert "package-0-die-7" in packages["rapl.package.0"]["reason"]
+    assert "intel-rapl:9/" in packages["rapl.package.1"]["source"]
+    assert sidecar["measured_fraction"] > 0.99 and sidecar["reason"] is None
+
+
+@pytest.mark.parametrize(("vendor", "count"), [("0002", 1), ("0009", 1), ("0000", 4)])
+def test_whose_dies_have_counters_of_their_own(tmp_path, vendor, count):
+    make_dies(tmp_path, vendor, 4)
+    readable = [name for name in RaplReader(tmp_path).read() if name.startswith("rapl.package")]
+    assert len(readable) == count
+
+
+def test_a_package_without_a_zone_is_unavailable(tmp_path):
+    make_zone(tmp_path / "class" / "powercap", "package-0", number="intel-rapl:0")
+    for i in (0, 1, 2):
+        topology = tmp_path / f"devices/system/cpu/cpu{i}/topology"
+        topology.mkdir(parents=True)
+        (topology / "physical_package_id").write_text(f"{i // 2}\n")
+    channels = read_channels(tmp_path)
+    assert channels["rapl.package.0"].kind == "measured"
+    assert channels["rapl.package.1"].kind == "unavailable" and channels["rapl.package.1"].reason
+
+
+@pytest.mark.parametrize(
+    ("enabled", "limits_w", "expected"),
+    [
+        (1, {"0_power_limit": 200, "0_max_power": 205, "1_power_limit": 240}, 480.0),
+        (1, {"0_power_limit": 4095}, 2000.0),  # no limit: the boundary's
+        (0, {"0_power_limit": 200, "0_max_power": 205}, None),  # not enforced
+        (1, {"0_power_limit": 0, "0_max_power": "?"}, None),
+        (1, {}, None),
+    ],
+)
+def test_the_most_that_a_package_can_draw(tmp_path, enabled, limits_w, expected):
+    zone = make_zone(tmp_path / "class" / "powercap", "package-0", number="intel-rapl:0")
+    (zone / "enabled").write_text(f"{enabled}\n")
+    (zone / "constraint_0_time_window_us").write_text("999424\n")
+    for name, limit_w in limits_w.items():
+        text = limit_w if isinstance(limit_w, str) else limit_w * 10**6
+        (zone / f"constraint_{name}_uw").write_text(f"{text}\n")
+    assert read_channels(tmp_path)["rapl.package.0"].max_power_w == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["-5", "", "nan", "1e9", "9223372036854775808", "18446744073709551615", "4294967295"]
+)
+def test_what_is_no_reading_of_a_counter(tmp_path, text):
+    powercap = tmp_path / "class" / "powercap"
+    good = make_zone(powercap, "package-0", number="intel-rapl:0", energy_uj=7)
+    make_zone(powercap, "package-1", number="intel-rapl:1", energy_uj=text)
+    channels = read_channels(tmp_path)
+    assert (channels["rapl.package.0"].kind, channels["rapl.package.1"].kind) == (
+        "measured", "unavailable",
+    )  # fmt: skip
+    reader = RaplReader(tmp_path)
+    (good / "energy_uj").write_text(f"{text}\n")
+    assert reader.read() == {"rapl.package.0": None}
+    assert reader.read_metadata()["rapl.package.0"]["last_error"]
+
+
 def test_a_blurred_counter_is_told(tmp_path):
     cpuinfo, msr = tmp_path / "cpuinfo", tmp_path / "msr"
     cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu sgx_lc sgx vme\nbugs\t\t: x\n")
