@@ -335,9 +335,8 @@ def test_an_ipmi_that_comes_late_is_asked_again(meter, tmp_path):
     (tmp_path / "sys/class/ipmi/ipmi0").mkdir(parents=True)
     fails = '[ "$n" -le 6 ] && { echo "driver timeout" >&2; exit 1; }'
     write_tool(tmp_path, "ipmitool", print_report(IPMITOOL).format(fails))
-    channels, sidecar, _, _ = meter(
-        "node_period_s = 0.1\n", "sleep", "2", env={"PATH": f"{tmp_path}/bin:{SYSTEM}"}
-    )
+    env = {"PATH": f"{tmp_path}/bin:{SYSTEM}"}
+    channels, _, _, _ = meter("node_period_s = 0.1\n", "sleep", "2", env=env)
     assert channels["node.ipmi"]["samples"]["n"] >= 4
 
 
