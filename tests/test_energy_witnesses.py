@@ -3,6 +3,7 @@
 import pytest
 from metered import BOARD, ESTIMATE, NODE, PACKAGE, end, head, sample
 
+from sv.energy.samples import StageJournals, split_attempts
 from sv.energy.sidecar import rebuild
 from sv.energy.tracker import Tracker
 
@@ -110,3 +111,21 @@ def test_a_total_is_what_its_witnesses_allow(channels, readings, wanted):
     for channel in doubts:
         assert channel.doubt in attempt.reason
     assert (attempt.reason is None) == (not doubts and measured is not None)
+
+
+def test_copies_of_a_counter_count_once_for_several_meters_of_a_machine():
+    config = {"attribution": "exclusive", "jobs_on_node": 1}
+
+    def meter(times):
+        first = head(PACKAGE, PACKAGE_1, config=config)
+        del first["carbon"]
+        raw = ({"rapl.package.0": STEADY[t_s], "rapl.package.1": STEADY[t_s]} for t_s in times)
+        samples = [{**sample(float(t)), "raw": r} for t, r in zip(times, raw, strict=True)]
+        return [{**first, "t_s": float(times[0])}, *samples, end(float(times[-1]))]
+
+    own, *others = (meter(times) for times in (T_S, range(5, 40), range(20, 55)))
+    labels = {"job.0": split_attempts(others[0])[0], "job.1": split_attempts(others[1])[0]}
+    attempt = rebuild(own, {1: StageJournals(tuple(labels), labels)}).attempts[0]
+    assert attempt.energy_kwh * 3.6e6 == pytest.approx(6000)
+    assert [c.in_total for c in attempt.channels] == [True, False]
+    assert attempt.channels[0].doubt in attempt.reason

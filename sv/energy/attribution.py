@@ -28,7 +28,7 @@ from sv.energy.journal import Record
 from sv.energy.record import Attribution, AttributionInputs, Channel, Rule
 from sv.energy.samples import AttemptLines, Curve, join_curves, make_curve
 from sv.energy.units import parse_utc, s_from_us
-from sv.energy.witnesses import choose_total, sum_energy
+from sv.energy.witnesses import choose_total, drop_copies, sum_energy
 
 EXCLUSIVE, CEEMS = "exclusive", "ceems"
 # The machine that started jobs elsewhere: a part of everything by processor time, boards too.
@@ -211,13 +211,15 @@ class MeterRun:
 
 def build_meter_run(label: str | None, start: int, lines: AttemptLines, rule: str) -> MeterRun:
     """Build a meter's channels from its lines."""
-    channels, so_far, curves = {}, {}, {}
+    built, so_far, curves = [], {}, {}
     for spec in lines.head["channels"]:
         channel, joules, known = build_channel(spec, lines)
-        channels[channel.id], so_far[channel.id] = channel, joules
+        built.append(channel)
+        so_far[channel.id] = joules
         if known:
             part = slice(known.start, known.stop)
             curves[channel.id] = make_curve(lines.t_s[part], joules[part])
+    channels = {channel.id: channel for channel in drop_copies(built)}
     return MeterRun(label, start, lines, rule, channels, so_far, curves)
 
 
@@ -315,7 +317,7 @@ def build_machine(runs: Sequence[MeterRun], marks_s: Iterable[float], *, alone: 
         # Where nothing of a waiting machine was measured there is nothing to share.
         runs = [replace(run, rule=EXCLUSIVE) if run.rule == WAITING else run for run in runs]
     claims, attributions = zip(*(list_claims(run) for run in runs), strict=True)
-    summable = {s["id"] for run in runs for s in run.lines.head["channels"] if s["in_total"]}
+    summable = {name for run in runs for name, ch in run.channels.items() if ch.in_total}
     roles = sort_channels(channels, summable)
     energy_j = sum_energy(channels)[0]
     if alone:

@@ -21,7 +21,7 @@ from sv.energy.journal import Record
 from sv.energy.record import Channel, Samples
 from sv.energy.samples import Accumulator, Reading, is_possible
 from sv.energy.units import kwh_from_j
-from sv.energy.witnesses import choose_total, sum_energy
+from sv.energy.witnesses import choose_total, drop_copies, sum_energy
 
 
 class Tracker:
@@ -82,7 +82,7 @@ class Tracker:
             self._look = (usage, so_far, 0.0)
             return
         before, then, job_j = self._look
-        summable = {spec["id"] for spec in self._specs if spec["in_total"]}
+        summable = {channel.id for channel in self._list_channels() if channel.in_total}
         parts = {
             role: sum(so_far[name] - then[name] for name in names)
             for role, names in sort_channels(channels, summable).items()
@@ -135,6 +135,9 @@ class Tracker:
         self._priced_j = energy_j
 
     def _build_channels(self) -> list[Channel]:
+        return choose_total(self._list_channels())
+
+    def _list_channels(self) -> list[Channel]:
         channels: list[Channel] = []
         for spec in self._specs:
             channel, total = describe_channel(spec), self._totals[spec["id"]]
@@ -145,4 +148,4 @@ class Tracker:
                 end_s = total.last.t_s if end_s - total.last.t_s <= held_s else end_s
             channel = replace(channel, samples=Samples(total.n, 0, None, None))
             channels.append(add_figures(channel, spec, total, (start_s, end_s)))
-        return choose_total([*channels, *self._absent])
+        return drop_copies([*channels, *self._absent])

@@ -38,10 +38,10 @@ def choose_total(channels: Sequence[Channel]) -> list[Channel]:
     """Decide what is in the total of a machine; what is left out gets the reason.
 
     Args:
-        channels: Of one attempt on one machine, with their energies; ``in_total`` as the sensors
-            set it.
+        channels: Of one attempt on one machine, with their energies, without copies; ``in_total``
+            as the sensors set it.
     """
-    chosen = _compare_boards(_drop_copies(channels))
+    chosen = _compare_boards(channels)
     chosen = _compare_machine([_leave_out_gaps(channel, chosen) for channel in chosen])
     outermost = {ch.id for ch in chosen if _is_summed(ch)}
     for i, channel in enumerate(chosen):
@@ -144,8 +144,12 @@ def _leave_out_gaps(channel: Channel, channels: Sequence[Channel]) -> Channel:
     return _leave_out(channel, "too much of the attempt has no reading of it for a total")
 
 
-def _drop_copies(channels: Sequence[Channel]) -> list[Channel]:
-    """Count counters that show the same once (dies of one package: Linux before 6.12 on AMD)."""
+def drop_copies(channels: Sequence[Channel]) -> list[Channel]:
+    """Count counters that show the same once (dies of one package: Linux before 6.12 on AMD).
+
+    Args:
+        channels: Of one meter: their readings are compared.
+    """
     chosen: list[Channel] = []
     copies: dict[str, list[str]] = {}
     for channel in channels:
