@@ -177,7 +177,7 @@ def make_dies(root, vendor, count, sockets=1):
         socket, die = divmod(i, count // sockets)
         make_zone(
             root / "class" / "powercap", f"package-{socket}-die-{die}",
-            number=f"intel-rapl:{i:x}", energy_uj=1000 * socket,
+            number=f"intel-rapl:{i:x}", energy_uj=50_000_000 * socket,
         )  # fmt: skip
 
 
@@ -188,12 +188,12 @@ def test_amd_has_one_counter_a_package(run_cli, tmp_path):
     files[8].unlink()  # the second package's first zone: another of its own stands for it
     add = "for file in {}; do echo {} >$file; done".format
     first, second = (" ".join(map(str, half)) for half in (files[:8], files[9:]))
-    command = f"{add(first, 40_000_000)}; {add(second, 50_001_000)}; sleep 0.1"
+    command = f"{add(first, 40_000_000)}; {add(second, 89_000_000)}; sleep 0.1"
     _, sidecar, channels = run_meter(run_cli, tmp_path, sysfs, "sh", "-c", command)
     packages = {name: ch for name, ch in channels.items() if ch["boundary"] == "cpu_package"}
     assert list(packages) == ["rapl.package.0", "rapl.package.1", "cpu_time"]
     assert packages["rapl.package.0"]["energy_j"] == pytest.approx(40)
-    assert packages["rapl.package.1"]["energy_j"] == pytest.approx(50)
+    assert packages["rapl.package.1"]["energy_j"] == pytest.approx(39)
     assert "package-0-die-7" in packages["rapl.package.0"]["reason"]
     assert "intel-rapl:9/" in packages["rapl.package.1"]["source"]
     assert sidecar["measured_fraction"] > 0.99 and sidecar["reason"] is None
@@ -235,6 +235,18 @@ def test_the_most_that_a_package_can_draw(tmp_path, enabled, limits_w, expected)
         text = limit_w if isinstance(limit_w, str) else limit_w * 10**6
         (zone / f"constraint_{name}_uw").write_text(f"{text}\n")
     assert read_channels(tmp_path)["rapl.package.0"].max_power_w == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("262143328850", 262_143_328_850), ("4294967295", 2**32 - 1), ("6", None), ("0", None),
+     ("-1", None), ("²", None), ("18446744073709551615", None)],
+)  # fmt: skip
+def test_where_a_counter_wraps(tmp_path, text, expected):
+    zone = make_zone(tmp_path / "class/powercap", "package-0", number="intel-rapl:0", energy_uj=7)
+    (zone / "max_energy_range_uj").write_text(text)
+    channel = read_channels(tmp_path)["rapl.package.0"]
+    assert channel.max_range == expected and (channel.reason is None) == (expected is not None)
 
 
 @pytest.mark.parametrize(

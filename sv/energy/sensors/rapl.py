@@ -15,11 +15,12 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sv.energy.sensors.readers import (
     MAX_POWER_W,
+    MAX_READING,
     THROWN,
     ChannelSpec,
     Read,
@@ -154,8 +155,9 @@ def find_zones(sysfs: Path) -> list[Zone]:
 
 
 def _read_number(file: Path) -> int | None:
-    """Read a file's number; None where it holds none, or one below 0."""
-    return ask(lambda: check_reading(int(file.read_text(encoding="ascii"))))
+    """Read a file's number; None where it holds none, or one that a journal cannot."""
+    number = ask(lambda: int(file.read_text(encoding="ascii")))
+    return number if number is not None and 0 <= number <= MAX_READING else None
 
 
 def read_max_power_w(folder: Path, boundary: str) -> float | None:
@@ -188,10 +190,13 @@ def _open_counter(zones: Sequence[Zone], sysfs: Path) -> tuple[ChannelSpec, Read
     for zone in zones:
         try:
             source, read = _find_read(zone, sysfs)
+            if (zone.max_range_uj or 0) < read():  # the kernel's is wrong
+                zone = replace(zone, max_range_uj=None)  # noqa: PLW2901
         except THROWN as error:
             errors.append(error)
         else:
-            return build_channel(zone, source, [each for each in zones if each is not zone]), read
+            others = [each for each in zones if each.path != zone.path]
+            return build_channel(zone, source, others), read
     return build_unreadable(zones[0], errors[0], sysfs), None
 
 
@@ -220,7 +225,7 @@ def build_channel(zone: Zone, source: str, left_out: Sequence[Zone] = ()) -> Cha
     notes = ["contains cpu_package and dram"] if zone.boundary == "psys" else []
     resolution = None
     if zone.max_range_uj is None:
-        notes = [f"{zone.path}/max_energy_range_uj cannot be read: a wrap counts as a reset"]
+        notes = [f"{zone.path}/max_energy_range_uj has no range: a wrap counts as a reset"]
     else:
         resolution = max(1, round(zone.max_range_uj / 2**COUNTER_BITS))
     if left_out:
