@@ -126,6 +126,6 @@ def test_copies_of_a_counter_count_once_for_several_meters_of_a_machine():
     own, *others = (meter(times) for times in (T_S, range(5, 40), range(20, 55)))
     labels = {"job.0": split_attempts(others[0])[0], "job.1": split_attempts(others[1])[0]}
     attempt = rebuild(own, {1: StageJournals(tuple(labels), labels)}).attempts[0]
-    assert attempt.energy_kwh * 3.6e6 == pytest.approx(6000)
+    assert attempt.energy_kwh * 3.6e6 == pytest.approx(4900)  # of the jobs, from 5 to 54 s
     assert [c.in_total for c in attempt.channels] == [True, False]
     assert attempt.channels[0].doubt in attempt.reason
