@@ -431,3 +431,16 @@ class LastSecond:
         while self._seen[0][0] < now_s - 1:
             self._seen.popleft()
         return round(sum(each for _, each in self._seen) / len(self._seen))
+
+
+class Refreshed:
+    """Show a value that is as old as up to a period."""
+
+    def __init__(self, period_s: float) -> None:
+        self._period_s, self._turn, self._value = period_s, -1, 0
+
+    def __call__(self, t, value):
+        turn = int(max(t, 0.0) / self._period_s)
+        if t < 0 or turn != self._turn:
+            self._turn, self._value = turn, value
+        return self._value

@@ -31,6 +31,8 @@ STEADY = joules(100)
 STOPS = joules(*[100] * 30, 0)
 JUMPS = joules(*[100] * 30, 40_000, 100)
 BACK = joules(*[100] * 30, -5_000, 100)
+CATCHES_UP = joules(*[100] * 5, *[0] * 9, 1000, 100)
+GOES_ON = joules(*[100] * 5, *[0] * 9, 100)
 MJ = [value // 1000 for value in joules(300)]
 
 
@@ -49,6 +51,8 @@ MJ = [value // 1000 for value in joules(300)]
         ((PACKAGE,), (JUMPS,), (6000, 1, "rapl.package.0", "rapl.package.0")),
         ((PACKAGE,), (BACK,), (6000, 1, "rapl.package.0", "rapl.package.0")),
         ((PACKAGE,), (STOPS,), (3000, 0.5, "rapl.package.0", "rapl.package.0")),
+        ((PACKAGE,), (CATCHES_UP,), (6000, 1, "", "rapl.package.0")),
+        ((PACKAGE,), (GOES_ON,), (5100, 0.85, "rapl.package.0", "rapl.package.0")),
         ((PACKAGE, KNOWN), ([7] * 61, [0] * 61), (0, None, "rapl.package.0", "cpu_time")),
         ((PACKAGE, KNOWN), ([0] * 61, [t * 10**6 for t in T_S]), (360, 0, "", "cpu_time")),
         ((PACKAGE, KNOWN), ([-5] * 61, [t * 10**6 for t in T_S]), (360, 0, "", "cpu_time")),

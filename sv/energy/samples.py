@@ -293,12 +293,12 @@ class Accumulator:
             since_0_j = j_from_count(now.value, self._unit)
             self._sum_j += self._estimate_step(since_0_j, seconds, limit_j)
             return None
-        self._count += advance
-        self.wraps += wrapped
         if still_s - seconds >= STILL_S and energy_j < self._mean_w * still_s / 2:
             self.lost_s += still_s - seconds
         else:
             self._counted_s += still_s
+        self._count += advance
+        self.wraps += wrapped
         if self._unbridged_s and self._counted_s:
             self._sum_j += energy_j / still_s * self._unbridged_s
             self._unbridged_s = 0.0
