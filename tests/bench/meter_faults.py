@@ -34,7 +34,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from fault_cases import EITHER, HELD, MARKED, RIGHT, Case, call, list_cases  # noqa: E402
+from fault_cases import EITHER, HELD, MARKED, RIGHT, Case, list_cases  # noqa: E402
+from fault_checks import call  # noqa: E402
 from faulty_machine import Board, FaultyMachine, build_nvml  # noqa: E402
 
 import sv.energy.check  # noqa: E402, F401 - once, for all processes that cases run in
@@ -221,6 +222,8 @@ def judge_again(run: Run, again: Path) -> None:
     """Compute the figure from the journal alone, and check that."""
     again.mkdir()
     shutil.copy(run.energy / "05_train.journal.jsonl", again)
+    if (nodes := run.energy / "05_train.nodes").exists():
+        shutil.copytree(nodes, again / nodes.name)
     call(meter.main, "--rebuild", again)
     rebuilt = again / "05_train.json"
     if not rebuilt.exists():
