@@ -38,9 +38,9 @@ MAX_TEXT = 300  # characters of an error: a tool may print pages
 READINGS_PER_WRAP = 8  # a counter that gets eight times faster still shows every wrap
 MAX_READING = 2**63 - 1  # what a journal's column can hold; no counter sold gets near
 ALL_ONES = {2**16 - 1, 2**31 - 1, 2**32 - 1}  # what registers and firmware give for no reading
-# A power without a counter is read at least this often: a second's square wave of 50 and 400 W is
-# integrated to 0.4 % then, and to half of it at 1 Hz.
-POWER_PERIOD_S = 0.2
+# A power without a counter is read as often as NVML refreshes it: a square wave of 50 and 400 W, a
+# second each, is integrated over 20 s to 2 % then, and to half of it or twice at 1 Hz.
+POWER_PERIOD_S = 0.1
 THROWN = (Exception, SystemExit)  # by the library of a sensor
 T = TypeVar("T")
 Read = Callable[[], int]
