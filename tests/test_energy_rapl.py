@@ -221,7 +221,8 @@ def test_a_package_without_a_zone_is_unavailable(tmp_path):
     ("enabled", "limits_w", "expected"),
     [
         (1, {"0_power_limit": 200, "0_max_power": 205, "1_power_limit": 240}, 480.0),
-        (1, {"0_power_limit": 4095}, 2000.0),  # no limit: the boundary's
+        (1, {"0_power_limit": 4095, "0_max_power": 205}, 2000.0),  # no limit: the boundary's
+        (1, {"0_power_limit": 60, "0_max_power": 0}, None),  # root may raise it
         (0, {"0_power_limit": 200, "0_max_power": 205}, None),  # not enforced
         (1, {"0_power_limit": 0, "0_max_power": "?"}, None),
         (1, {}, None),

@@ -162,11 +162,12 @@ def _read_number(file: Path) -> int | None:
 
 def read_max_power_w(folder: Path, boundary: str) -> float | None:
     """Return the most that a zone can draw: its highest limit with a margin; None without one."""
-    if read_word(folder / "enabled") == "0":  # limits that nothing enforces
+    limits_uw = {file.name: _read_number(file) or 0 for file in folder.glob("constraint_*_uw")}
+    of_hardware = any(limit for name, limit in limits_uw.items() if name.endswith("_max_power_uw"))
+    # Limits that nothing enforces, or that root alone set and may raise while the command runs.
+    if read_word(folder / "enabled") == "0" or not of_hardware:
         return None
-    limits_uw = [_read_number(file) or 0 for file in folder.glob("constraint_*_uw")]
-    limit_w = LIMIT_MARGIN * max(limits_uw, default=0) / UNITS_PER_W["uW"]
-    return min(limit_w, MAX_POWER_W[boundary]) or None
+    return min(LIMIT_MARGIN * max(limits_uw.values()) / UNITS_PER_W["uW"], MAX_POWER_W[boundary])
 
 
 def open_zones(zones: Iterable[Zone], sysfs: Path) -> list[tuple[ChannelSpec, Read | None]]:
