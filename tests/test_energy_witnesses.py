@@ -30,6 +30,7 @@ def joules(*values):
 STEADY = joules(100)
 STOPS = joules(*[100] * 30, 0)
 JUMPS = joules(*[100] * 30, 40_000, 100)
+RESTARTS = [*joules(100)[:31], *[joules(100)[30]] * 19, *joules(100)[10:21]]
 BACK = joules(*[100] * 30, -5_000, 100)
 CATCHES_UP = joules(*[100] * 5, *[0] * 9, 1000, 100)
 GOES_ON = joules(*[100] * 5, *[0] * 9, 100)
@@ -51,6 +52,8 @@ MJ = [value // 1000 for value in joules(300)]
         ((PACKAGE,), (JUMPS,), (6000, 1, "rapl.package.0", "rapl.package.0")),
         ((PACKAGE,), (BACK,), (6000, 1, "rapl.package.0", "rapl.package.0")),
         ((PACKAGE,), (STOPS,), (3000, 0.5, "rapl.package.0", "rapl.package.0")),
+        # Still for 19 s, then begun again: the second of the step is bridged, the 19 are not there.
+        ((PACKAGE,), (RESTARTS,), (4100, 41 / 60, "rapl.package.0", "rapl.package.0")),
         ((PACKAGE,), (CATCHES_UP,), (6000, 1, "", "rapl.package.0")),
         ((PACKAGE,), (GOES_ON,), (5100, 0.85, "rapl.package.0", "rapl.package.0")),
         ((PACKAGE, KNOWN), ([7] * 61, [0] * 61), (0, None, "rapl.package.0", "cpu_time")),

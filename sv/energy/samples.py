@@ -287,20 +287,23 @@ class Accumulator:
             advance += self._max_range or 0
         energy_j = j_from_count(advance, self._unit)
         limit_j = self._limit_w * (still_s + (FIRST_S if is_first and not wrapped else REFRESH_S))
-        if not 0 <= energy_j <= limit_j:
-            self.resets += 1
-            self.bridged_s += seconds
-            since_0_j = j_from_count(now.value, self._unit)
-            self._sum_j += self._estimate_step(since_0_j, seconds, limit_j)
-            return None
-        if still_s - seconds >= STILL_S and energy_j < self._mean_w * still_s / 2:
+        is_possible_step = 0 <= energy_j <= limit_j
+        made_up = is_possible_step and energy_j >= self._mean_w * still_s / 2
+        step_s = still_s  # the time that the step stands for
+        if still_s - seconds >= STILL_S and not made_up:
+            step_s = seconds
             self.lost_s += still_s - seconds
-        else:
-            self._counted_s += still_s
+        if not is_possible_step:
+            self.resets += 1
+            self.bridged_s += step_s
+            since_0_j = j_from_count(now.value, self._unit)
+            self._sum_j += self._estimate_step(since_0_j, step_s, limit_j)
+            return None
+        self._counted_s += step_s
         self._count += advance
         self.wraps += wrapped
         if self._unbridged_s and self._counted_s:
-            self._sum_j += energy_j / still_s * self._unbridged_s
+            self._sum_j += energy_j / step_s * self._unbridged_s
             self._unbridged_s = 0.0
         return energy_j
 

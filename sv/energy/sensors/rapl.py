@@ -226,7 +226,7 @@ def build_channel(zone: Zone, source: str, left_out: Sequence[Zone] = ()) -> Cha
     notes = ["contains cpu_package and dram"] if zone.boundary == "psys" else []
     resolution = None
     if zone.max_range_uj is None:
-        notes = [f"{zone.path}/max_energy_range_uj has no range: a wrap counts as a reset"]
+        notes.append(f"{zone.path}/max_energy_range_uj has no usable range: a wrap is bridged")
     else:
         resolution = max(1, round(zone.max_range_uj / 2**COUNTER_BITS))
     if left_out:
