@@ -248,7 +248,7 @@ def list_cases() -> list[Case]:
         Case("F12 RTE says -40 g/kWh", HELD, lambda: [zone(), rte(-40)], settings=use_rte,
              also=is_table),
         Case("F13 IPMI fails in its first half second", EITHER,
-             lambda: [zone(), Ipmi(shown_w=lambda t, w: "driver timeout" if t < 0.5 else w)], 12,
+             lambda: [zone(), Ipmi(shown_w=lambda t, w: "driver timeout" if t < 0.5 else w)], 20,
              settings=NODE, also=lambda run: None if
              run.sidecar["boundary"] == ["node"] else "the node's figure is lost"),
         Case("F13 IPMI may not be asked", EITHER,
