@@ -358,7 +358,7 @@ def test_a_machine_is_divided_into_its_parts_and_its_rest(tmp_path):
 
 def test_parts_that_exceed_the_machine_are_not_shown(tmp_path):
     samples = [
-        {"rapl__package__0": 600_000_000 * t, "ipmi__node": 500 if t % 5 == 0 else None}
+        {"rapl__package__0": 550_000_000 * t, "ipmi__node": 500 if t % 5 == 0 else None}
         for t in range(61)
     ]
     sidecar, results = metered_tree(tmp_path, PACKAGE, NODE, samples=samples)
