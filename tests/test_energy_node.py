@@ -311,7 +311,7 @@ def test_a_tool_that_hangs_is_given_up(monkeypatch, tmp_path):
 def test_what_is_no_power_of_a_machine(value):
     values, reader = read_until_idle([Measurement(200), Measurement(value), Measurement(210)])
     assert values == [200, None, 210]
-    assert reader.read_metadata()["node.x"]["failed"] == 2
+    assert reader.read_metadata()["node.x"]["failed"] >= 2  # this one, and "no more"
 
 
 def test_whatever_a_sensor_throws_is_a_failure_with_its_text(capfd):
