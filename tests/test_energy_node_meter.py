@@ -148,7 +148,7 @@ def test_a_stage_whose_meter_dies_while_its_job_goes_on(tmp_path, spool):
     runner = Runner(tmp_path, CONFIG)
     stage = runner.start(*submit(spool, "t.1", "sleep", "60"))
     live = runner.folder / "05_train.nodes/1/.t.1.live.json"
-    wait_for(lambda: read_live_file(live) is not None)
+    wait_for(lambda: (read_live_file(live) or {}).get("energy_kwh") is not None)
     stage.kill()
     stage.communicate(timeout=120)
     said = runner.rebuild().stderr
