@@ -97,14 +97,14 @@ class Case:
 
 
 def zone(number=0, power=None, show=None, **more):
-    """Give a package with a counter of its own: no two begin or go on alike."""
+    """Return a package with a counter of its own: no two begin or go on alike."""
     power = 100.0 + 3 * number if power is None else power
     start = {"start_uj": 200_000_000_000 + number * 5_000_000_000}
     return Zone(f"{number:x}", f"package-{number}", power, show, **{**start, **more})
 
 
 def mirror(count, *, power=280.0, sockets=1, die=True, **more):
-    """Give zones of which all of a socket show one counter."""
+    """Return zones of which all of a socket show one counter."""
     zones = []
     for i in range(count):
         socket, number = divmod(i, count // sockets)
@@ -115,18 +115,18 @@ def mirror(count, *, power=280.0, sockets=1, die=True, **more):
 
 
 def dram(number=0, power=10.0, show=None, **more):
-    """Give the memory of a package."""
+    """Return the memory of a package."""
     start_uj = 90_000_000_000 + number * 5_000_000_000
     return Zone(f"{number}:0", "dram", power + number, show, start_uj=start_uj, **more)
 
 
 def wave(period_s, begin_s=0.0):
-    """Give a power of 400 W and 50 W in turn."""
+    """Return a power of 400 W and 50 W in turn."""
     return lambda t: 400.0 if (t - begin_s) % period_s < period_s / 2 else 50.0
 
 
 def use_redfish(parts):
-    """Give the settings of the service among the parts."""
+    """Return the settings of the service among the parts."""
     url = next(part.url for part in parts if isinstance(part, Redfish))
     return (
         f'node_power = "redfish"\nnode_period_s = 0.2\nredfish_url = "{url}"\n'
@@ -141,7 +141,7 @@ def use_rte(parts):
 
 
 def rte(value):
-    """Give a service that answers as RTE's, with one value."""
+    """Return a service that answers as RTE's, with one value."""
     at = time.strftime("%Y-%m-%dT%H:%M:00+00:00", time.gmtime(time.time() - 1800))
     return Service(lambda: (200, [{"taux_co2": value, "date_heure": at}]))
 
@@ -423,17 +423,17 @@ def list_neighbours() -> list[Case]:
              error=0.2),
         Case("N stalls for 5 s, then goes on", EITHER,
              lambda: [zone(show=Stall(3, 8, catch_up=False))], 11),
-        Case("N stalls at half, a healthy socket beside it", MARKED,
+        Case("N stalls at half of one socket of two", MARKED,
              lambda: [zone(0), zone(1, show=Stall(4))], 8, floor=0.7),
-        Case("N frozen all the time, a healthy socket beside it", MARKED,
+        Case("N frozen all the time of one socket of two", MARKED,
              lambda: [zone(0), zone(1, show=Stall(-9))], 6, floor=0.48),
-        Case("N memory frozen beside a live package", MARKED,
+        Case("N memory frozen, the package live", MARKED,
              lambda: [zone(), dram(show=Stall(-9))], 6, floor=0.85),
         Case("N memory stalls at half", MARKED, lambda: [zone(), dram(show=Stall(4))], 8,
              floor=0.9),
         Case("N a socket goes and comes back", EITHER,
              lambda: [zone(0), zone(1, show=during(2, 4, GONE))], 6),
-        Case("N a board lost at 30 %, a healthy one beside it", MARKED,
+        Case("N a board lost at 30 % of two", MARKED,
              lambda: [Board(0), Board(1, status=lost(1.8))], 6, floor=0.6),
         Case("N a board lost for a second", EITHER,
              lambda: [Board(0, status=lambda t: LOST if 2 <= t < 3 else 0)], 5),
@@ -469,7 +469,7 @@ def list_neighbours() -> list[Case]:
              lambda: [zone(), Board(0), Ipmi(450.0, shown_w=lambda t, w: 250)], 6, settings=NODE),
         Case("N IPMI feeds the boards of other jobs", HELD,
              lambda: [zone(0, 60.0), Ipmi(3000.0)], 6, settings=NODE),
-        Case("N IPMI says 15 kW beside a package of 100 W", EITHER,
+        Case("N IPMI says 15 kW with a package of 100 W", EITHER,
              lambda: [zone(), Ipmi(shown_w=lambda t, w: 15_000)], settings=NODE),
         Case("N IPMI's thread cannot be started", EITHER, lambda: [zone(), Ipmi()],
              broken=("node.PolledReader.start", "RuntimeError", "0"), settings=NODE, status=3),

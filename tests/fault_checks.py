@@ -42,7 +42,7 @@ def says_on_stderr(word):
 
 
 def call(main: Callable, *words) -> list[str]:
-    """Run a program of the repository in this process; give the lines of its output.
+    """Run a program of the repository in this process; return the lines of its output.
 
     Where it raises, that is the last line.
     """

@@ -2,7 +2,7 @@
 
 Stages of this recipe, whoever runs them, share the boards of a machine by locks: a file for each
 device in a folder that all users share, locked (flock(2)) by the stage's meter until it ends. A
-lock needs no right to write, so a file may be anybody's; the kernel says who holds it (proc(5)).
+lock needs no right to write, so a file may be of any user; the kernel says who holds it (proc(5)).
 
 The devices are named to CUDA by UUID: an index would mean another board to CUDA than to NVML where
 a machine has boards of several kinds.
@@ -22,7 +22,7 @@ from sv.errors import SvError, UsageError
 
 VARIABLE = "SV_GPU_LOCKS"  # another folder of locks: where containers have a /tmp of their own
 FOLDER = "/tmp/sv_gpu_locks"  # noqa: S108 - made by whoever comes first, as /tmp/.X11-unix is
-SHARED = 0o1777  # everybody makes files, nobody removes another's
+SHARED = 0o1777  # any user creates files, only the owner removes them
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 CHOICE_S = 5.0  # two stages that choose at once: one waits for the other
 

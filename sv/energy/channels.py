@@ -40,7 +40,7 @@ from sv.energy.units import UNITS_PER_J, UNITS_PER_W, kwh_from_j, sum_known
 
 # A channel that was read over less of the attempt than this does not stand for the whole of it.
 MIN_COVERED = 0.9
-WHOLE_COVERED = 0.97  # below this the rest is missed: what is less is within what sensors are off
+WHOLE_COVERED = 0.97  # below this it is a lower bound; a gap of 3 % is within a sensor's error
 NEEDED = 2  # readings
 DEAD_S = 1.5  # a counter that moves at all does so in this time: some are refreshed once a second
 HELD_PERIODS = 2  # so long before its first and after its last reading a power is held
@@ -116,7 +116,7 @@ def build_channel(spec: Record, lines: AttemptLines) -> tuple[Channel, array, ra
 
 
 def _find_last_error(channel_id: str, lines: AttemptLines) -> str | None:
-    """Return what a sensor that is asked by a thread said of its last failure."""
+    """Return a sensor's last failure, from the last metadata of the journal."""
     metadata = lines.facts[-1]["facts"].get(channel_id) if lines.facts else None
     return metadata.get("last_error") if isinstance(metadata, dict) else None
 

@@ -15,12 +15,11 @@ from typing import Any, NamedTuple
 
 from sv.energy.journal import SUFFIX, Record, list_readable, read_journal
 from sv.energy.nodes import list_folders, read_expected
-from sv.energy.sensors.readers import MAX_POWER_W
+from sv.energy.sensors.readers import MAX_READING, get_max_power_w
 from sv.energy.units import j_from_count, s_from_us, w_from_count
 from sv.errors import SvError
 
 MISSING = -(2**63)  # in a column: the channel had no reading
-INT64 = range(MISSING + 1, 2**63)  # what a column can hold
 # Counters are refreshed up to 0.1 s late (NVML; RAPL 1 ms), so two near readings may hold more.
 REFRESH_S = 0.1
 FIRST_S = 1.0  # the same, of the first step: some counters are refreshed once a second
@@ -76,7 +75,7 @@ class AttemptLines:
             self.awake_s.append(record["awake_s"])
             for channel_id, column in self.raw.items():
                 value = record["raw"].get(channel_id)
-                column.append(MISSING if value is None or value not in INT64 else value)
+                column.append(MISSING if value is None or abs(value) > MAX_READING else value)
         elif kind == "mark":
             self.marks.append(record)
         elif kind == "factor":
@@ -168,15 +167,15 @@ class Reading(NamedTuple):
 
 def is_possible(spec: Mapping[str, Any], value: int) -> bool:
     """Tell whether a raw reading can be one of its channel: nothing negative, no power too high."""
-    if value < 0 or value not in INT64:
+    if not 0 <= value <= MAX_READING:
         return False
     is_power = spec["method"] == "power_integral"
     return not is_power or w_from_count(value, spec["unit"]) <= get_limit_w(spec)
 
 
 def get_limit_w(spec: Mapping[str, Any]) -> float:
-    """Return what a channel cannot draw more than, in watts."""
-    return spec.get("max_power_w") or MAX_POWER_W[spec["boundary"]]
+    """Return the most that a channel of a journal's head can draw."""
+    return get_max_power_w(spec["boundary"], spec.get("max_power_w"))
 
 
 class Accumulator:

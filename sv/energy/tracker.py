@@ -76,13 +76,14 @@ class Tracker:
 
     def _look_at(self, usage: Record) -> None:
         """Share what was used since the last look by what job and machine have used."""
-        channels = self._build_channels()
+        listed = self._list_channels()
+        channels = choose_total(listed)
         so_far = {name: total.energy_j for name, total in self._totals.items()}
         if self._look is None:
             self._look = (usage, so_far, 0.0)
             return
         before, then, job_j = self._look
-        summable = {channel.id for channel in self._list_channels() if channel.in_total}
+        summable = {channel.id for channel in listed if channel.in_total}
         parts = {
             role: sum(so_far[name] - then[name] for name in names)
             for role, names in sort_channels(channels, summable).items()

@@ -10,7 +10,7 @@ Witnesses:
   the integral is taken; nearer, but beyond what both may be off, the board is disputed.
 - A machine against its parts: below them, or far above, it is not believed, and they are taken.
 - A package against what its processor time alone takes at the least: below that it is disputed.
-- A socket or board that cannot be read beside one that can: the boundary is partial.
+- A socket or board that cannot be read, where its siblings can: the boundary is partial.
 What a channel's own readings say (`sv.energy.channels`) comes before. Where the total suffers, the
 channel has a ``doubt``, which goes up into the attempt's reason.
 """
@@ -28,12 +28,12 @@ BELIEVED = (0.5, 2.0)  # energy of a board's counter / integral of its power
 ENOUGH = 30  # samples of the power
 SAME_J = 1.0  # counters that never differ by more are one; read one after the other, so ...
 SAME_S = 0.05  # ... in this time their power may make more
-NO_CHANNEL = "no channel has an energy; each has its reason"
 SAME_REL = 0.02  # where one of them ends early: of their mean powers
 # Times its parts: a machine is mostly its processors, its memory and its boards. Eight boards that
-# other jobs keep busy, and this one does not see, are 6 kW beside processors of 100 W.
+# other jobs keep busy, and this one does not see, are 6 kW where the processors have 100 W.
 MOST = 100
 BOARD, POWER = "nvml.board.", "nvml.power."
+NO_CHANNEL = "no channel has an energy; each has its reason"
 
 
 def choose_total(channels: Sequence[Channel]) -> list[Channel]:
@@ -91,13 +91,13 @@ def list_doubts(channels: Iterable[Channel]) -> list[str]:
 def _measure_part(channel: Channel, channels: Sequence[Channel]) -> float:
     """Return which part of what a channel of the total stands for was measured, 0 to 1.
 
-    Less than 1 where sockets or boards beside it could not be read, or it was not read all the
-    time: what is missing is taken to have used as much.
+    Less than 1 where sibling sockets or boards could not be read, or it was not read all the time:
+    what is missing is taken to have used as much.
     """
     if channel.kind not in MEASURED_KINDS:
         return 0.0
-    missing = sum(_is_beside(channel, ch) for ch in channels if _is_missing(ch))
-    there = sum(_is_beside(channel, ch) for ch in channels if _is_summed(ch))
+    missing = sum(_is_sibling(channel, ch) for ch in channels if _is_missing(ch))
+    there = sum(_is_sibling(channel, ch) for ch in channels if _is_summed(ch))
     return there / (there + missing) * (_get_covered(channel) if channel.doubt else 1.0)
 
 
@@ -118,7 +118,7 @@ def _get_family(channel: Channel) -> tuple[str, ...]:
     return tuple(words[:2]) if len(words) > 2 else ()
 
 
-def _is_beside(one: Channel, other: Channel) -> bool:
+def _is_sibling(one: Channel, other: Channel) -> bool:
     if one.boundary != other.boundary or one.host != other.host:
         return False
     return one.id == other.id or (_get_family(one) == _get_family(other) != ())
@@ -194,25 +194,25 @@ def _compare_boards(channels: Sequence[Channel]) -> list[Channel]:
         integral = by_id.get(name.replace(BOARD, POWER, 1))
         if not name.startswith(BOARD) or integral is None or not integral.energy_j:
             continue  # a board that is on has a power: 0 W is none
+        doubt = None  # of the integral, where it is summed
         if board.energy_j is None:
-            why = f"of {name} {board.reason}; the integral of its power is taken"
-            by_id[integral.id] = replace(integral, in_total=True, reason=None, doubt=why)
+            doubt = f"of {name} {board.reason}; the integral of its power is taken"
+        elif not board.in_total:
             continue
-        if not board.in_total:
-            continue
-        if _get_covered(board) < MIN_COVERED <= _get_covered(integral):
+        elif _get_covered(board) < MIN_COVERED <= _get_covered(integral):
             by_id[name] = _leave_out(board, "too much of the attempt has no reading of it")
             doubt = f"{name} was not read all the time; the integral of its power is taken"
+        else:
+            ratio = board.energy_j / integral.energy_j
+            text = f"its counter gives {ratio:.3g} times the integral of its power"
+            low_j, high_j = _get_low_j(integral), _get_high_j(integral)
+            if not BELIEVED[0] <= ratio <= BELIEVED[1] and integral.samples.n >= ENOUGH:
+                by_id[name] = _leave_out(board, f"{text}: not believed")
+                doubt = f"{text}, which is taken"
+            elif _get_low_j(board) > high_j or _get_high_j(board) < low_j:
+                by_id[name] = _add_doubt(board, f"{text}: disputed")
+        if doubt:
             by_id[integral.id] = replace(integral, in_total=True, reason=None, doubt=doubt)
-            continue
-        ratio = board.energy_j / integral.energy_j
-        text = f"its counter gives {ratio:.3g} times the integral of its power"
-        if not BELIEVED[0] <= ratio <= BELIEVED[1] and integral.samples.n >= ENOUGH:
-            by_id[name] = _leave_out(board, f"{text}: not believed")
-            doubt = f"{text}, which is taken"
-            by_id[integral.id] = replace(integral, in_total=True, reason=None, doubt=doubt)
-        elif _get_low_j(board) > _get_high_j(integral) or _get_high_j(board) < _get_low_j(integral):
-            by_id[name] = _add_doubt(board, f"{text}: disputed")
     return list(by_id.values())
 
 
@@ -277,6 +277,6 @@ def _doubt_part(channel: Channel, channels: Sequence[Channel]) -> Channel:
     is_lost_board = channel.id.startswith(BOARD) and all(
         ch.boundary != "node" for ch in summed.values()
     )
-    if is_lost_board or any(_is_beside(channel, ch) for ch in summed.values()):
+    if is_lost_board or any(_is_sibling(channel, ch) for ch in summed.values()):
         return replace(channel, doubt=f"no figure, so {channel.boundary} is partial")
     return channel

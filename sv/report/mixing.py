@@ -65,8 +65,8 @@ def explain_arithmetic(results: Results) -> list[str]:
     configs = _read_configs(results.systems)
     settings = ((_TWICE, _format(c.get(_TWICE, False)), name) for name, c in configs.items())
     return [
-        f"Training did unlike arithmetic for its energy: {found.describe()}; where it is true, "
-        "feature maps were computed twice."
+        f"Trainings differ in what they computed for the same results: {found.describe()}; "
+        "where true, feature maps were computed twice."
         for found in _group(settings)
     ]
 

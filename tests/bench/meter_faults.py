@@ -104,7 +104,7 @@ def find_ways() -> tuple[list[str] | None, list[str] | None]:
 
 
 def build_words(case: Case, machine: FaultyMachine) -> list[str]:
-    """Give the words of the metered command; LookupError: this machine cannot run it."""
+    """Return the words of the metered command; LookupError: this machine cannot run it."""
     mounts, rights = find_ways()
     root, words = machine.root, []
     if any(getattr(part, "mode", 0o644) != 0o644 for part in machine.parts):
@@ -146,7 +146,7 @@ def write_cpuinfo(file: Path, processor: tuple) -> None:
 
 
 def get_environment(machine: FaultyMachine, case: Case, library: Path) -> dict[str, str]:
-    """Give the environment of the meter."""
+    """Return the environment of the meter."""
     path = f"{machine.root}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"
     env = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "SV_ENVIRONMENT": sys.executable}
     env.pop("CUDA_VISIBLE_DEVICES", None)

@@ -29,7 +29,9 @@ from sv.energy.units import UNITS_PER_W, us_from_s
 CPUINFO = Path("/proc/cpuinfo")
 MODELS = Path(__file__).with_name("cpu_models.csv")
 GENERATIONS = Path(__file__).with_name("cpu_generations.csv")
-SOURCES = {  # of a row of cpu_models.csv
+# Of a row of cpu_models.csv. Those of AMD and Intel that Boavizta's list lacks were written down as
+# the makers print them, and some from memory: docs/energy.md says which.
+SOURCES = {
     "AMD": "AMD product page",
     "Ampere": "Ampere product brief",
     "Boavizta": "public specifications, collected by Boavizta (2025)",

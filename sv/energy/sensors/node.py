@@ -142,7 +142,7 @@ class PolledReader(Reader):
         self._id, self._measure = channel.id, measure
         self._period_s, self._named = period_s, named
         self._method, self._unit = channel.method, channel.unit or "W"
-        self._max_power_w = get_max_power_w(channel)
+        self._max_power_w = get_max_power_w(channel.boundary, channel.max_power_w)
         self._fresh: deque[int] = deque(maxlen=1)  # put there by the thread, taken by the meter
         self._stamp: str | None = None
         self._stamps_move = period_s is None

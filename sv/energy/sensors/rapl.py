@@ -278,7 +278,7 @@ def find_absent(zones: Sequence[Zone], sysfs: Path) -> list[ChannelSpec]:
     files = (sysfs / "devices" / "system" / "cpu").glob("cpu[0-9]*/topology/physical_package_id")
     packages = {number for file in files if (number := _read_number(file)) is not None}
     counted = {zone.package for zone in zones if zone.boundary == "cpu_package"}
-    # The kernel may number zones otherwise than packages: only fewer of them are told.
+    # The kernel may number zones otherwise than packages: only a smaller count means a missing one.
     for number in sorted(packages - counted) if 0 < len(counted) < len(packages) else ():
         reason = f"the machine has a package {number}, and no zone of powercap is its"
         absent.append(build_unavailable(f"rapl.package.{number}", "cpu_package", source, reason))

@@ -206,9 +206,9 @@ def contain(readers: Sequence[Reader], *, node_includes_gpu: bool) -> None:
         reader.channels = [complete(channel) for channel in reader.channels]
 
 
-def get_max_power_w(channel: ChannelSpec) -> float:
-    """Return the most that a channel can draw."""
-    return channel.max_power_w or MAX_POWER_W[channel.boundary]
+def get_max_power_w(boundary: str, stated_w: float | None) -> float:
+    """Return the most that a channel can draw: what its hardware states, or of its boundary."""
+    return stated_w or MAX_POWER_W[boundary]
 
 
 def max_period_s(
@@ -230,7 +230,9 @@ def max_period_s(
         if channel.method != "counter_delta" or channel.max_range is None:
             continue
         seen_w = power_w_by_channel.get(channel.id)
-        power_w = get_max_power_w(channel) if seen_w is None else max(seen_w, 0.0)
+        power_w = max(seen_w or 0.0, 0.0)
+        if seen_w is None:
+            power_w = get_max_power_w(channel.boundary, channel.max_power_w)
         if power_w > 0:
             range_j = channel.max_range / UNITS_PER_J[channel.unit or "uJ"]
             shortest_s = min(shortest_s, range_j / power_w)
