@@ -9,8 +9,9 @@ from sv.nnet.architectures import build_embedding_network
 from sv.nnet.margin import MarginHead
 from sv.nnet.recompute import set_checkpointing
 from sv.train.config import read_train_config
+from sv.train.device import set_precision
 from sv.train.group import Group
-from sv.train.step import TrainStep, set_precision
+from sv.train.step import TrainStep
 from sv.train.trainer import AsyncMetrics
 
 CPU = torch.device("cpu")

@@ -17,7 +17,7 @@ from sv.bin.train import main
 from sv.errors import SvError, UsageError
 from sv.train import stopping
 from sv.train.config import read_train_config
-from sv.train.step import explain_out_of_memory
+from sv.train.device import explain_out_of_memory
 
 
 @pytest.fixture(scope="module")

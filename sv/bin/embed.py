@@ -16,8 +16,8 @@ from sv.data.config import FbankConfig
 from sv.errors import UsageError
 from sv.score.backends import normalize_length
 from sv.score.config import PRECISIONS
+from sv.train.device import choose_device
 from sv.train.embed import embed_files
-from sv.train.group import choose_device
 from sv.train.store import load_checkpoint, rebuild_network
 
 

@@ -13,8 +13,8 @@ from sv.files import write_json
 from sv.kaldi.archive import write_archive
 from sv.kaldi.data_dir import read_feats
 from sv.score.config import PRECISIONS
+from sv.train.device import choose_device
 from sv.train.embed import embed_utterances
-from sv.train.group import choose_device
 from sv.train.store import load_network
 
 

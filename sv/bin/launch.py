@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sv.bin.cli import Parser, positive_int, run
 from sv.energy import nodes
 from sv.errors import UsageError
-from sv.train.group import check_gpus
+from sv.train.device import check_gpus
 from sv.train.launch import find_meeting, run_processes
 
 

@@ -15,8 +15,8 @@ from sv.energy.journal import write_mark
 from sv.energy.live import read_live
 from sv.model_name import check_model_name
 from sv.train.config import read_train_config
-from sv.train.group import Group, choose_device, report_to_launcher
-from sv.train.step import explain_out_of_memory
+from sv.train.device import choose_device, explain_out_of_memory
+from sv.train.group import Group, report_to_launcher
 from sv.train.stopping import StopConditions
 from sv.train.trainer import Trainer
 

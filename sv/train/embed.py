@@ -18,7 +18,7 @@ from sv.data.fbank import compute_fbank
 from sv.data.parallel import map_ahead
 from sv.errors import SvError
 from sv.kaldi.archive import read_matrix
-from sv.train.step import autocast
+from sv.train.device import autocast
 
 # Frames of one batch, padding included; tests/bench/extraction.py compares sizes on a CPU. A GPU
 # needs more to be busy, and 24000 are 1 GB per feature map at the study's width.

@@ -1,4 +1,4 @@
-"""The processes that train one network together, their devices, and what they exchange.
+"""The processes that train one network together, and what they exchange.
 
 A batch is divided by micro-batches: each process computes its part of every one, and the
 normalisations exchange their statistics. So batch, data order and learning curve are those of one
@@ -21,11 +21,10 @@ from torch.nn.parallel import DistributedDataParallel
 from sv.errors import SvError, UsageError
 from sv.nnet.sync_norm import convert_norms
 from sv.system import end_with_parent
+from sv.train.device import CPU, RUN_ID
 
 # How long processes wait for another one: a checkpoint on a slow disk takes minutes.
 TIMEOUT = timedelta(minutes=30)
-CPU = torch.device("cpu")
-RUN_ID = "TORCHELASTIC_RUN_ID"  # the variable that says that torchrun started a process
 # In the messages of gloo and NCCL when the process at the other end has ended (torch 2.13).
 LOST = ("closed by peer", "reset by peer", "Broken pipe", "gloo/transport", "NCCL", "Timed out")
 
@@ -128,41 +127,6 @@ class Group:
         gathered: list[Any] = [None] * self.size
         dist.all_gather_object(gathered, list(items))
         return [item for part in gathered for item in part]
-
-
-def choose_device(ngpu: int, environ: Mapping[str, str] | None = None) -> torch.device:
-    """Return the CPU for 0 GPUs, else one GPU to each process of this machine.
-
-    Args:
-        ngpu: GPUs that the processes of this machine use.
-        environ: Variables of this process, as of `Group`; None: it is the only one.
-
-    Raises:
-        UsageError: There are not as many GPUs as processes, or fewer than asked for: a silent
-            change to the CPU would turn hours into months.
-    """
-    if ngpu == 0:
-        return CPU
-    local_rank, processes = 0, 1
-    if environ and RUN_ID in environ:
-        local_rank, processes = int(environ["LOCAL_RANK"]), int(environ["LOCAL_WORLD_SIZE"])
-    if ngpu != processes:
-        raise UsageError(f"--ngpu {ngpu}: each process uses one GPU, and here are {processes}")
-    check_gpus(ngpu)
-    return torch.device("cuda", local_rank)
-
-
-def check_gpus(ngpu: int) -> None:
-    """Check that torch sees as many GPUs.
-
-    Raises:
-        UsageError: It does not.
-    """
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if count < ngpu:
-        seen = f"{count} GPUs" if count > 1 else "1 GPU" if count else "no GPU"
-        advice = f"give --ngpu {count}" if count else "give --ngpu 0 to compute on the CPU"
-        raise UsageError(f"--ngpu {ngpu}: torch sees {seen} here; {advice}")
 
 
 def report_to_launcher(main: Callable[[Any], int]) -> Callable[[Any], int]:

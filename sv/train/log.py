@@ -15,7 +15,7 @@ import torch
 
 from sv.files import replacing
 from sv.train.config import Plan
-from sv.train.step import measure_memory_mb
+from sv.train.device import measure_memory_mb
 from sv.train.stopping import Energy, EnergyReader
 from sv.train.store import History
 

@@ -1,56 +1,16 @@
-"""One optimisation step: number format, gradients from micro-batches, update, memory."""
-
-import contextlib
-import resource
-from collections.abc import Iterator
+"""One optimisation step: gradients from micro-batches, update."""
 
 import torch
 from torch import Tensor, nn
 
-from sv.errors import SvError, UsageError
 from sv.train.config import OptimizerConfig, TrainConfig
+from sv.train.device import autocast, set_precision
 from sv.train.group import Group
 
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Half precision's gradients vanish below a scale of about 1; far below it every step was skipped
 # because its gradients were not finite, and no smaller scale will help.
 MIN_SCALE = 2.0**-10
 STATE = ("net", "head", "optimizer", "scaler")  # of a `TrainStep`, in a checkpoint
-# In the messages of torch's CPU allocator and oneDNN; both raise a plain RuntimeError.
-CPU_MESSAGES = ("can't allocate memory", "could not create a memory", "bad_alloc")
-
-
-def set_precision(precision: str, device: torch.device) -> None:
-    """Set the 32-bit arithmetic of this process to that of ``precision``.
-
-    Only ``tf32`` rounds the factors of 32-bit products: cuDNN would do so by default, and then a
-    run called fp32 would not be one.
-
-    Raises:
-        UsageError: The device does not have it.
-    """
-    if precision == "tf32" and device.type != "cuda":
-        raise UsageError(
-            "precision 'tf32' needs a GPU; set fp32 or bf16 in train.toml, or --ngpu 1"
-        )
-    if device.type != "cuda":
-        return
-    capability = torch.cuda.get_device_capability(device)
-    # Ampere is the first with either (NVIDIA, CUDA C programming guide, compute capabilities).
-    if precision in ("tf32", "bf16") and capability < (8, 0):
-        name = torch.cuda.get_device_name(device)
-        raise UsageError(f"precision '{precision}': not on {name}; set fp16 or fp32 in train.toml")
-    # The older of torch's two interfaces: once the newer one is used, code that reads the older
-    # one (the compiler, for example) fails (torch 2.13).
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
-
-
-def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
-    """Return the context in which a network computes in ``precision``."""
-    if precision not in AUTOCAST:
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=AUTOCAST[precision])
 
 
 class _Joint(nn.Module):
@@ -156,41 +116,3 @@ def build_optimizer(
         lr=config.initial_lr,
         momentum=config.momentum,
     )
-
-
-def measure_memory_mb(device: torch.device) -> dict[str, float]:
-    """Return this process's peak memory in MiB: of the machine and, if used, of the GPU."""
-    peaks = {"memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-    if device.type == "cuda":
-        peaks["gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
-    return peaks
-
-
-@contextlib.contextmanager
-def explain_out_of_memory(config: TrainConfig) -> Iterator[None]:
-    """Turn every error that means "out of memory" into one line that says what to lower.
-
-    Raises:
-        SvError: Memory of the GPU or of the machine is exhausted.
-    """
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):  # a RuntimeError
-            where = "GPU memory"
-        elif isinstance(error, MemoryError) or any(text in str(error) for text in CPU_MESSAGES):
-            where = "memory"
-        else:
-            raise
-        ways = []
-        if config.optimizer.micro_batch_size > 1:
-            # The batch stays: it is accumulated from more parts.
-            ways.append(f"lower micro_batch_size ({config.optimizer.micro_batch_size})")
-        if config.fine_tuning.num_epochs:
-            ways.append("lower fine_tuning.micro_batch_size")
-        if not config.activation_checkpointing:
-            ways.append("set activation_checkpointing = true")
-        if config.precision in ("fp32", "tf32"):
-            ways.append("set precision = 'bf16'")
-        ways.append(f"shorten crop_frames ({config.crop_frames})")
-        raise SvError(f"out of {where}; in train.toml {', or '.join(ways)}") from error

@@ -30,7 +30,7 @@ from timing import ROOT
 from sv.energy.sensors.nvml import NvmlReader
 from sv.nnet.architectures import build_embedding_network, compute_cost
 from sv.nnet.margin import MarginHead
-from sv.train.step import autocast, set_precision
+from sv.train.device import autocast, set_precision
 
 FRAMES, FEATURES, DIM, SPEAKERS = 350, 81, 256, 5994
 LARGEST_BATCH = 512  # the study's global batch
