@@ -16,7 +16,7 @@ from sv.data.config import FbankConfig
 from sv.errors import UsageError
 from sv.score.backends import normalize_length
 from sv.score.config import PRECISIONS
-from sv.train.device import choose_device
+from sv.train.device import choose_device, set_precision
 from sv.train.embed import embed_files
 from sv.train.store import load_checkpoint, rebuild_network
 
@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UsageError(f"'{spaced[0]}': white space cannot stand in the key of a text vector")
     torch.set_num_threads(args.num_threads)
     device = choose_device(args.ngpu)
+    set_precision(args.precision, device)
     path = args.exp_dir / "final.pt"
     state = load_checkpoint(path)
     if args.features is not None:

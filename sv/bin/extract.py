@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from sv.files import write_json
 from sv.kaldi.archive import write_archive
 from sv.kaldi.data_dir import read_feats
 from sv.score.config import PRECISIONS
-from sv.train.device import choose_device
+from sv.train.device import choose_device, explain_out_of_memory, find_half, set_precision
 from sv.train.embed import embed_utterances
 from sv.train.store import load_network
 
@@ -36,7 +37,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     torch.set_num_threads(args.num_threads)
     device = choose_device(args.ngpu)
-    net = load_network(args.model, device, untrained=args.untrained)
+    set_precision(args.precision, device)
+    savings = ["with fewer jobs at a time"] if args.ngpu == 0 else ["on a card that has more"]
+    if args.precision == "fp32":
+        savings.insert(0, f"with --precision {find_half(device)}")
+    with explain_out_of_memory(device, [f"extract {savings[0]}", *savings[1:]]):
+        return extract(args, device)
+
+
+def extract(args: Namespace, device: torch.device) -> int:
+    """Embed the share."""
+    net = load_network(args.model, device, args.precision, untrained=args.untrained)
     feats, frames = read_feats(args.feats, args.utt2num_frames)
     # Every nj-th utterance: the shares are of equal length whatever the order of the speakers.
     frames = {key: frames[key] for key in sorted(frames)[args.job - 1 :: args.nj]}

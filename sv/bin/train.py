@@ -14,8 +14,8 @@ from sv.bin.cli import Parser, positive_float, positive_int, run
 from sv.energy.journal import write_mark
 from sv.energy.live import read_live
 from sv.model_name import check_model_name
-from sv.train.config import read_train_config
-from sv.train.device import choose_device, explain_out_of_memory
+from sv.train.config import read_train_config, validate_device
+from sv.train.device import choose_device, explain_out_of_memory, list_savings
 from sv.train.group import Group, report_to_launcher
 from sv.train.stopping import StopConditions
 from sv.train.trainer import Trainer
@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     config = read_train_config(args.config)
     check_model_name(args.model, config.network)
+    validate_device(config.precision, args.ngpu)
     torch.set_num_threads(args.num_threads)
     device = choose_device(args.ngpu, os.environ)
     group = Group(os.environ, device)
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
             signal.signal(number, conditions.request_stop)
-    with explain_out_of_memory(config), group.joined():
+    with explain_out_of_memory(device, list_savings(config, device)), group.joined():
         stop = Trainer(
             args.model,
             config,

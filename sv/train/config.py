@@ -19,6 +19,7 @@ from sv.data.config import SpecAugmentConfig, TrainingSetConfig
 from sv.errors import UsageError
 from sv.model_name import STUDY_NETWORK, NetworkConfig
 
+AMPERE = (8, 0)  # the compute capability from which on a GPU has bf16 and TF32
 # Settings that change when something is saved or kept, not what is computed.
 NOT_COMPARED = ("checkpoint_minutes", "keep_checkpoints", "activation_checkpointing")
 TRAINING = "training"  # the names of the phases
@@ -151,6 +152,29 @@ def validate_processes(config: TrainConfig, processes: int) -> None:
                 f"micro_batch_size ({crops}) is not a multiple of the {processes} processes "
                 "that share these crops; change it in train.toml, or the number of processes"
             )
+
+
+def validate_device(precision: str, ngpu: int) -> None:
+    """Check that a training has the GPU that its number format needs.
+
+    Raises:
+        UsageError: It has none. A CPU without fp16 emulates it, and hours would become months.
+    """
+    if ngpu == 0 and precision in ("fp16", "tf32"):
+        raise UsageError(
+            f"precision '{precision}' needs a GPU; set fp32 or bf16 in train.toml, or --ngpu 1 "
+            "where a GPU is"
+        )
+
+
+def validate_precision(precision: str, card: str, capability: tuple[int, int]) -> None:
+    """Check that a GPU has a number format.
+
+    Raises:
+        UsageError: It does not (NVIDIA, CUDA C programming guide, compute capabilities).
+    """
+    if precision in ("tf32", "bf16") and capability < AMPERE:
+        raise UsageError(f"precision '{precision}': not on {card}; set fp16 or fp32")
 
 
 def hash_config(config: TrainConfig) -> str:

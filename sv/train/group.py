@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from sv.errors import SvError, UsageError
 from sv.nnet.sync_norm import convert_norms
 from sv.system import end_with_parent
-from sv.train.device import CPU, RUN_ID
+from sv.train.device import CPU, RUN_ID, is_out_of_memory
 
 # How long processes wait for another one: a checkpoint on a slow disk takes minutes.
 TIMEOUT = timedelta(minutes=30)
@@ -79,6 +79,8 @@ class Group:
             self.agree(0)  # the first one has written its files
             dist.destroy_process_group()
         except RuntimeError as error:
+            if is_out_of_memory(error):  # of NCCL too: this process is the cause
+                raise
             if not isinstance(error, dist.DistError) and not any(w in str(error) for w in LOST):
                 raise
             reason = str(error).strip().splitlines()[0]
@@ -97,10 +99,11 @@ class Group:
             devices = [self._device.index]
         else:
             convert_norms(model)
-        # Running statistics are the same in all processes: they need not be sent.
-        return DistributedDataParallel(
-            model, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True
-        )
+        wrapped = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+        # Running statistics are the same in all processes: they need not be sent. The second name
+        # is that of torch before 2.13, whose constructor does not know the first.
+        wrapped.forward_sync_buffers = wrapped.broadcast_buffers = False
+        return wrapped
 
     def exchange(self, model: nn.Module, is_last: bool) -> contextlib.AbstractContextManager:
         """Return the context of a micro-batch: gradients are exchanged in the last one alone."""

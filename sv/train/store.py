@@ -23,6 +23,7 @@ from sv.model_name import BASE_CHANNELS, NetworkConfig, describe_model_name
 from sv.nnet.architectures import build_embedding_network, compute_cost
 from sv.nnet.margin import MarginHead
 from sv.train.config import Plan, TrainConfig, describe_difference, hash_config, read_train_config
+from sv.train.device import choose_memory_format
 from sv.train.egs import Egs
 from sv.train.group import Group
 
@@ -84,13 +85,15 @@ def build_head(config: TrainConfig, speakers: int) -> MarginHead:
     )
 
 
-def load_network(path: Path, device: torch.device, *, untrained: bool = False) -> nn.Module:
+def load_network(
+    path: Path, device: torch.device, precision: str = "fp32", *, untrained: bool = False
+) -> nn.Module:
     """Build the embedding network of a checkpoint or ``final.pt``, ready to embed.
 
     ``untrained``: as it was before training, from the seed in the config.toml next to it.
 
-    Channels last is 1.5 times as fast (tests/bench/extraction.py). Training is contiguous: torch
-    sums the variance of a channels-last batch too roughly (tests/bench/train_step.py).
+    Training on a CPU is contiguous: torch sums the variance of a channels-last batch too roughly
+    there (tests/bench/train_step.py).
 
     Raises:
         SvError: See `load_checkpoint`.
@@ -101,7 +104,7 @@ def load_network(path: Path, device: torch.device, *, untrained: bool = False) -
         net = build_network(state["model"], config, state["input_dim"])
     else:
         net = rebuild_network(state)
-    return net.to(device, memory_format=torch.channels_last).eval()
+    return net.to(device, memory_format=choose_memory_format(precision, device)).eval()
 
 
 def rebuild_network(state: dict[str, Any]) -> nn.Module:
