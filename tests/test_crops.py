@@ -1,13 +1,14 @@
 """Crops and batches: the rows of an archive, what changed under an index, SpecAugment."""
 
 import os
+import threading
 
 import kaldiio
 import numpy as np
 import pytest
 
 from sv.data.config import SpecAugmentConfig
-from sv.data.crops import CropReader, build_crop_index
+from sv.data.crops import READ_THREADS, CropReader, build_crop_index
 from sv.data.loader import read_batch
 from sv.errors import SvError
 from sv.kaldi.archive import write_archive
@@ -36,6 +37,30 @@ def test_crops_are_the_rows_that_kaldiio_reads(tmp_path, method):
         wanted = np.resize(whole[start:], crop.shape)
         np.testing.assert_allclose(crop, wanted, atol=2e-6 * np.abs(whole).max())
     reader.close()
+
+
+@pytest.mark.parametrize("crops", [READ_THREADS, 200])
+def test_a_slow_disk_is_asked_for_many_crops_at_once(tmp_path, monkeypatch, crops):
+    """No read ends before as many are under way as there are threads; the batch is the same."""
+    values = np.random.default_rng(0).normal(size=(100, 21))
+    items = ((f"u{i:03d}", values[i % 50 :]) for i in range(crops))
+    write_archive(tmp_path / "a.ark", tmp_path / "a.scp", items, method="two-byte")
+    table = read_table(tmp_path / "a.scp")
+    index = build_crop_index(list(table), dict.fromkeys(table, 0), {"clean": table})
+    masks = SpecAugmentConfig(0.6, 1, 20, 1, 5)
+    wanted = read_batch(CropReader(index, threads=1), np.arange(crops), (1, 2, 3), 30, masks)
+    preadv, all_read = os.preadv, threading.Event()
+    together = threading.Barrier(READ_THREADS, all_read.set, timeout=60)
+
+    def wait_for_the_others(*args):
+        if not all_read.is_set():
+            together.wait()
+        return preadv(*args)
+
+    monkeypatch.setattr(os, "preadv", wait_for_the_others)
+    batch = read_batch(CropReader(index), np.arange(crops), (1, 2, 3), 30, masks)
+    assert (batch.crops == wanted.crops).all() and (batch.speakers == wanted.speakers).all()
+    assert batch.read_s > 0
 
 
 def test_an_archive_that_is_not_the_indexed_one_is_named(tmp_path):

@@ -75,7 +75,8 @@ def test_a_line_says_how_far_and_how_long(small_egs, tmp_path, caplog, every_ste
     lines = [line for line in caplog.messages if line.startswith("epoch 1/2, step 10/10: ")]
     assert re.fullmatch(
         r"epoch 1/2, step 10/10: loss [\d.]+, accuracy [\d.]+ %, [\d.]+ crops/s, waiting [\d.]+ %, "
-        r"lr 0\.0451, margin 0\.09, about \d+ minutes left, until \d{4}-\d\d-\d\d \d\d:\d\d",
+        r"reading [\d.]+ %, lr 0\.0451, margin 0\.09, about \d+ minutes left, "
+        r"until \d{4}-\d\d-\d\d \d\d:\d\d",
         lines[0],
     )
     assert any(
@@ -87,6 +88,7 @@ def test_a_line_says_how_far_and_how_long(small_egs, tmp_path, caplog, every_ste
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
     assert rows[0]["loss"] == "" and float(rows[2]["loss"]) > 0
     assert "j_per_crop" not in rows[0] and float(rows[1]["valid_s"]) > 0
+    assert 0 < float(rows[1]["read_percent"]) < 100
 
 
 def make_meter(kwh_a_reading, measured):

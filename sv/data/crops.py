@@ -1,8 +1,9 @@
 """The training set as an index of arrays: the location of the rows of every utterance and copy.
 
 Five and a half million matrices (VoxCeleb2 and its four augmented copies) as Python objects would
-take gigabytes; as arrays they take 120 MB. A crop is one ``preadv`` of its rows, and a batch of
-crops is decoded as one array: tests/bench/crop_reading.py and crop_index.py have the figures.
+take gigabytes; as arrays they take 120 MB. A crop is one ``preadv`` of its rows. Threads read a
+batch, as a network disk takes milliseconds for each crop, and decode several as one array:
+tests/bench/crop_reading.py, crop_index.py and loader.py have the figures.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import logging
 import os
 import struct
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from sv.files import replacing
 from sv.kaldi.archive import HEADER_BYTES, parse_header
 
 HASHED_BYTES = 64  # of each matrix: half a row of a small front end
+READ_THREADS = 16  # of a process: so many crops are asked of the disk at once
 DECODED_AT_ONCE = 16  # crops: 1 MB of two-byte rows, which stay in the cache until they are decoded
 
 
@@ -164,16 +167,24 @@ def load_crop_index(path: Path) -> CropIndex:
 class CropReader:
     """Reads crops of an index; keeps every archive open. Safe to call from several threads.
 
+    Args:
+        index: The training set.
+        threads: Crops that are read at the same time.
+
     Raises:
         SvError: An archive is missing, or its size differs from that in the index.
     """
 
-    def __init__(self, index: CropIndex) -> None:
-        self.index = index
+    def __init__(self, index: CropIndex, *, threads: int = READ_THREADS) -> None:
+        self.index, self._threads = index, threads
+        self._pool = ThreadPoolExecutor(threads, "crops")
         self._descriptors: list[int] = []
         for name, size in zip(index.arks, index.ark_bytes.tolist(), strict=True):
-            self._descriptors.append(_open(name))
-            now = os.fstat(self._descriptors[-1]).st_size
+            descriptor = _open(name)
+            self._descriptors.append(descriptor)
+            # Nothing beside a crop is worth reading: the next one lies anywhere.
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+            now = os.fstat(descriptor).st_size
             if now != size:
                 raise SvError(f"{name}: {now} bytes, but {size} in stage 4; make stage 4 again")
 
@@ -198,12 +209,12 @@ class CropReader:
         minimum = i.minimum[kinds, utterances, None, None]
         step = i.step[kinds, utterances, None, None]
         places = np.stack([arks, offsets + starts * row_bytes, counts], axis=1).tolist()
-        coded = i.item_bytes == 2
-        rows = np.empty((min(len(out), DECODED_AT_ONCE), frames, i.columns), "<u2")
-        for first in range(0, len(out), DECODED_AT_ONCE):
-            part = slice(first, first + DECODED_AT_ONCE)
-            crops = out[part]
-            stored = rows[: len(crops)] if coded else crops
+        size = min(DECODED_AT_ONCE, -(-len(out) // self._threads))
+
+        def read_part(first: int) -> None:
+            part = slice(first, first + size)
+            crops, coded = out[part], i.item_bytes == 2
+            stored = np.empty(crops.shape, "<u2") if coded else crops
             for crop, (ark, offset, count) in zip(stored, places[part], strict=True):
                 self._fill(ark, offset, memoryview(crop[:count]).cast("B"))
                 for row in range(count, frames, count):
@@ -220,6 +231,10 @@ class CropReader:
                 last = starts[bad] + counts[bad]
                 raise SvError(f"{where}: NaN or infinity in rows {starts[bad]}-{last}")
 
+        # In order, so that of several errors the first crop's is raised.
+        for _ in self._pool.map(read_part, range(0, len(out), size)):
+            pass
+
     def _fill(self, ark: int, offset: int, buffer: memoryview) -> None:
         name = self.index.arks[ark]
         try:
@@ -231,7 +246,8 @@ class CropReader:
             raise SvError(f"{name}: truncated: bytes {offset} to {end} are not there")
 
     def close(self) -> None:
-        """Close the archives."""
+        """Close the archives, once no thread reads."""
+        self._pool.shutdown(cancel_futures=True)
         for descriptor in self._descriptors:
             os.close(descriptor)
         self._descriptors = []

@@ -1,4 +1,4 @@
-"""Training batches: a pure function of (seed, epoch, step), read ahead by a thread.
+"""Training batches: a pure function of (seed, epoch, step), read ahead.
 
 No state is carried from batch to batch: the batch of step s is the same whether the epoch was
 started or resumed there, and for any number of processes. So a resumed training sees the data that
@@ -6,6 +6,7 @@ the uninterrupted one would have seen. Each of several processes draws the whole
 its own crops of it.
 """
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,11 +24,13 @@ READ_AHEAD = 4  # batches
 class Batch:
     """Crops (B, frames, features) float32 and their speakers (B,) int64.
 
-    With several processes these are the process's own crops, and B is their number.
+    With several processes these are the process's own crops, and B is their number. ``read_s`` is
+    how long reading them took.
     """
 
     crops: np.ndarray
     speakers: np.ndarray
+    read_s: float
 
 
 def find_rows(batch_size: int, micro_batch_size: int, rank: int, processes: int) -> np.ndarray:
@@ -75,12 +78,14 @@ def read_batch(
     if rows is None:
         rows = np.arange(len(order))
     crops = np.empty((len(rows), frames, index.columns), dtype=np.float32)
+    started = time.monotonic()
     reader.read(kinds[rows], order[rows], starts[rows], crops)
+    read_s = time.monotonic() - started
     if specaugment is not None:
         places = np.full(len(order), -1)  # in `crops`; -1: of another process
         places[rows] = np.arange(len(rows))
         _mask(crops, places, specaugment, rng)
-    return Batch(crops, index.speaker[order[rows]].astype(np.int64))
+    return Batch(crops, index.speaker[order[rows]].astype(np.int64), read_s)
 
 
 def _mask(
@@ -121,8 +126,8 @@ def iterate_batches(
 
     With ``rows``, only these rows of each batch.
 
-    A thread and not worker processes: reading a crop is a system call and a copy, and passing
-    a batch between processes costs more than that.
+    Threads (this one and the reader's) and not worker processes: reading a crop is a system call
+    and a copy, and passing a batch between processes costs more than that.
 
     Raises:
         SvError: What reading a crop raises, at the batch where it happened.

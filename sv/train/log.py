@@ -25,14 +25,18 @@ SEGMENTS = 8  # marks in a bounded run: enough to see how even its speed is
 # The columns of epochs.tsv, in order; a column that no epoch has is left out.
 COLUMNS = (
     "epoch", "loss", "accuracy_percent", "valid_eer_percent", "learning_rate", "margin",
-    "crops_per_s", "wait_percent", "j_per_crop", "energy_measured_fraction", "train_s", "valid_s",
-    "memory_mb", "gpu_memory_mb",
+    "crops_per_s", "wait_percent", "read_percent", "j_per_crop", "energy_measured_fraction",
+    "train_s", "valid_s", "memory_mb", "gpu_memory_mb",
 )  # fmt: skip
 
 
 @dataclass
 class Totals:
-    """Sums over the steps of an epoch so far; energy is that of ``metered_crops`` of the crops."""
+    """Sums over the steps of an epoch so far; energy is that of ``metered_crops`` of the crops.
+
+    ``wait_s`` is how long the device waited for data, ``read_s`` how long the first process's
+    threads read: near ``train_s`` the disk is what limits the training.
+    """
 
     steps: int = 0
     crops: int = 0
@@ -40,6 +44,7 @@ class Totals:
     loss: float = 0.0
     train_s: float = 0.0
     wait_s: float = 0.0
+    read_s: float = 0.0
     energy_j: float = 0.0
     measured_j: float = 0.0
     metered_crops: int = 0
@@ -50,12 +55,13 @@ class Totals:
         return Totals(**{key: value - before[key] for key, value in asdict(self).items()})
 
     def compute_figures(self) -> dict[str, float]:
-        """Return loss, accuracy, speed, the share of time spent waiting for data, J per crop."""
+        """Return loss, accuracy, speed, shares of time waiting for data and reading, J per crop."""
         figures = {
             "loss": self.loss / self.steps,
             "accuracy_percent": 100 * self.correct / self.crops,
             "crops_per_s": self.crops / self.train_s,
             "wait_percent": 100 * self.wait_s / self.train_s,
+            "read_percent": 100 * self.read_s / self.train_s,
         }
         if self.metered_crops and self.energy_j > 0:
             figures["j_per_crop"] = self.energy_j / self.metered_crops
@@ -67,7 +73,8 @@ class Totals:
         figures = self.compute_figures()
         text = (
             f"loss {figures['loss']:.3f}, accuracy {figures['accuracy_percent']:.1f} %, "
-            f"{figures['crops_per_s']:.1f} crops/s, waiting {figures['wait_percent']:.1f} %"
+            f"{figures['crops_per_s']:.1f} crops/s, waiting {figures['wait_percent']:.1f} %, "
+            f"reading {figures['read_percent']:.1f} %"
         )
         if "j_per_crop" in figures:
             measured = figures["energy_measured_fraction"]

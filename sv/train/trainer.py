@@ -30,15 +30,17 @@ from sv.train.stopping import Stop, StopConditions, count_votes, vote
 from sv.train.store import Checkpoints, History, build_head, build_network
 
 
-def prefetch(batches: Iterable[Batch], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield crops (B, frames, features) float32 and speakers (B,) int64 on ``device``.
+def prefetch(
+    batches: Iterable[Batch], device: torch.device
+) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """Yield crops (B, frames, features) float32 and speakers (B,) int64 on ``device``; `read_s`.
 
     A GPU computes by itself once a step's work is queued; meanwhile the next batch is copied from
     page-locked memory on a stream of its own, so that the copy costs no time.
     """
     if device.type != "cuda":
         for batch in batches:
-            yield torch.from_numpy(batch.crops), torch.from_numpy(batch.speakers)
+            yield torch.from_numpy(batch.crops), torch.from_numpy(batch.speakers), batch.read_s
         return
     copies = torch.cuda.Stream(device)
     for batch in batches:
@@ -49,7 +51,7 @@ def prefetch(batches: Iterable[Batch], device: torch.device) -> Iterator[tuple[T
         computing.wait_stream(copies)
         for tensor in (crops, speakers):
             tensor.record_stream(computing)  # else its memory is free for the next copy too early
-        yield crops, speakers
+        yield crops, speakers, batch.read_s
 
 
 @dataclass(frozen=True)
@@ -300,8 +302,9 @@ class Trainer:
         self.log.begin_epoch(self.totals)
         saved = before = time.monotonic()
         with contextlib.closing(batches):  # at once, not when the last error is forgotten
-            for crops, speakers in prefetch(batches, self.device):
+            for crops, speakers, read_s in prefetch(batches, self.device):
                 self._do_step(crops, speakers, time.monotonic() - before)
+                self.totals.read_s += read_s
                 now = time.monotonic()
                 self.totals.train_s += now - before
                 before = now
