@@ -11,8 +11,9 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 # The outermost script looks for the environment, its children inherit what it found.
 if [ -z "${SV_ENVIRONMENT:-}" ]; then
   export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
-  if ! python3 utils/check_environment.py 2>/dev/null; then # not a failure: .venv is next
-    if [ ! -x .venv/bin/python ] || ! .venv/bin/python utils/check_environment.py; then
+  if ! lacks=$(python3 utils/check_environment.py 2>&1); then # not a failure: .venv is next
+    if [ ! -x .venv/bin/python ] || ! lacks=$(.venv/bin/python utils/check_environment.py 2>&1); then
+      printf '%s\n' "$lacks" >&2
       utils/install.sh
     fi
     export PATH="$PWD/.venv/bin:$PATH"

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Make `import torchaudio` work on a CPU-only torch by setting its CUDA extension aside.
+"""Make `import torchaudio` work with any build of torch by setting its compiled extension aside.
 
 Usage: python3 utils/mend_torchaudio.py   (status 1 if torchaudio still cannot be imported)
 
-Does nothing where the import works, and nothing where torch has CUDA: there a failed import is
-a real fault that must be seen.
+The extension is built for one CUDA (13, of torchaudio 2.11) and dies with a torch for another one,
+or for none; what the recipe uses is pure Python. Does nothing where the import works. Where the
+extension is not what is wrong it is put back, and the error is shown.
 """
 
 import importlib.util
@@ -20,23 +21,32 @@ def import_error(module: str) -> str | None:
     return None if done.returncode == 0 else (done.stderr.strip() or "no message").splitlines()[-1]
 
 
+def set_extension_aside(lib: Path) -> dict[Path, Path]:
+    """Move the extension's files out of the reach of the import; return from where to where."""
+    aside = lib / "set_aside"
+    aside.mkdir(exist_ok=True)
+    files = [*lib.glob("_torchaudio*.so"), *lib.glob("libtorchaudio*.so")]
+    return {file: file.rename(aside / file.name) for file in files}
+
+
 def main() -> int:
-    """Try the import, set the extension aside if that is the known fault, try again."""
+    """Try the import, set the extension aside if it fails, try again."""
     error = import_error("torchaudio")
     if error is None:
         return 0
-    import torch  # noqa: PLC0415
-
     spec = importlib.util.find_spec("torchaudio")
-    if torch.version.cuda is None and spec is not None and spec.origin is not None:
-        lib = Path(spec.origin).parent / "lib"
-        aside = lib / "set_aside"
-        aside.mkdir(exist_ok=True)
-        for pattern in ("_torchaudio*.so", "libtorchaudio*.so"):
-            for file in lib.glob(pattern):
-                print(f"torch {torch.__version__} has no CUDA: moved {file} to {aside}")
-                file.rename(aside / file.name)
-        error = import_error("torchaudio")
+    if spec is not None and spec.origin is not None and import_error("torch") is None:
+        try:
+            moved = set_extension_aside(Path(spec.origin).parent / "lib")
+        except OSError as refused:
+            error = f"{error}; its extension cannot be set aside ({refused})"
+        else:
+            first, error = error, import_error("torchaudio")
+            for file, now in moved.items():
+                if error is None:
+                    print(f"{first}: moved {file} to {now}")
+                else:
+                    now.rename(file)
     if error is not None:
         print(f"utils/mend_torchaudio.py: import torchaudio: {error}", file=sys.stderr)
         return 1
