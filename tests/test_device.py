@@ -163,6 +163,8 @@ def run_extraction(monkeypatch, tmp_path):
         "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
         "FIND was unable to find an engine to execute this computation",
         "GET was unable to find an engine to execute this computation",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "Triton Error [CUDA]: out of memory",
         "NCCL error: unhandled cuda error, Cuda failure 2 'out of memory'",
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
     ],
@@ -177,7 +179,8 @@ def test_every_form_of_no_memory_says_what_helps_on_this_card(
     with pytest.raises(SvError) as raised, explain_out_of_memory(CUDA, list_savings(config, CUDA)):
         raise error
     said = str(raised.value)
-    assert said.startswith("out of GPU memory (Tesla V100, 34 GB); in train.toml lower micro_batch")
+    assert said.startswith("out of GPU memory (Tesla V100, 34 GB")
+    assert "in train.toml lower micro_batch_size" in said
     assert f"precision = '{half}'" in said and "\n" not in said
 
 

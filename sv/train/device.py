@@ -20,12 +20,11 @@ BUILDS = "utils/install.sh --cuda auto installs a build for the GPUs of this mac
 DEVICES, DRIVER = "/dev/nvidia[0-9]*", "/proc/driver/nvidia/version"
 # In the messages of plain RuntimeErrors: of torch's CPU allocator and oneDNN;
 CPU_MESSAGES = ("can't allocate memory", "could not create a memory", "bad_alloc")
-# of the CUDA runtime and NCCL; of cuBLAS, cuDNN and their handles, which live outside torch's
-# allocator; and of cuDNN when every algorithm lacked its workspace (torch 2.13).
+# of CUDA, NCCL and Triton; of cuBLAS, cuDNN and their handles, which live outside torch's
+# allocator; and of cuDNN when no algorithm got its workspace (torch 2.13).
 GPU_MESSAGES = (
-    "CUDA out of memory", "CUDA error: out of memory", "'out of memory'", "STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_NOT_INITIALIZED", "CUDNN_STATUS_NOT_INITIALIZED", "unable to find an engine",
-    "Unable to find a valid cuDNN algorithm",
+    "out of memory", "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_NOT_INITIALIZED", "unable to find an engine", "find a valid cuDNN algorithm",
 )  # fmt: skip
 
 
@@ -185,7 +184,9 @@ def explain_out_of_memory(device: torch.device, savings: Sequence[str]) -> Itera
         where = "memory"
         if device.type == "cuda" and any(sign in str(error) for sign in GPU_MESSAGES):
             size = torch.cuda.get_device_properties(device).total_memory / 1e9
-            where = f"GPU memory ({torch.cuda.get_device_name(device)}, {size:.0f} GB)"
+            card = f"{torch.cuda.get_device_name(device)}, {size:.0f} GB"
+            cause = str(error).splitlines()[0]  # "no engine" rarely means something else
+            where = f"GPU memory ({card if 'out of memory' in cause else f'{card}: {cause}'})"
         raise SvError(f"out of {where}; {', or '.join(savings)}") from error
 
 
