@@ -15,7 +15,7 @@ stop_stage=8      # last stage to run
 egs=              # recipe: a folder with conf/, where data/ and exp/ go too (egs/voxceleb)
 model=            # model names, or "study": all of conf/models.txt (its first)
 nj=               # parallel jobs and CPU threads (the cores of this machine)
-ngpu=0            # GPUs of a machine for training and extraction, 0: CPU
+ngpu=             # GPUs of a machine for training and extraction, 0: CPU (all visible; with another --cmd: give it)
 nnodes=1          # machines that a training runs on
 cmd=utils/run.py  # how jobs are run, with its options: "utils/slurm.py --config F"
 precision=fp32    # fp32|fp16|bf16, several in quotes: number format of extraction
@@ -63,7 +63,7 @@ if [ "$forecast" = true ]; then stop_stage=5; fi
 [[ "$stage" =~ ^[0-8]$ && "$stop_stage" =~ ^[0-8]$ ]] || bad_option "the stages are 0 to 8"
 [ "$stage" -le "$stop_stage" ] || bad_option "--stage $stage comes after --stop-stage $stop_stage"
 [[ "$precision " =~ ^((fp32|fp16|bf16)\ +)+$ ]] || bad_option "--precision is fp32, fp16 or bf16"
-[[ "$ngpu" =~ ^(0|[1-9][0-9]*)$ ]] || bad_option "--ngpu must be a whole number, not '$ngpu'"
+[[ "$ngpu" =~ ^(0|[1-9][0-9]*)?$ ]] || bad_option "--ngpu must be a whole number, not '$ngpu'"
 [[ "$nnodes" =~ ^[1-9][0-9]*$ ]] || bad_option "--nnodes must be at least 1"
 [ -x "${cmd%% *}" ] || bad_option "--cmd: no such program '${cmd%% *}'"
 [[ "$nj" =~ ^[1-9][0-9]*$ ]] || bad_option "--nj must be a whole number of at least 1, not '$nj'"
@@ -72,16 +72,18 @@ if [ "$forecast" = true ]; then stop_stage=5; fi
 read -ra models <<<"$model"
 read -ra precisions <<<"$precision"
 # What can be refused is refused here: no attempt, no energy.
-needs=(--stage "$stage" --stop-stage "$stop_stage" --cmd "$cmd" --nj "$nj" --ngpu "$ngpu"
-  --nnodes "$nnodes" --country "$country")
+if [ "$stage" -le 2 ]; then python3 -m local.corpora "$conf/corpora.toml" "$corpora"; fi
+needs=(--stage "$stage" --stop-stage "$stop_stage" --cmd "$cmd" --nj "$nj"
+  --precision "$precision" --nnodes "$nnodes" --country "$country")
+if [ -n "$ngpu" ]; then needs+=(--ngpu "$ngpu"); fi
 if [ -n "$max_kwh" ]; then needs+=(--max-kwh "$max_kwh"); fi
 settings=$(python3 -m sv.bin.recipe settings "${needs[@]}" "$conf" "${models[@]}")
-if [ "$stage" -le 2 ]; then python3 -m local.corpora "$conf/corpora.toml" "$corpora"; fi
 {
   read -ra models     # checked; "study" and no name replaced by those of conf/models.txt
   read -r backends    # of conf/score.toml
   read -r needs_cohort
   read -r untrained
+  read -r ngpu
 } <<<"$settings"
 cmd="$cmd --resume $resume"
 
@@ -144,7 +146,7 @@ if [ "$systems" -gt 1 ] && [ "$stage" -le 7 ] && [ "$stop_stage" -ge 5 ]; then
     --models "${models[*]}" --precisions "$precision" --backend "${backends%% *}" \
     --forecast "$forecast" "$data" "$exp" -- \
     ./run.sh "${given[@]}" --egs "$egs" --data "$data" --exp "$exp" --corpora "$corpora" \
-    --lists "$lists" --skip-finished "$resume"
+    --lists "$lists" --ngpu "$ngpu" --skip-finished "$resume"
 fi
 
 model=${models[0]}

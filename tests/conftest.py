@@ -123,7 +123,7 @@ class TinyRecipe:
 
     def run(self, *options, check=True, timeout=240):
         """Run run.sh with this recipe's folders."""
-        argv = ["./run.sh", "--egs", "tests/egs/tiny", "--nj", 2]
+        argv = ["./run.sh", "--egs", "tests/egs/tiny", "--nj", 2, "--ngpu", 0]
         argv += ["--data", self.data, "--exp", self.exp]
         argv += options
         done = call(argv, timeout=timeout, HOME=str(self.home))

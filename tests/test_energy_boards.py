@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
@@ -12,6 +13,10 @@ import pytest
 from conftest import ROOT, call, environment
 from metered import wait_for
 from test_energy_nvml import BOARD_A, BOARD_B, library, pytestmark  # noqa: F401 - a fixture
+
+from sv.bin import recipe
+from sv.energy.sensors import nvml
+from sv.errors import SvError, UsageError
 
 A, B = "GPU-aaaa1111-0", "GPU-bbbb2222-0"
 
@@ -224,3 +229,74 @@ def test_run_sh_refuses_boards_that_are_missing_or_held_without_an_attempt(site)
         assert message in done.stderr.splitlines()[-1]
     end(process)
     assert not list(site.root.glob("exp/**/*.journal.jsonl"))
+
+
+def test_without_ngpu_the_visible_boards_are_used(site):
+    """As run.sh asks before the first meter: the last line is the GPUs."""
+    conf = site.root / "conf"
+    shutil.copytree(ROOT / "tests/egs/tiny/conf", conf)
+    words = [sys.executable, "-m", "sv.bin.recipe", "settings", "--stage"]
+
+    def ask(*options, stage=5, status=0, **extra):
+        done = call([*words, stage, *options, conf], timeout=30, **{**site.env, **extra})
+        assert (done.returncode, done.stderr.count("\n")) in ((status, 0), (status, 1)), done.stderr
+        return done.stdout.splitlines()[-1] if status == 0 else None, done.stderr
+
+    assert ask() == ("2", "")
+    assert ask(CUDA_VISIBLE_DEVICES="1") == ("1", "")
+    assert ask("--ngpu", 1) == ("1", "")
+    ngpu, said = ask(CUDA_VISIBLE_DEVICES="")
+    assert ngpu == "0" and "the CPU is used" in said
+    ngpu, said = ask("--ngpu", 0)
+    assert ngpu == "0" and "2 GPUs are visible" in said
+    assert ask("--ngpu", 0, stage=8) == ask(stage=8) == ("0", "")  # nothing to compute there
+    # Of the machines of another program nothing is known.
+    other = ("--cmd", "/bin/true")
+    assert "give --ngpu" in ask(*other, status=2)[1]
+    assert ask(*other, "--ngpu", 4, "--stop-stage", 6) == ("4", "")
+    assert ask(*other, stage=8) == ("0", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "precision", "capability", "message"),
+    [
+        (("--ngpu", 0), "fp16", 70, "'fp16' needs a GPU; .* --ngpu 1"),
+        (("--ngpu", 0), "tf32", 80, "'tf32' needs a GPU"),
+        ((), "bf16", 70, "'bf16': not on Fake [12]; set fp16"),
+        ((), "bf16", 80, None),
+        (("--stage", 6, "--precision", "fp32 bf16"), "fp16", 75, "'bf16': not on Fake"),
+        (("--stage", 6, "--precision", "fp32 fp16"), "bf16", 70, None),
+        (("--ngpu", 1), "bf16", None, None),  # a board that does not say what it is
+    ],
+)
+def test_run_sh_refuses_a_number_format_that_the_board_lacks(
+    site, options, precision, capability, message
+):
+    """Before the first meter starts; what is not refused ends where the features are missing."""
+    shutil.copytree(ROOT / "tests/egs/tiny/conf", site.root / "egs/conf")
+    config = site.root / "egs/conf/train.toml"
+    config.write_text(f'precision = "{precision}"\n{config.read_text()}')
+    for board in (0, 1):
+        if capability is not None:
+            (site.root / f"capability.{board}").write_text(str(capability))
+    words = ["./run.sh", "--egs", site.root / "egs", "--nj", 1, "--stage", 5, *options]
+    done = call(words, timeout=60, **site.env)
+    last = done.stderr.splitlines()[-1]
+    if message is None:
+        assert done.returncode == 1 and "run stages 1 and 2 first" in last
+    else:
+        assert done.returncode == 2 and re.search(message, last) and done.stderr.count("\n") < 3
+
+
+def test_gpus_whose_driver_does_not_answer_are_not_left_for_the_cpu(tmp_path, monkeypatch, capsys):
+    def refuse(visible):
+        raise SvError("NVML does not answer")
+
+    monkeypatch.setattr(nvml, "list_devices", refuse)
+    monkeypatch.setattr(recipe, "DEVICES", str(tmp_path / "nvidia[0-9]*"))
+    words = ["settings", "--stage", "6", str(ROOT / "tests/egs/tiny/conf")]
+    assert recipe.main(words) == 0 and "the CPU is used" in capsys.readouterr().err
+    (tmp_path / "nvidia0").touch()
+    with pytest.raises(UsageError, match=r"nvidia0\).*NVML does not answer.*--ngpu"):
+        recipe.main(words)
+    assert recipe.main([*words[:3], "--ngpu", "0", words[3]]) == 0

@@ -91,6 +91,12 @@ int nvmlDeviceGetComputeRunningProcesses_v3(handle board, unsigned *count, proce
   found->pid = (unsigned)pid;
   return 0;
 }
+int nvmlDeviceGetCudaComputeCapability(handle board, int *major, int *minor) {
+  unsigned long long value = 0; /* 70 is 7.0 */
+  int status = read_file("capability", board, &value);
+  *major = (int)value / 10, *minor = (int)value % 10;
+  return status;
+}
 int nvmlDeviceGetEnforcedPowerLimit(handle board, unsigned *mw) { *mw = 700000; return 0; }
 int nvmlDeviceGetPowerManagementLimitConstraints(handle board, unsigned *low, unsigned *high) {
   unsigned long long mw;

@@ -248,7 +248,8 @@ def test_the_recipe_runs_through_slurm(cluster, tiny, tmp_path):
     """All stages, from the corpus that is there: the results are those of utils/run.py."""
     data, exp = tmp_path / "data", tmp_path / "exp"
     argv = ["./run.sh", "--egs", "tests/egs/tiny", "--nj", 2, "--data", data, "--exp", exp]
-    argv += ["--corpora", tiny.corpora, "--cmd", f"utils/slurm.py --config {cluster.config}"]
+    argv += ["--corpora", tiny.corpora, "--ngpu", 0]
+    argv += ["--cmd", f"utils/slurm.py --config {cluster.config}"]
     done = call(argv, timeout=300, HOME=str(tmp_path), **cluster.site.env)
     assert done.returncode == 0, done.stderr[-4000:]
     for name in ("mini_test/utt2num_frames", "egs/utterances"):

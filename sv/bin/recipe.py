@@ -7,11 +7,14 @@ Usage: python3 -m sv.bin.recipe settings CONF [MODEL ...]      what run.sh needs
        python3 -m sv.bin.recipe merge-infos DATA_DIR OUT.json JOB.json ...
 """
 
+import glob
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sv.bin.cli import Parser, positive_float, positive_int, run, true_or_false
 from sv.config import read_config
@@ -19,6 +22,10 @@ from sv.errors import SvError, UsageError
 from sv.files import read_json, read_text, write_json
 from sv.model_name import check_model_name, read_network_config
 
+if TYPE_CHECKING:
+    from sv.energy.sensors.nvml import Device
+
+DEVICES = "/dev/nvidia[0-9]*"
 SUMMED = ("utterances", "frames")  # over the jobs of an extraction
 
 
@@ -26,7 +33,7 @@ def print_settings(words: Sequence[str]) -> int:
     """Check what the stages to run will read and need; print what run.sh needs of conf/.
 
     A line each: the models; the backends; whether these need a cohort; whether the untrained
-    network is scored. Names have spaces between. Nothing here loads torch.
+    network is scored; GPUs of a machine. Names have spaces between. Nothing here loads torch.
     """
     from sv.score.config import BACKENDS, ScoreConfig  # noqa: PLC0415 - of one command, like all such below
 
@@ -35,7 +42,8 @@ def print_settings(words: Sequence[str]) -> int:
     parser.add_argument("--stop-stage", type=int, default=8, help="last stage to run")
     parser.add_argument("--cmd", default="utils/run.py", help="how jobs are run, with its options")
     parser.add_argument("--nj", type=positive_int, default=1, help="CPU threads of a training")
-    parser.add_argument("--ngpu", type=int, default=0, help="GPUs of a machine")
+    parser.add_argument("--ngpu", type=int, help="GPUs of a machine (all that are visible)")
+    parser.add_argument("--precision", default="fp32", help="of extraction, with spaces between")
     parser.add_argument("--nnodes", type=positive_int, default=1, help="machines of a training")
     parser.add_argument("--max-kwh", type=positive_float, help="energy at which a training ends")
     parser.add_argument("--country", default="", help="ISO3 code, instead of energy.toml's")
@@ -49,17 +57,24 @@ def print_settings(words: Sequence[str]) -> int:
     args = parser.parse_args(words)
     models = list_models(args.conf, args.models)
     config = read_config(args.conf / "score.toml", ScoreConfig)
-    if args.stage is not None:
-        check_stages(args)
+    ngpu = 0 if args.stage is None else check_stages(args, config.untrained)
     print(" ".join(models))
     print(" ".join(name for name in BACKENDS if name in config.backends))  # as in the tables
     print(str(config.needs_cohort).lower())
     print(str(config.untrained).lower())
+    print(ngpu)
     return 0
 
 
-def check_stages(args: Namespace) -> None:
+def check_stages(args: Namespace, untrained: bool) -> int:
     """Check the settings, jobs and devices of the stages to run, before the first meter starts.
+
+    Args:
+        args: Options of `print_settings`.
+        untrained: Stage 7 extracts too.
+
+    Returns:
+        GPUs of a machine: those asked for, or all that are visible to utils/run.py.
 
     Raises:
         UsageError: A stage would be refused.
@@ -67,7 +82,7 @@ def check_stages(args: Namespace) -> None:
     from sv.data.config import AugmentConfig, FbankConfig  # noqa: PLC0415
     from sv.energy.config import read_energy_config  # noqa: PLC0415
     from sv.energy.factors import check_providers  # noqa: PLC0415
-    from sv.train.config import read_train_config, validate_processes  # noqa: PLC0415
+    from sv.train import config as training  # noqa: PLC0415
 
     def runs(*stages: int) -> bool:
         return any(args.stage <= stage <= args.stop_stage for stage in stages)
@@ -79,12 +94,73 @@ def check_stages(args: Namespace) -> None:
     if runs(3):
         read_config(args.conf / "features.toml", FbankConfig)
     if runs(4, 5):
-        train = read_train_config(args.conf / "train.toml")
+        train = training.read_train_config(args.conf / "train.toml")
+    cmd = args.cmd.split()
+    uses_gpus = runs(5, 6) or (runs(7) and untrained)
     if runs(3, 5, 6, 7):
-        gpus = args.ngpu if runs(5, 6, 7) else 0
-        check_jobs(args.cmd.split(), gpus, args.nj, args.nnodes if runs(5) else 1)
+        gpus = args.ngpu or 0 if uses_gpus else 0
+        check_jobs(cmd, gpus, args.nj, args.nnodes if runs(5) else 1)
+    if not uses_gpus:
+        return 0
+    visible = list_visible(cmd, must_answer=args.ngpu is None)
+    ngpu = choose_ngpu(args.ngpu, visible, cmd)
+    precisions = args.precision.split() if runs(6) else []
     if runs(5):
-        validate_processes(train, max(1, args.ngpu) * args.nnodes)
+        training.validate_device(train.precision, ngpu)
+        training.validate_processes(train, max(1, ngpu) * args.nnodes)
+        precisions.append(train.precision)
+    for device in (visible or [])[:ngpu]:
+        for precision in precisions if device.capability else []:
+            training.validate_precision(precision, device.kind or device.name, device.capability)
+    if ngpu == 0 and visible:
+        seen = "a GPU is" if len(visible) == 1 else f"{len(visible)} GPUs are"
+        print(f"run.sh: --ngpu 0: the CPU is used, though {seen} visible here", file=sys.stderr)
+    elif args.ngpu is None and not visible:
+        print("run.sh: no GPU is visible here, the CPU is used", file=sys.stderr)
+    return ngpu
+
+
+def list_visible(cmd: Sequence[str], *, must_answer: bool) -> "list[Device] | None":
+    """List the GPUs that utils/run.py has for its jobs; None: jobs run by something else.
+
+    Raises:
+        UsageError: There are some, and their driver does not answer though it must.
+    """
+    from sv.energy.boards import VISIBLE  # noqa: PLC0415
+    from sv.energy.sensors.nvml import list_devices  # noqa: PLC0415
+
+    if not is_program(cmd, "utils/run.py"):
+        return None
+    try:
+        return list_devices(os.environ.get(VISIBLE))
+    except SvError as error:
+        if must_answer and (found := sorted(glob.glob(DEVICES))):
+            raise UsageError(
+                f"this machine has a GPU ({found[0]}), but how many is not known ({error}); mend "
+                "that, or give --ngpu"
+            ) from error
+        return []
+
+
+def choose_ngpu(asked: int | None, visible: "list[Device] | None", cmd: Sequence[str]) -> int:
+    """Return the GPUs of a machine: those asked for, or all that are visible.
+
+    Raises:
+        UsageError: None is asked for, and jobs run on machines that are not seen from here.
+    """
+    if asked is not None:
+        return asked
+    if visible is None:
+        raise UsageError(
+            f"--cmd {cmd[0]}: the GPUs of the machines that run the jobs are not seen from here; "
+            "give --ngpu (0: CPU)"
+        )
+    return len(visible)
+
+
+def is_program(cmd: Sequence[str], name: str) -> bool:
+    """Whether a command starts one of our programs, however its path is written."""
+    return Path(cmd[0]).resolve() == Path(name).resolve()
 
 
 def check_jobs(cmd: Sequence[str], gpus: int, threads: int, nodes: int) -> None:
@@ -97,7 +173,7 @@ def check_jobs(cmd: Sequence[str], gpus: int, threads: int, nodes: int) -> None:
 
     asked = ["--num-threads", str(threads), "--gpu", str(gpus), "--nodes", str(nodes)]
     for program in (run, slurm):
-        if Path(cmd[0]).resolve() == Path(program.NAME).resolve():
+        if is_program(cmd, program.NAME):
             try:
                 program.check([*cmd[1:], *asked, "log", "command"])
             except (ValueError, SvError) as error:

@@ -251,10 +251,14 @@ class Device:
     Attributes:
         name: Its UUID, as CUDA_VISIBLE_DEVICES names it.
         is_busy: Some process computes on its board (a container may not see others').
+        kind: What its board is called; None if it does not say.
+        capability: Its compute capability, as (7, 0); None if it does not say.
     """
 
     name: str
     is_busy: bool
+    kind: str | None
+    capability: tuple[int, int] | None
 
 
 def list_devices(visible: str | None) -> list[Device]:
@@ -289,7 +293,9 @@ def list_devices(visible: str | None) -> list[Device]:
         if board.handle is not None:
             is_busy = bool(query(nvml, "nvmlDeviceGetComputeRunningProcesses", board.handle))
             names = [item] if mig else list_slices(board) or [uuid]
-            devices |= {name: Device(name, is_busy) for name in names}
+            found = query(nvml, "nvmlDeviceGetCudaComputeCapability", board.handle)
+            capability = (found[0], found[1]) if found else None
+            devices |= {name: Device(name, is_busy, board.name, capability) for name in names}
     return list(devices.values())
 
 
