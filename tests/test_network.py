@@ -4,19 +4,25 @@ The reference at the end is docs/design.md, section 5, written out plainly a sec
 of the library only the names of its weights, and embeds one utterance without padding.
 """
 
+import os
+from collections import Counter
 from decimal import Decimal
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from study_systems import OURS, STUDY
 
+from sv.kaldi.archive import write_archive
+from sv.kaldi.data_dir import read_table
 from sv.model_name import ModelName, NetworkConfig, parse_model_name
 from sv.nnet.architectures import build_embedding_network
 from sv.nnet.margin import MarginHead
 from sv.nnet.pooling import POOLINGS
 from sv.nnet.resnet import ResNet
 from sv.nnet.xvector import XVector
+from sv.train.embed import embed_utterances
 
 
 @pytest.fixture(autouse=True)
@@ -202,6 +208,31 @@ def test_the_network_is_the_one_of_the_definition(name, features, pooling):
     together = net(batch, torch.tensor(lengths))
     for found in (alone, together):
         assert ((found - expected).norm(dim=1) / expected.norm(dim=1)).max() < 1e-5
+
+
+def test_extraction_opens_an_archive_once_and_masks_unequal_lengths_alone(tmp_path, monkeypatch):
+    lengths = {"a": 60, "b": 60, "c": 60, "d": 50, "e": 49, "f": 49, "g": 7}
+    rng, feats = np.random.default_rng(0), {}
+    for ark, keys in (("1", "acf"), ("2", "bdeg")):
+        items = ((key, rng.normal(size=(lengths[key], 17)).astype(np.float32)) for key in keys)
+        write_archive(tmp_path / ark, tmp_path / f"{ark}.scp", items, method="two-byte")
+        feats |= read_table(tmp_path / f"{ark}.scp")
+    net = randomize(XVector(parse_model_name("resnet18_d_1111_w0.0625"), 17, 8))
+    alone, seen = {}, []
+    for key, rows in lengths.items():
+        alone |= embed_utterances(net, feats, {key: rows}, device=torch.device("cpu"))
+    net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    opened, open_file = Counter(), os.open
+    monkeypatch.setattr(os, "open", lambda name, *a: opened.update([name]) or open_file(name, *a))
+    pairs = embed_utterances(net, feats, lengths, device=torch.device("cpu"), batch_frames=180)
+    found = dict(pairs)
+    assert list(found) == list("abcdefg")
+    assert opened == {str(tmp_path / "1"): 1, str(tmp_path / "2"): 1}
+    assert [(*x.shape, n if n is None else n.tolist()) for x, n in seen] == [
+        (3, 60, 17, None), (3, 50, 17, [50, 49, 49]), (1, 7, 17, None),
+    ]  # fmt: skip
+    for key, embedding in found.items():
+        np.testing.assert_allclose(embedding, alone[key], atol=1e-5 * np.abs(alone[key]).max())
 
 
 @torch.inference_mode()

@@ -9,6 +9,7 @@ Formats: Kaldi src/matrix/compressed-matrix.h and kaldi-matrix.cc, 2025-07.
 import contextlib
 import os
 import struct
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,34 +67,74 @@ def write_archive(
     return len(entries)
 
 
+class ArchiveReader:
+    """Reads matrices of archives; opens each archive once. Safe to call from several threads."""
+
+    def __init__(self) -> None:
+        self._descriptors: dict[str, int] = {}
+        self._opening = threading.Lock()
+
+    def locate(self, entry: str) -> MatrixLocation:
+        """Return where the matrix is that an scp entry ``file.ark:offset`` points to.
+
+        Raises:
+            SvError: No such file, or no float32 or two-byte matrix at that offset.
+        """
+        ark, offset = _split(entry)
+        return parse_header(self._read(ark, HEADER_BYTES, offset), ark, offset)
+
+    def read(self, entry: str, where: MatrixLocation, out: np.ndarray) -> None:
+        """Read the matrix at ``where``, (rows, columns) float32, into ``out``.
+
+        Raises:
+            SvError: It is truncated or holds NaN or infinity.
+        """
+        size = where.rows * where.columns * where.item_bytes
+        data = self._read(_split(entry)[0], size, where.offset)
+        if len(data) != size:
+            raise SvError(f"{entry}: truncated: {len(data)} of {size} bytes are there")
+        raw = np.frombuffer(data, dtype="<u2" if where.item_bytes == 2 else "<f4")
+        out[:] = raw.reshape(where.rows, where.columns)
+        if where.item_bytes == 2:
+            out *= np.float32(where.step)
+            out += np.float32(where.minimum)
+        # Any NaN or infinity shows in the sum, without an array of flags.
+        if not np.isfinite(out.sum(dtype=np.float64)):
+            raise SvError(f"{entry}: NaN or infinity in the matrix")
+
+    def _read(self, ark: str, size: int, offset: int) -> bytes:
+        try:
+            with self._opening:
+                if ark not in self._descriptors:
+                    self._descriptors[ark] = os.open(ark, os.O_RDONLY)
+            return os.pread(self._descriptors[ark], size, offset)
+        except OSError as error:
+            raise SvError(f"cannot read {ark}: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        """Close the archives."""
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+        self._descriptors = {}
+
+
+def _split(entry: str) -> tuple[str, int]:
+    ark, _, offset = entry.rpartition(":")
+    if not ark or not offset.isdigit():
+        raise SvError(f"'{entry}': expected '<ark>:<offset>'")
+    return ark, int(offset)
+
+
 def read_matrix(entry: str) -> np.ndarray:
-    """Read the matrix that an scp entry ``file.ark:offset`` points to, (rows, columns) float32.
+    """Read the matrix that an scp entry points to, (rows, columns) float32.
 
     Raises:
-        SvError: No such file, no float32 or two-byte matrix at that offset, or one that is
-            truncated or holds NaN or infinity.
+        SvError: See `ArchiveReader`.
     """
-    ark, _, offset_text = entry.rpartition(":")
-    if not ark or not offset_text.isdigit():
-        raise SvError(f"'{entry}': expected '<ark>:<offset>'")
-    try:
-        with open(ark, "rb") as file:
-            header = os.pread(file.fileno(), HEADER_BYTES, int(offset_text))
-            where = parse_header(header, ark, int(offset_text))
-            size = where.rows * where.columns * where.item_bytes
-            data = os.pread(file.fileno(), size, where.offset)
-    except OSError as error:
-        raise SvError(f"cannot read {ark}: {error.strerror or error}") from error
-    if len(data) != size:
-        raise SvError(f"{entry}: truncated: {len(data)} of {size} bytes are there")
-    raw = np.frombuffer(data, dtype="<u2" if where.item_bytes == 2 else "<f4")
-    matrix = raw.reshape(where.rows, where.columns).astype(np.float32)
-    if where.item_bytes == 2:
-        matrix *= np.float32(where.step)
-        matrix += np.float32(where.minimum)
-    # Any NaN or infinity shows in the sum, without an array of flags.
-    if not np.isfinite(matrix.sum(dtype=np.float64)):
-        raise SvError(f"{entry}: NaN or infinity in the matrix")
+    with contextlib.closing(ArchiveReader()) as reader:
+        where = reader.locate(entry)
+        matrix = np.empty((where.rows, where.columns), np.float32)
+        reader.read(entry, where, matrix)
     return matrix
 
 

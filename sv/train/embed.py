@@ -1,8 +1,11 @@
 """Embeddings of whole utterances: from archives, batched by length, and from audio files.
 
-Batching changes no result: lengths are passed to the network, which masks the padding.
+Batching changes no result: lengths are passed to the network, which masks the padding. On a GPU
+threads read the next batches, and the embeddings of a batch are fetched when the next is queued.
 """
 
+import contextlib
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,14 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from sv.data.audio import read_samples
 from sv.data.config import FbankConfig
 from sv.data.fbank import compute_fbank
 from sv.data.parallel import map_ahead
 from sv.errors import SvError
-from sv.kaldi.archive import read_matrix
+from sv.kaldi.archive import ArchiveReader
 from sv.train.device import autocast
 
 # Frames of one batch, padding included; tests/bench/extraction.py compares sizes on a CPU. A GPU
@@ -25,6 +27,7 @@ from sv.train.device import autocast
 BATCH_FRAMES = {"cpu": 1500, "cuda": 24000}
 # Longest utterance of a batch over the shortest: bounds the padding that is computed for nothing.
 MAX_LENGTH_RATIO = 1.1
+READ_THREADS = 8  # batches read at once: on a network disk each utterance takes milliseconds
 
 
 def plan_batches(frames: Mapping[str, int], batch_frames: int) -> list[list[str]]:
@@ -76,26 +79,53 @@ def embed_utterances(
     """
     net.eval()
     batches = plan_batches(frames, batch_frames or BATCH_FRAMES[device.type])
-    with ThreadPoolExecutor(1) as pool:
-        # The next batch is read while one is computed: a GPU must not wait for a disk.
-        read = map_ahead(pool, lambda batch: _load_batch(batch, feats, frames), batches, 1)
-        for batch, padded in zip(batches, read, strict=True):
-            lengths = [frames[key] for key in batch]
-            x = padded.to(device)
-            # Equal lengths need no mask.
-            n = torch.tensor(lengths, device=device) if min(lengths) < max(lengths) else None
-            yield from zip(batch, _embed(net, x, n, precision, batch), strict=True)
+    on_gpu = device.type == "cuda"
+    queued: deque[tuple[list[str], Tensor]] = deque()
+    with (
+        contextlib.closing(ArchiveReader()) as reader,
+        ThreadPoolExecutor(READ_THREADS, "utterances") as pool,
+    ):
+
+        def load(batch: list[str]) -> tuple[Tensor, Tensor | None]:
+            return _load_batch(batch, feats, frames, reader, pin_memory=on_gpu)
+
+        read = map_ahead(pool, load, batches, READ_THREADS)
+        for batch, (padded, lengths) in zip(batches, read, strict=True):
+            x = padded.to(device, non_blocking=True)
+            n = None if lengths is None else lengths.to(device, non_blocking=True)
+            with autocast(precision, device):
+                queued.append((batch, net(x, n)))
+            if len(queued) > on_gpu:
+                yield from _fetch(*queued.popleft(), precision)
+        while queued:
+            yield from _fetch(*queued.popleft(), precision)
 
 
-def _load_batch(batch: list[str], feats: Mapping[str, str], frames: Mapping[str, int]) -> Tensor:
-    """Read utterances into (B, T, features) float32, zeros after the end of each."""
-    matrices = [read_matrix(feats[key]) for key in batch]
-    for key, matrix in zip(batch, matrices, strict=True):
-        if len(matrix) != frames[key]:
+def _load_batch(
+    batch: list[str],
+    feats: Mapping[str, str],
+    frames: Mapping[str, int],
+    reader: ArchiveReader,
+    *,
+    pin_memory: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Read utterances into (B, T, features) float32, zeros after the end of each, longest first.
+
+    Returns:
+        With their lengths (B,) int64, or None where all are equal: these need no mask.
+    """
+    places = [reader.locate(feats[key]) for key in batch]
+    for key, where in zip(batch, places, strict=True):
+        if where.rows != frames[key]:
             raise SvError(
-                f"{key}: {feats[key]} has {len(matrix)} frames, utt2num_frames says {frames[key]}"
+                f"{key}: {feats[key]} has {where.rows} frames, utt2num_frames says {frames[key]}"
             )
-    return pad_sequence([torch.from_numpy(matrix) for matrix in matrices], batch_first=True)
+    shape = (len(batch), places[0].rows, places[0].columns)
+    padded = torch.zeros(shape, pin_memory=pin_memory)
+    for key, where, rows in zip(batch, places, padded.numpy(), strict=True):
+        reader.read(feats[key], where, rows[: where.rows])
+    lengths = torch.tensor([where.rows for where in places], pin_memory=pin_memory)
+    return padded, lengths if places[-1].rows < places[0].rows else None
 
 
 @torch.inference_mode()
@@ -131,17 +161,17 @@ def embed_files(
         if len(frames) == 0:
             raise SvError(f"{path}: shorter than one window ({features.frame_length_ms:g} ms)")
         x = torch.from_numpy(frames)[None].to(device)  # (1, T, features)
-        yield _embed(net, x, None, precision, [str(path)])[0]
+        with autocast(precision, device):
+            y = net(x)
+        for _, embedding in _fetch([str(path)], y, precision):
+            yield embedding
 
 
-def _embed(
-    net: nn.Module, x: Tensor, lengths: Tensor | None, precision: str, names: Sequence[str]
-) -> np.ndarray:
-    """Embed (B, T, features) in (B, dim) float32 on the host; each must be finite."""
-    with autocast(precision, x.device):
-        y = net(x, lengths)
-    embeddings = y.float().cpu().numpy()
-    for name, embedding in zip(names, embeddings, strict=True):
+def _fetch(
+    names: Sequence[str], embeddings: Tensor, precision: str
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield each name with its embedding, (dim,) float32 on the host, which must be finite."""
+    for name, embedding in zip(names, embeddings.float().cpu().numpy(), strict=True):
         if not np.isfinite(embedding).all():
             raise SvError(f"{name}: its embedding is not finite in {precision}")
-    return embeddings
+        yield name, embedding
