@@ -1,10 +1,14 @@
 """A training step: number formats, accumulation, activation checkpointing, late results."""
 
+import contextlib
+
+import numpy as np
 import pytest
 import torch
 from small_training import MODEL, assert_same_state, train
 
-from sv.errors import UsageError
+from sv.data.loader import Batch
+from sv.errors import SvError, UsageError
 from sv.nnet.architectures import build_embedding_network
 from sv.nnet.margin import MarginHead
 from sv.nnet.recompute import set_checkpointing
@@ -12,7 +16,7 @@ from sv.train.config import read_train_config
 from sv.train.device import set_precision
 from sv.train.group import Group
 from sv.train.step import TrainStep
-from sv.train.trainer import AsyncMetrics
+from sv.train.trainer import AsyncMetrics, prefetch
 
 CPU = torch.device("cpu")
 
@@ -202,6 +206,52 @@ def test_a_gpu_is_asked_a_step_late(on_gpu):
     assert second.wait_s == pytest.approx(0.03) and second.loss != second.loss
     assert third.wait_s == pytest.approx(0.01) and third.step == 2
     assert on_gpu.take(everything=True) == []
+
+
+class FakeStream:
+    """A stream that notes what it waits for."""
+
+    waited_for: list[int] = []
+
+    def __init__(self, device):
+        self.events = 0
+
+    def record_event(self):
+        self.events += 1
+        return self.events
+
+    def wait_event(self, event):
+        FakeStream.waited_for.append(event)
+
+
+def test_the_next_batch_is_copied_while_a_gpu_computes(monkeypatch):
+    computing, events = FakeStream(None), FakeStream.waited_for
+    events.clear()
+    monkeypatch.setattr(torch.cuda, "Stream", FakeStream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: computing)
+    pinned, used = [], []
+    for name, instead in (
+        ("pin_memory", lambda tensor: pinned.append(tensor) or tensor),
+        ("to", lambda tensor, device, non_blocking: tensor),
+        ("record_stream", lambda tensor, stream: used.append(stream)),
+    ):
+        monkeypatch.setattr(torch.Tensor, name, instead)
+
+    def read():
+        for n in range(4):
+            yield Batch(np.full((2, 3, 5), n, np.float32), np.full(2, n), n / 10)
+        raise SvError("a.ark: truncated")
+
+    copied = prefetch(read(), torch.device("cuda"))
+    for n in range(3):
+        crops, speakers, read_s = next(copied)
+        assert (crops == n).all() and speakers.tolist() == [n, n] and read_s == n / 10
+        # This batch is there, the one after it is on its way and no other.
+        assert events == list(range(1, n + 2)) and used == 2 * (n + 1) * [computing]
+        assert 2 * (n + 1) <= len(pinned) <= 2 * (n + 2)
+    with pytest.raises(SvError, match="truncated"):
+        next(copied)
 
 
 def test_a_cpu_is_asked_at_once():

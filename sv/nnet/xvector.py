@@ -1,5 +1,8 @@
 """The embedding network of the study: ResNet, pooling, linear layer."""
 
+import contextlib
+
+import torch
 from torch import Tensor, nn
 
 from sv.model_name import STUDY_NETWORK, ModelName, NetworkConfig, parse_model_name
@@ -39,7 +42,11 @@ class XVector(nn.Module):
         """
         x, lengths = self.resnet(x, lengths)
         x = self.pooling(x, lengths)
-        return self.embedding_norm(self.linear(self.pooled_norm(x)))
+        # In float32 under autocast too: bfloat16 would leave three digits of an embedding.
+        kind = x.device.type
+        is_half = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        with torch.autocast(kind, enabled=False) if is_half else contextlib.nullcontext():
+            return self.embedding_norm(self.linear(self.pooled_norm(x)))
 
 
 def build_network(name: str, input_dim: int, embedding_dim: int, network: NetworkConfig) -> XVector:

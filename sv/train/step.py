@@ -1,10 +1,16 @@
-"""One optimisation step: gradients from micro-batches, update."""
+"""One optimisation step: gradients from micro-batches, update.
+
+On a GPU the host waits for the device in two places of a step, both torch's: `GradScaler.step` in
+fp16 reads whether a gradient is not finite (SGD's ``fused`` would not, but counts a skipped step in
+its momentum: torch 2.11), and SyncBatchNorm, of several processes, how many values they have
+(torch/nn/modules/_functions.py). `AsyncMetrics` waits for the step before, when this one is queued.
+"""
 
 import torch
 from torch import Tensor, nn
 
 from sv.train.config import OptimizerConfig, TrainConfig
-from sv.train.device import autocast, set_precision
+from sv.train.device import autocast, choose_memory_format, set_precision
 from sv.train.group import Group
 
 # Half precision's gradients vanish below a scale of about 1; far below it every step was skipped
@@ -47,6 +53,10 @@ class TrainStep:
         group: Group,
     ) -> None:
         set_precision(config.precision, device)
+        if device.type == "cuda":
+            # Not on a CPU: there torch sums the variance of a channels-last batch too roughly
+            # (tests/bench/train_step.py).
+            net.to(memory_format=choose_memory_format(config.precision, device))
         self.net, self.head, self.device, self.precision = net, head, device, config.precision
         self.group, self.model = group, group.prepare(_Joint(net, head))
         self.optimizer = build_optimizer(net, head, config.optimizer)

@@ -10,6 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from sv.data.crops import CropReader
 from sv.data.loader import Batch, find_rows, iterate_batches
+from sv.data.parallel import map_ahead
 from sv.errors import SvError
 from sv.nnet.recompute import set_checkpointing
 from sv.train.config import TrainConfig, build_plan, validate_processes
@@ -35,23 +37,30 @@ def prefetch(
 ) -> Iterator[tuple[Tensor, Tensor, float]]:
     """Yield crops (B, frames, features) float32 and speakers (B,) int64 on ``device``; `read_s`.
 
-    A GPU computes by itself once a step's work is queued; meanwhile the next batch is copied from
-    page-locked memory on a stream of its own, so that the copy costs no time.
+    A GPU computes by itself once a step's work is queued; meanwhile a thread copies the next batch
+    from page-locked memory on a stream of its own, so that the copy costs no time.
     """
     if device.type != "cuda":
         for batch in batches:
             yield torch.from_numpy(batch.crops), torch.from_numpy(batch.speakers), batch.read_s
         return
     copies = torch.cuda.Stream(device)
-    for batch in batches:
-        pinned = [torch.from_numpy(a).pin_memory() for a in (batch.crops, batch.speakers)]
-        with torch.cuda.stream(copies):
-            crops, speakers = (tensor.to(device, non_blocking=True) for tensor in pinned)
-        computing = torch.cuda.current_stream(device)
-        computing.wait_stream(copies)
-        for tensor in (crops, speakers):
-            tensor.record_stream(computing)  # else its memory is free for the next copy too early
-        yield crops, speakers, batch.read_s
+
+    def copy(batch: Batch) -> tuple[Tensor, Tensor, torch.cuda.Event, float]:
+        with torch.cuda.stream(copies):  # and on its device, which is another one in a new thread
+            crops, speakers = (
+                torch.from_numpy(array).pin_memory().to(device, non_blocking=True)
+                for array in (batch.crops, batch.speakers)
+            )
+            return crops, speakers, copies.record_event(), batch.read_s
+
+    with ThreadPoolExecutor(1, "copies") as pool:
+        for crops, speakers, copied, read_s in map_ahead(pool, copy, batches, 1):
+            computing = torch.cuda.current_stream(device)
+            computing.wait_event(copied)
+            for tensor in (crops, speakers):
+                tensor.record_stream(computing)  # else its memory is too early another copy's
+            yield crops, speakers, read_s
 
 
 @dataclass(frozen=True)
@@ -299,10 +308,13 @@ class Trainer:
             rows=find_rows(batch_size, phase.micro_batch_size, self.group.rank, self.group.size),
         )
         self.net.train()
+        torch.backends.cudnn.benchmark = True  # crops have one shape: the fastest algorithm for it
         self.log.begin_epoch(self.totals)
         saved = before = time.monotonic()
-        with contextlib.closing(batches):  # at once, not when the last error is forgotten
-            for crops, speakers, read_s in prefetch(batches, self.device):
+        on_device = prefetch(batches, self.device)
+        # At once, not when the last error is forgotten.
+        with contextlib.closing(batches), contextlib.closing(on_device):
+            for crops, speakers, read_s in on_device:
                 self._do_step(crops, speakers, time.monotonic() - before)
                 self.totals.read_s += read_s
                 now = time.monotonic()
@@ -390,6 +402,7 @@ class Trainer:
 
     def _validate(self) -> tuple[float, float]:
         """Return the EER of the held-out trials in percent, and the seconds that it took."""
+        torch.backends.cudnn.benchmark = False  # each batch has another shape
         started = time.monotonic()
         eer = self.validation.compute_eer_percent(
             self.net, lambda: self.conditions.signal_status > 0, self._stop_on_signals
