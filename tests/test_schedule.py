@@ -68,7 +68,7 @@ def test_the_study_is_that_of_the_design():
     assert "one time and one frequency mask" in text
     assert (mask.time_masks, mask.frequency_masks) == (1, 1)
     assert config.embedding_dim == 256 and head.head == "aam"
-    assert config.precision == "fp32" and not config.activation_checkpointing
+    assert config.precision == "fp16" and not config.activation_checkpointing
     assert config.fine_tuning.num_epochs == 0
 
 
