@@ -78,9 +78,9 @@ def test_two_processes_have_the_curve_of_one(small_egs, tmp_path):
     """SpecAugment, squeeze-and-excitation, attentive pooling, sub-centres, accumulation."""
     changes = {**ONE_STEP, "num_epochs": 4}
     one = train(small_egs, tmp_path / "one" / MODEL, **changes)
-    # Activation checkpointing does not change results, and exchanges the statistics once more.
+    # Checkpointing does not change results, and exchanges the statistics once more.
     exp, marks = tmp_path / "two" / MODEL, tmp_path / "marks"
-    command = two(small_egs, exp, changes={**changes, "activation_checkpointing": True})
+    command = two(small_egs, exp, changes={**changes, "checkpointing": "selective"})
     done = call(command, timeout=60, SV_METER_MARKS=str(marks))
     assert done.returncode == 0, done.stderr + (exp / "log" / "train.log").read_text()
     rows = [json.loads((e / "model.json").read_text())["epochs"] for e in (one.exp, exp)]

@@ -124,7 +124,7 @@ def test_the_studys_names_are_networks_of_every_recipe(run_cli, recipe):
 
 def test_model_info_gives_the_numbers_of_the_study(run_cli):
     expected = {**STUDY, **OURS}
-    infos = json.loads(run_cli("sv.bin.model_info", *expected).stdout)
+    infos = json.loads(run_cli("sv.bin.model_info", "--memory", "false", *expected).stdout)
     assert [info["name"] for info in infos] == list(expected)
     for info, (layers, parameters, with_head, gmac) in zip(infos, expected.values(), strict=True):
         counts = (info["layers"], info["parameters"], info["parameters_with_head"])
@@ -150,6 +150,7 @@ def test_the_cost_is_of_the_configs_parts(run_cli, tmp_path):
     for text in (tiny, heads.replace("[network]", '[network]\npooling = "mean_std"')):
         (tmp_path / "train.toml").write_text(text)
         argv = ["--config", tmp_path / "train.toml", "--input-dim", 41, "--speakers", 10]
+        argv += ["--memory", "false"]
         infos.append(json.loads(run_cli("sv.bin.model_info", *argv, "resnet18_d").stdout))
     asp, plain = infos
     dim, bottleneck = 16 * 6, 8  # 41 features by eighths

@@ -68,7 +68,7 @@ def test_the_study_is_that_of_the_design():
     assert "one time and one frequency mask" in text
     assert (mask.time_masks, mask.frequency_masks) == (1, 1)
     assert config.embedding_dim == 256 and head.head == "aam"
-    assert config.precision == "fp16" and not config.activation_checkpointing
+    assert config.precision == "fp16" and config.checkpointing == "selective"
     assert config.fine_tuning.num_epochs == 0
 
 
@@ -83,7 +83,7 @@ def test_fine_tuning_falls_by_the_same_factor_each_step():
 @pytest.fixture
 def tuned():
     values = tomllib.loads(STUDY.read_text())
-    values["fine_tuning"] = {"num_epochs": 2, "micro_batch_size": 32}
+    values["fine_tuning"] = {"num_epochs": 2, "micro_batch_size": 16}
     return build_plan(build_config(values, TrainConfig, where=""), STEPS)
 
 
@@ -91,8 +91,8 @@ def test_phases_change_between_two_steps(tuned):
     end = 42 * STEPS
     assert (tuned.num_epochs, tuned.num_steps) == (44, 44 * STEPS)
     before, after = tuned.find_phase(end - 1), tuned.find_phase(end)
-    assert (before.name, before.crop_frames, before.micro_batch_size) == (TRAINING, 350, 64)
-    assert (after.name, after.crop_frames, after.micro_batch_size) == (FINE_TUNING, 600, 32)
+    assert (before.name, before.crop_frames, before.micro_batch_size) == (TRAINING, 350, 32)
+    assert (after.name, after.crop_frames, after.micro_batch_size) == (FINE_TUNING, 600, 16)
     assert before.specaugment is not None and after.specaugment is None
     assert tuned.find_phase(44 * STEPS) is after
     assert [tuned.margin(end - 1), tuned.margin(end)] == [0.2, 0.5]

@@ -1,11 +1,13 @@
-"""A training step: number formats, accumulation, activation checkpointing, late results."""
+"""A training step: number formats, accumulation, checkpointing, late results."""
 
 import contextlib
+import copy
 
 import numpy as np
 import pytest
 import torch
 from small_training import MODEL, assert_same_state, train
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sv.data.loader import Batch
 from sv.errors import SvError, UsageError
@@ -54,7 +56,7 @@ def build_step(small_egs, tmp_path, **changes):
     config = read_train_config(small_egs.write_config(tmp_path / "c.toml", **changes))
     torch.manual_seed(1)
     net = build_embedding_network(MODEL, 21, config.embedding_dim, config.network)
-    set_checkpointing(net, config.activation_checkpointing)
+    set_checkpointing(net, config.checkpointing)
     return TrainStep(net, MarginHead(config.embedding_dim, 12, 30.0), config, CPU, Group())
 
 
@@ -104,27 +106,65 @@ def test_accumulated_gradients_are_those_of_the_batch(small_egs, tmp_path, batch
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+class Convolutions(TorchDispatchMode):
+    """Counts convolutions, the backward pass's own apart."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func == torch.ops.aten.convolution.default
+        return func(*args, **(kwargs or {}))
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_checkpointed_activations_change_nothing(small_egs, tmp_path, batch, precision):
+@pytest.mark.parametrize("checkpointing", ["selective", "full"])
+def test_checkpointed_activations_change_nothing(
+    small_egs, tmp_path, batch, precision, checkpointing
+):
     results = []
-    for enabled in (False, True):
-        changes = {"precision": precision, "activation_checkpointing": enabled}
-        step = build_step(small_egs, tmp_path, **changes)
+    for mode in ("none", checkpointing):
+        step = build_step(small_egs, tmp_path, precision=precision, checkpointing=mode)
         step.net.train()
         runs = []
         block = step.net.resnet.stages[1][0]
         block.register_forward_pre_hook(lambda *_, runs=runs: runs.append(1))
-        loss, _ = step.compute_gradients(*batch, margin=0.2, micro_batch_size=4)
+        with Convolutions() as convolutions:
+            loss, _ = step.compute_gradients(*batch, margin=0.2, micro_batch_size=4)
+        runs.append(convolutions.count)
         buffers = {key: b.clone() for key, b in step.net.named_buffers()}
-        results.append((loss.item(), get_gradients(step), buffers, len(runs)))
+        results.append((loss.item(), get_gradients(step), buffers, runs))
     (loss, plain, buffers, runs), (loss2, checkpointed, buffers2, runs2) = results
     assert loss == loss2
     for a, b in zip(plain, checkpointed, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
-    # Two micro-batches, each computed twice, each counted once.
-    assert (runs, runs2) == (2, 4)
+    # Two micro-batches, each computed twice, each counted once; selective multiplies once.
+    assert (len(runs) - 1, len(runs2) - 1) == (2, 4)
+    assert runs2[-1] == runs[-1] if checkpointing == "selective" else runs2[-1] > runs[-1]
     assert all(torch.equal(buffers[key], buffers2[key]) for key in buffers)
     assert buffers2["resnet.stages.1.0.norm1.num_batches_tracked"] == 2
+
+
+@pytest.mark.parametrize("mode", ["none", "selective", "full"])
+def test_a_compiled_step_is_the_same_step(small_egs, tmp_path, batch, mode):
+    """Traced and differentiated by the compiler, no code generated; padded batches too."""
+    step = build_step(small_egs, tmp_path, checkpointing=mode)
+    step.net.train()
+    plain, compiled = step.net, torch.compile(copy.deepcopy(step.net), backend="aot_eager")
+    lengths = torch.tensor([60, 33, 20, 41, 60, 8, 59, 25])
+    for given in (None, lengths):
+        found = []
+        for net in (plain, compiled):
+            net.zero_grad()
+            embeddings = net(batch[0], given)
+            embeddings.square().mean().backward()
+            gradients = torch.cat([p.grad.flatten() for p in net.parameters()])
+            buffers = torch.cat([b.flatten().float() for b in net.buffers()])
+            found.append((embeddings.detach(), gradients, buffers))
+        for a, b in zip(*found, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    with torch.no_grad():
+        padded = [net.eval()(batch[0], lengths) for net in (plain, compiled)]
+    torch.testing.assert_close(*padded, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -162,11 +162,11 @@ def test_out_of_memory_says_what_to_lower(small_egs, tmp_path):
     line = done.stderr.splitlines()[-1]
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr[-2000:]
     assert line.startswith("sv.bin.train: out of memory; in train.toml lower micro_batch_size (4)")
-    assert "set activation_checkpointing = true" in line and "precision = 'bf16'" in line
+    assert "set checkpointing = 'full'" in line and "precision = 'bf16'" in line
 
 
 def test_only_what_would_help_is_advised(small_egs, tmp_path):
-    changes = {"activation_checkpointing": True, "precision": "bf16"}
+    changes = {"checkpointing": "full", "precision": "bf16"}
     config = read_train_config(small_egs.write_config(tmp_path / "c.toml", **changes))
     savings = list_savings(config, CPU)
     with pytest.raises(SvError) as raised, explain_out_of_memory(CPU, savings):
@@ -203,10 +203,11 @@ def test_a_checkpoint_from_before_a_setting_goes_on(small_egs, tmp_path):
     run = train(small_egs, tmp_path / MODEL, max_steps=3)
     path = run.exp / "checkpoints" / "last.pt"
     state = torch.load(path, weights_only=True)
-    for key in ("precision", "fine_tuning", "activation_checkpointing"):
+    for key in ("precision", "fine_tuning", "checkpointing"):
         del state["config"][key]
+    state["config"]["activation_checkpointing"] = False  # as it was once called
     torch.save(state, path)
     with pytest.raises(SvError, match="precision: fp32 -> bf16"):
         train(small_egs, tmp_path / MODEL, precision="bf16")
-    resumed = train(small_egs, tmp_path / MODEL, activation_checkpointing=True, max_steps=1)
+    resumed = train(small_egs, tmp_path / MODEL, checkpointing="full", max_steps=1)
     assert resumed.get_marks("resumed") == [{"mark": "resumed", "step": 3}]

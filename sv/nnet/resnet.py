@@ -122,7 +122,7 @@ class ResNet(nn.Module):
         self, blocks: tuple[int, ...], channels: tuple[int, ...], convs: int, input_dim: int
     ) -> None:
         super().__init__()
-        self.checkpointing = False  # see sv/nnet/recompute.py
+        self.checkpointing = "none"  # see sv/nnet/recompute.py
         self.stem = nn.Conv2d(1, channels[0], 3, padding=1, bias=False)
         self.stem_norm = nn.BatchNorm2d(channels[0])
         self.stages = nn.ModuleList()
@@ -162,10 +162,7 @@ class ResNet(nn.Module):
         x = F.silu(self.stem_norm(self.stem(x)))  # (B, C1, F, T)
         for stack in self.stages:
             for block in stack:
-                if self.checkpointing and self.training and torch.is_grad_enabled():
-                    x = run_checkpointed(block, x, lengths)
-                else:
-                    x = block(x, lengths)
+                x = run_checkpointed(self.checkpointing, block, x, lengths)
                 if block.stride == 2:
                     lengths = halve_lengths(lengths)
         return x.flatten(1, 2), lengths  # (B, C4 * F/8, T/8)

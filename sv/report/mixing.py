@@ -11,8 +11,8 @@ Compared between systems are
 
 A system without config.toml was not trained, and what a system lacks is compared with nothing.
 
-Activation checkpointing changes no result, but what it cost: tables of training energies say where
-systems differ in it.
+Checkpointing changes no result, but what it cost: tables of training energies say where systems
+differ in it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,8 +27,9 @@ from sv.report.results import Results, System
 from sv.report.tables.evidence import list_some
 
 # Of config.toml: when something is saved or kept and how the same is computed, not what.
-_TWICE = "activation_checkpointing"
-HOW_KEYS = (_TWICE, "checkpoint_minutes", "keep_checkpoints")
+_MEMORY = "checkpointing"
+_OLD_MEMORY = "activation_checkpointing"  # of before: false or true
+HOW_KEYS = (_MEMORY, "checkpoint_minutes", "keep_checkpoints")
 _OF_NETWORK = ("input_dim", "speakers", "crops_trained")
 _NOT_SET = "not set"
 _BASE = {"network.base_channels": f"[{', '.join(map(str, BASE_CHANNELS))}]"}
@@ -63,10 +64,11 @@ def explain_arithmetic(results: Results) -> list[str]:
         SvError: A config.toml cannot be read.
     """
     configs = _read_configs(results.systems)
-    settings = ((_TWICE, _format(c.get(_TWICE, False)), name) for name, c in configs.items())
+    old = {name: "full" if c.get(_OLD_MEMORY) else "none" for name, c in configs.items()}
+    settings = ((_MEMORY, c.get(_MEMORY, old[name]), name) for name, c in configs.items())
     return [
-        f"Trainings differ in what they computed for the same results: {found.describe()}; "
-        "where true, feature maps were computed twice."
+        f"Trainings differ in what they computed for the same results: {found.describe()}; full "
+        "computed feature maps twice, selective all but the outputs of convolutions."
         for found in _group(settings)
     ]
 
@@ -140,7 +142,7 @@ def find_front_end(system: System) -> dict[str, Any]:
 
 def _drop_idle(config: dict[str, Any]) -> dict[str, Any]:
     """Drop the keys that another key says are not used; see sv.train.config."""
-    idle = set(HOW_KEYS)
+    idle = {*HOW_KEYS, _OLD_MEMORY}
     if config.get("final_weights") != "average":
         idle.add("average_epochs")
     kept = {key: value for key, value in config.items() if key not in idle}

@@ -10,18 +10,21 @@ import hashlib
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
 
-from sv.config import Minimum, read_config
+from sv.config import Minimum, build_config
 from sv.data.config import SpecAugmentConfig, TrainingSetConfig
 from sv.errors import UsageError
+from sv.files import read_toml
 from sv.model_name import STUDY_NETWORK, NetworkConfig
 
 AMPERE = (8, 0)  # the compute capability from which on a GPU has bf16 and TF32
 # Settings that change when something is saved or kept, not what is computed.
-NOT_COMPARED = ("checkpoint_minutes", "keep_checkpoints", "activation_checkpointing")
+NOT_COMPARED = ("checkpoint_minutes", "keep_checkpoints", "checkpointing")
+# Of configs before there was `checkpointing`: whether it was full.
+OLD_CHECKPOINTING = "activation_checkpointing"
 TRAINING = "training"  # the names of the phases
 FINE_TUNING = "fine_tuning"
 
@@ -114,7 +117,8 @@ class TrainConfig:
     final_weights: Literal["last", "best", "average"] = "last"
     average_epochs: Annotated[int, Minimum(1)] = 5  # for "average": the number of last epochs
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"  # of the arithmetic
-    activation_checkpointing: bool = False  # recompute a block's maps instead of keeping them
+    # Which maps of a block are recomputed, not kept: sv/nnet/recompute.py; "auto": as few as fit.
+    checkpointing: Literal["auto", "none", "selective", "full"] = "auto"
     fine_tuning: FineTuningConfig = FineTuningConfig()
 
     def __post_init__(self) -> None:
@@ -135,7 +139,25 @@ class TrainConfig:
 
 def read_train_config(path: Path) -> TrainConfig:
     """Read conf/train.toml; errors as `sv.config.read_config`."""
-    return read_config(path, TrainConfig)
+    values = read_toml(path)
+    if OLD_CHECKPOINTING in values:
+        now = "full" if values[OLD_CHECKPOINTING] else "none"
+        raise UsageError(
+            f"{path}: {OLD_CHECKPOINTING} has become checkpointing: write checkpointing = '{now}', "
+            "or 'auto' for what the GPU's memory needs"
+        )
+    return build_config(values, TrainConfig, where=str(path))
+
+
+def build_resolved_config(values: dict[str, Any], *, where: str) -> TrainConfig:
+    """Build the config that a training has left, also one from before `checkpointing`.
+
+    A setting that is newer than the training had the meaning of its default.
+    """
+    values = dict(values)
+    if OLD_CHECKPOINTING in values:
+        values["checkpointing"] = "full" if values.pop(OLD_CHECKPOINTING) else "none"
+    return build_config(values, TrainConfig, where=where)
 
 
 def validate_processes(config: TrainConfig, processes: int) -> None:

@@ -198,8 +198,8 @@ def list_savings(config: TrainConfig, device: torch.device) -> list[str]:
         ways.append(f"lower micro_batch_size ({config.optimizer.micro_batch_size})")
     if config.fine_tuning.num_epochs:
         ways.append("lower fine_tuning.micro_batch_size")
-    if not config.activation_checkpointing:
-        ways.append("set activation_checkpointing = true")
+    if config.checkpointing != "full":
+        ways.append("set checkpointing = 'full'")
     if config.precision in ("fp32", "tf32"):
         ways.append(f"set precision = '{find_half(device)}'")
     ways.append(f"shorten crop_frames ({config.crop_frames})")

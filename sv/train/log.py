@@ -138,6 +138,7 @@ class TrainingLog:
             num_epochs=plan.num_epochs,
             crops_per_step=plan.config.optimizer.batch_size,
             crop_frames=plan.config.crop_frames,
+            checkpointing=plan.config.checkpointing,
             fine_tuning_steps=sum(phase.steps for phase in plan.phases[1:]),
             fine_tuning_crop_frames=plan.config.fine_tuning.crop_frames,
         )

@@ -16,13 +16,18 @@ import tomli_w
 import torch
 from torch import Tensor, nn
 
-from sv.config import build_config
 from sv.errors import SvError
-from sv.files import replacing, write_json, write_text
+from sv.files import read_toml, replacing, write_json, write_text
 from sv.model_name import BASE_CHANNELS, NetworkConfig, describe_model_name
 from sv.nnet.architectures import build_embedding_network, compute_cost
 from sv.nnet.margin import MarginHead
-from sv.train.config import Plan, TrainConfig, describe_difference, hash_config, read_train_config
+from sv.train.config import (
+    Plan,
+    TrainConfig,
+    build_resolved_config,
+    describe_difference,
+    hash_config,
+)
 from sv.train.device import choose_memory_format
 from sv.train.egs import Egs
 from sv.train.group import Group
@@ -100,7 +105,8 @@ def load_network(
     """
     state = load_checkpoint(path)
     if untrained:
-        config = read_train_config(path.with_name("config.toml"))
+        resolved = path.with_name("config.toml")
+        config = build_resolved_config(read_toml(resolved), where=str(resolved))
         net = build_network(state["model"], config, state["input_dim"])
     else:
         net = rebuild_network(state)
@@ -199,8 +205,7 @@ class Checkpoints:
     def _check_same_training(self, path: Path, state: dict[str, Any]) -> None:
         """Refuse a checkpoint that the requested training would not have made."""
         plan, egs = self._plan, self._egs
-        # A setting that is newer than the checkpoint had the meaning of its default.
-        old = asdict(build_config(state["config"], TrainConfig, where=str(path)))
+        old = asdict(build_resolved_config(state["config"], where=str(path)))
         differences = describe_difference(old, asdict(plan.config))
         if state["step"] <= plan.phases[0].steps:
             # Nothing of the second phase is done yet: it may still be requested.
@@ -285,6 +290,7 @@ class Checkpoints:
             "parameters_with_head": parameters + head,
             "gmac": round(gmac, 6),
             "crop_frames": config.crop_frames,
+            "checkpointing": config.checkpointing,
             "crops_trained": sum(crops.values()),
             "crops_by_phase": crops,
             "epochs": history,

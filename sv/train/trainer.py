@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sv.data.crops import CropReader
 from sv.data.loader import Batch, find_rows, iterate_batches
@@ -27,6 +27,7 @@ from sv.train.config import TrainConfig, build_plan, validate_processes
 from sv.train.egs import Validation, load_egs
 from sv.train.group import Group
 from sv.train.log import Totals, TrainingLog
+from sv.train.memory import choose_checkpointing
 from sv.train.step import TrainStep
 from sv.train.stopping import Stop, StopConditions, count_votes, vote
 from sv.train.store import Checkpoints, History, build_head, build_network
@@ -196,15 +197,22 @@ class Trainer:
         backup: Path | None = None,
     ) -> None:
         self.backup = backup
-        self.name, self.config, self.device, self.mark = name, config, device, mark
+        self.name, self.device, self.mark = name, device, mark
         self.group = group
         self.conditions = conditions
         self.egs = load_egs(egs_dir, config.optimizer.batch_size)
         self.plan = build_plan(config, self.egs.steps_per_epoch)
         validate_processes(config, group.size)
-        self.net = build_network(name, config, self.egs.index.columns).to(device)
-        set_checkpointing(self.net, config.activation_checkpointing)
-        head = build_head(config, self.egs.speakers).to(device)
+        input_dim = self.egs.index.columns
+
+        def build() -> tuple[nn.Module, nn.Module]:
+            return build_network(name, config, input_dim), build_head(config, self.egs.speakers)
+
+        mode = choose_checkpointing(self.plan, build, input_dim, device=device, group=group)
+        self.config = replace(config, checkpointing=mode)  # as config.toml will say
+        self.plan = replace(self.plan, config=self.config)
+        self.net, head = (module.to(device) for module in build())
+        set_checkpointing(self.net, mode)
         self.train_step = TrainStep(self.net, head, config, device, group)
         self.checkpoints = Checkpoints(
             exp_dir, model=name, plan=self.plan, egs=self.egs, group=group
