@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sv.bin.cli import Parser, run
-from sv.config import read_config
+from sv.config import FileName, read_config
 from sv.data.config import KINDS
 from sv.errors import SvError, UsageError
 from sv.files import write_text
@@ -47,8 +47,8 @@ class CorporaConfig:
     makes the corpora.
     """
 
-    train: str
-    trials: dict[str, str]
+    train: FileName
+    trials: dict[FileName, FileName]
     speech: dict[str, SpeechConfig]
     augment: dict[str, list[str]]
     root: str = ""
@@ -148,7 +148,7 @@ def find_program(name: str) -> str:
         UsageError: There is none.
     """
     module = f"local.prepare_{name}"
-    if importlib.util.find_spec(module) is None:
+    if not module[6:].isidentifier() or importlib.util.find_spec(module) is None:
         raise UsageError(f"no local/prepare_{name}.py; see docs/adding-a-corpus.md")
     return module
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sv.errors import SvError, UsageError
-from sv.files import read_toml
+from sv.files import read_toml, validate_name
 
 T = TypeVar("T")
 
@@ -25,6 +25,14 @@ class Minimum:
     """Lowest value of a number, as in ``Annotated[float, Minimum(0)]``; NaN, infinity: refused."""
 
     value: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Name:
+    """Of a string that files or folders are called after, as in ``Annotated[str, Name()]``."""
+
+
+FileName = typing.Annotated[str, Name()]
 
 
 def read_config(path: Path, cls: type[T]) -> T:
@@ -98,6 +106,11 @@ def _convert(value: Any, hint: Any, where: str, key: str) -> Any:  # noqa: PLR09
         return value
     if origin is typing.Annotated:
         value = _convert(value, args[0], where, key)
+        if isinstance(args[1], Name):
+            try:
+                return validate_name(value, what)
+            except SvError as error:
+                raise UsageError(str(error)) from error
         if not args[1].value <= value < math.inf:
             raise UsageError(f"{what} must be at least {args[1].value:g}, not {value}")
         return value
@@ -108,7 +121,8 @@ def _convert(value: Any, hint: Any, where: str, key: str) -> Any:  # noqa: PLR09
         if not isinstance(value, dict):
             raise UsageError(f"{what} must be a table")
         if origin is dict:
-            return {k: _convert(v, args[1], where, f"{key}.{k}") for k, v in value.items()}
+            keys = {k: _convert(k, args[0], where, key) for k in value}
+            return {keys[k]: _convert(v, args[1], where, f"{key}.{k}") for k, v in value.items()}
         return build_config(value, typing.cast(type, hint), where=f"{where}: [{key}]")
     if origin in (list, tuple):
         if not isinstance(value, list | tuple):
@@ -159,6 +173,8 @@ def _describe(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:  # noqa
         return {}
     if origin is typing.Literal:
         return {"enum": list(args)}
+    if origin is typing.Annotated and isinstance(args[1], Name):
+        return _describe(args[0], definitions)
     if origin is typing.Annotated:
         return {**_describe(args[0], definitions), "minimum": args[1].value}
     if origin in (typing.Union, types.UnionType):

@@ -1,4 +1,4 @@
-"""The exception for a user's mistake; everything may import it."""
+"""The exception for a user's mistake, and other errors in one line; everything may import it."""
 
 
 class SvError(Exception):
@@ -10,3 +10,8 @@ class SvError(Exception):
 
 class UsageError(SvError):
     """The command line or a config is wrong: exit status 2 (other ``SvError``: 1)."""
+
+
+def describe(error: BaseException) -> str:
+    """Return the first line of an error's text, or its type where it has none."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

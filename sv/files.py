@@ -9,12 +9,16 @@ import gzip
 import io
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from sv.errors import SvError, UsageError
+
+MAX_DEPTH = 50  # of what is nested in JSON and TOML; a sidecar has 9
+MAX_INTEGER = 1 << 64
 
 
 @contextlib.contextmanager
@@ -102,26 +106,77 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        SvError: The file is missing or not JSON; the message names the line.
+        SvError: The file is missing or not JSON (see `parse_json`); the message names the line.
     """
     try:
-        return json.loads(read_text(path))
+        return parse_json(read_text(path))
     except json.JSONDecodeError as error:
         raise SvError(f"{path}: not JSON: {error.msg} in line {error.lineno}") from error
+    except ValueError as error:
+        raise SvError(f"{path}: not JSON: {error}") from error
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON that somebody else may have written: what it returns can be used and written.
+
+    Raises:
+        ValueError: Not JSON; or nested deeper, or an integer longer, than any record of ours; or
+            half a character (a lone surrogate), which no file could hold.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    _validate_bounds(value)
+    if "\\u" in text:
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file.
 
     Raises:
-        UsageError: The file is missing or not TOML.
+        UsageError: The file is missing or not TOML, or see `parse_json`.
     """
     try:
-        return tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
+        values = tomllib.loads(read_text(path))
+        _validate_bounds(values)
+    except ValueError as error:
         raise UsageError(f"{path}: not TOML: {error}") from error
+    except RecursionError:
+        raise UsageError(f"{path}: not TOML: nested too deep") from None
     except SvError as error:
         raise UsageError(str(error)) from error
+    return values
+
+
+def _validate_bounds(value: Any) -> None:
+    level = [[value]]
+    for _ in range(MAX_DEPTH):
+        below = []
+        for container in level:
+            for item in container.values() if isinstance(container, dict) else container:
+                if isinstance(item, dict | list):
+                    below.append(item)
+                elif isinstance(item, int) and abs(item) >= MAX_INTEGER:
+                    raise ValueError("an integer of more than 64 bits")
+        if not below:
+            return
+        level = below
+    raise ValueError("nested too deep")
+
+
+def validate_name(name: str, what: str) -> str:
+    """Return a name that files or folders are called after, in letters of any script.
+
+    Raises:
+        SvError: It has a separator of paths, a space or a control character, or is no name of a
+            file of its own (``""``, ``"."``, ``".."``).
+    """
+    if name in ("", ".", "..") or not name.isprintable() or re.search(r"[\s/\\]", name):
+        raise SvError(f"{what} {name!r} cannot be the name of a file: no '/', '..' or spaces")
+    return name
 
 
 def hash_file(path: Path, algorithm: str) -> str:

@@ -104,10 +104,10 @@ def test_vectors_come_back_in_file_order(tmp_path):
 VECTOR_FAULTS = {
     "is listed twice": lambda tmp, text: text + text,
     "cannot read": lambda tmp, text: text.replace("feats.ark", "nosuch.ark"),
-    "Invalid line": lambda tmp, text: "u0\n",
+    "expected '<ark>:<offset>'": lambda tmp, text: "u0\n",
     "empty": lambda tmp, text: "",
     "cannot read the vectors": lambda tmp, text: os.truncate(tmp / "feats.ark", 60) or text,
-    "File format is wrong": lambda tmp, text: (tmp / "feats.ark").write_text("x" * 99) and text,
+    "no Kaldi vector there": lambda tmp, text: (tmp / "feats.ark").write_text("x" * 99) and text,
 }
 
 

@@ -160,22 +160,27 @@ def test_nothing_to_report(tmp_path, run_cli):
 def test_broken_json(tree, name, content, message):
     data, exp = tree
     path = exp / "resnet50_d" / name
+    whole = {system.name for system in collect_results(*tree).systems}
     write(path, content)
+    results = collect_results(data, exp)
+    (line,) = results.broken
+    assert line.startswith(f"{path}: ") and message in line and "\n" not in line
+    assert {system.name for system in results.systems} == whole - {"resnet50_d"}
     with pytest.raises(SvError) as caught:
-        collect_results(data, exp)
-    assert str(caught.value).startswith(f"{path}: ") and message in str(caught.value)
-    assert "\n" not in str(caught.value)
+        collect_results(data, exp, ["resnet50_d"])
+    assert str(caught.value) == line
 
 
-def test_a_broken_file_is_one_line_and_nothing_is_written(tree, run_cli):
+def test_a_broken_file_costs_its_own_system_and_no_other(tree, run_cli):
     data, exp = tree
     path = exp / "resnet50_d" / "model.json"
     write(path, {"parameters": 3})
-    done = run_cli("sv.bin.make_results", data, exp, check=False)
+    env = leave_out_figures(data.parent)
+    done = run_cli("sv.bin.make_results", data, exp, env=env, check=False)
     assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(f"sv.bin.make_results: {path}: ")
-    assert not (exp / "results").exists()
+    assert f"not read: {path}: missing key" in done.stderr.splitlines()[-1]
+    table = (exp / "results" / "table1.csv").read_text()
+    assert "resnet34_d," in table and "resnet50_d," not in table
 
 
 def test_remarks_of_stage_1_stand_below_every_table_with_scores(tree, run_cli):

@@ -58,9 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     sidecars = [stage.path for _, stage in results.stages]
     for title, group in (("Results", output.paths), ("Energy", sidecars)):
         print(f"{title}:", *(f"  {path}" for path in group), sep="\n")
-    if output.failures:
+    if failures := [*output.failures, *(f"not read: {line}" for line in results.broken)]:
         where = args.exp / "results"
-        raise SvError(f"the tables are in {where}, but {'; '.join(output.failures)}")
+        raise SvError(f"the tables are in {where}, but {'; '.join(failures)}")
     missing = [line for table in output.tables[:2] for line in missing_lines(table)]
     if missing and not args.allow_missing:
         raise SvError(f"{len(missing)} reasons for missing figures, first: {missing[0]}")

@@ -14,11 +14,10 @@ from sv.bin.cli import Parser, positive_int, run
 from sv.config import read_config
 from sv.energy.journal import MARKS_VARIABLE, write_mark
 from sv.errors import UsageError
-from sv.files import read_json
 from sv.jobs.completion import take_prints
 from sv.kaldi.archive import read_vectors
 from sv.kaldi.trials import read_models, read_trials, write_scores
-from sv.score.backends import Scorer, read_cohort
+from sv.score.backends import Scorer, read_cohort, read_info
 from sv.score.bootstrap import resample
 from sv.score.config import BACKENDS, NEED_COHORT, ScoreConfig
 from sv.score.metrics import compute_error_curve, compute_histogram, measure_curve, thin_curve
@@ -52,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         needing = next(name for name in backends if name in NEED_COHORT)
         raise UsageError(f"backend {needing} needs --cohort")
     pyarrow.set_cpu_count(args.num_threads)
-    info = read_json(args.xvector_dir / "info.json")
+    info = read_info(args.xvector_dir)
     cohort = read_cohort(args.cohort, info) if config.needs_cohort else None
     trials, models = read_trials(args.trials), read_models(args.trials)
     vectors = match_embeddings(trials, *read_vectors(args.xvector_dir / "xvector.scp"), models)

@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from sv.data.config import SAMPLE_RATE_HZ
+from sv.data.config import MAX_SAMPLES, SAMPLE_RATE_HZ
 from sv.errors import SvError
 from sv.files import replacing
 
@@ -44,10 +44,18 @@ def list_audio(folder: Path) -> list[Path]:
 def walk_audio(folder: Path) -> Iterator[str]:
     """Yield the audio files below a folder, in no particular order; links are followed.
 
+    A folder that several links lead to is listed once.
+
     Raises:
         SvError: A folder cannot be read.
     """
-    for parent, _, names in os.walk(folder, followlinks=True, onerror=_raise_unreadable):
+    seen = set()
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=_raise_unreadable):
+        status = os.stat(parent)
+        if (status.st_dev, status.st_ino) in seen:  # a link to a folder above, or a second one
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
         for name in names:
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
                 yield os.path.join(parent, name)
@@ -102,8 +110,12 @@ def decode_audio(path: Path) -> tuple[np.ndarray, int]:
     if not is_coded(path):
         return _read_channels(path)[:, 0].copy(), SAMPLE_RATE_HZ
     with _opening(path) as (stream, promised_s):
-        frames = [_take_first_channel(frame) for frame in stream.container.decode(stream)]
-        rate_hz = stream.rate
+        frames, rate_hz, left = [], stream.rate, MAX_SAMPLES
+        for frame in stream.container.decode(stream):
+            frames.append(_take_first_channel(frame))
+            left -= len(frames[-1])
+            if left < 0:
+                raise SvError(f"{path}: more than {MAX_SAMPLES} samples")
     if not frames:
         raise SvError(f"{path}: no samples in it")
     samples = np.concatenate(frames)
@@ -151,15 +163,18 @@ def read_samples(path: Path) -> np.ndarray:
 
 
 def _read_channels(path: Path) -> np.ndarray:
-    with _naming(path):
-        samples, rate_hz = soundfile.read(str(path), dtype="float32", always_2d=True)
-    _validate_form(path, len(samples), rate_hz)
+    with _naming(path), soundfile.SoundFile(str(path)) as file:
+        _validate_form(path, file.frames, file.samplerate)  # before memory is taken for them
+        samples = file.read(dtype="float32", always_2d=True)
+        _validate_form(path, len(samples), file.samplerate)
     return samples  # (samples, channels)
 
 
 def _validate_form(path: Path, num_samples: int, rate_hz: int) -> None:
     if num_samples < 1:
         raise SvError(f"{path}: no samples in it")
+    if num_samples > MAX_SAMPLES:
+        raise SvError(f"{path}: its header claims {num_samples} samples, more than a day")
     if rate_hz != SAMPLE_RATE_HZ:
         raise SvError(f"{path}: {rate_hz} Hz; resample it to {SAMPLE_RATE_HZ} Hz")
 

@@ -3,6 +3,7 @@
 They are apart from what they set, so that run.sh checks them before stage 0 without loading torch.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from sv.errors import SvError
 from sv.files import read_json
 
 SAMPLE_RATE_HZ = 16000  # of every corpus of the study
+MAX_SAMPLES = 24 * 3600 * SAMPLE_RATE_HZ  # of an utterance: a header may claim anything
 FRONT_END = "features.json"  # the resolved `FbankConfig`, next to the archives
 KINDS = ("babble", "music", "noise", "reverb")  # of augmented copies
 
@@ -53,7 +55,7 @@ def read_front_end(tables: Mapping[str, Mapping[str, str]]) -> dict[str, Any] | 
     found: dict[str, dict[str, Any] | None] = {}
     for name, table in tables.items():
         path = Path(next(iter(table.values())).rpartition(":")[0]).parent / FRONT_END
-        found[name] = read_json(path) if path.is_file() else None
+        found[name] = read_json(path) if os.path.isfile(path) else None  # or it can be no path
     (first, front_end), *others = found.items()
     for name, other in others:
         if other != front_end:

@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
-from sv.errors import SvError
+from sv.errors import SvError, describe
 from sv.files import replacing
-from sv.kaldi.archive import HEADER_BYTES, parse_header
+from sv.kaldi.archive import HEADER_BYTES, open_archive, parse_entry, parse_header
 
 HASHED_BYTES = 64  # of each matrix: half a row of a small front end
 READ_THREADS = 16  # of a process: so many crops are asked of the disk at once
@@ -73,6 +74,7 @@ def build_crop_index(
     n, kinds = len(utterances), tuple(copies)
     ark_ids: dict[str, int] = {}
     descriptors: list[int] = []
+    sizes: list[int] = []
     shape = (len(kinds), n)
     ark, rows = np.empty(shape, np.int16), np.empty(shape, np.int32)
     offset = np.empty(shape, np.int64)
@@ -82,21 +84,21 @@ def build_crop_index(
     try:
         for k, kind in enumerate(kinds):
             for i, utterance in enumerate(utterances):
-                name, _, position = copies[kind][utterance].rpartition(":")
+                name, start = parse_entry(copies[kind][utterance])
                 if name not in ark_ids:
-                    ark_ids[name] = len(descriptors)
+                    ark_ids[name] = len(sizes)
                     descriptors.append(_open(name))
-                start = int(position)
-                head = os.pread(descriptors[ark_ids[name]], HEADER_BYTES + HASHED_BYTES, start)
-                where = parse_header(head, name, start)
-                ark[k, i], offset[k, i], rows[k, i] = ark_ids[name], where.offset, where.rows
+                    sizes.append(os.fstat(descriptors[-1]).st_size)
+                at = ark_ids[name]
+                head = os.pread(descriptors[at], HEADER_BYTES + HASHED_BYTES, start)
+                where = parse_header(head, name, start, sizes[at])
+                ark[k, i], offset[k, i], rows[k, i] = at, where.offset, where.rows
                 minimum[k, i], step[k, i] = where.minimum, where.step
                 formats.add((where.columns, where.item_bytes))
                 values = where.offset - start
                 content.update(struct.pack("<if", where.rows, where.minimum))
                 content.update(head[values : values + HASHED_BYTES])
             logging.info("indexed %d matrices of kind %s", n, kind)
-        ark_bytes = np.array([os.fstat(d).st_size for d in descriptors], np.int64)
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
@@ -116,7 +118,7 @@ def build_crop_index(
         columns=columns,
         item_bytes=item_bytes,
         content_sha256=content.hexdigest(),
-        ark_bytes=ark_bytes,
+        ark_bytes=np.array(sizes, np.int64),
         speaker=speaker,
         ark=ark,
         offset=offset,
@@ -128,9 +130,9 @@ def build_crop_index(
 
 def _open(name: str) -> int:
     try:
-        return os.open(name, os.O_RDONLY)
-    except OSError as error:
-        raise SvError(f"cannot open {name}: {error.strerror}; make stage 3 again") from error
+        return open_archive(name)
+    except SvError as error:
+        raise SvError(f"{error}; make stage 3 again") from error
 
 
 def save_crop_index(path: Path, index: CropIndex) -> None:
@@ -159,8 +161,8 @@ def load_crop_index(path: Path) -> CropIndex:
             arrays = {name: data[name] for name in _ARRAYS}
             kinds, arks = tuple(data["kinds"].tolist()), tuple(data["arks"].tolist())
             content = str(data["content"])
-    except (OSError, ValueError, KeyError) as error:
-        raise SvError(f"cannot read {path}: {error}; make stage 4 again") from error
+    except (OSError, EOFError, ValueError, KeyError, TypeError, MemoryError, BadZipFile) as error:
+        raise SvError(f"cannot read {path}: {describe(error)}; make stage 4 again") from error
     return CropIndex(kinds, arks, columns, item_bytes, content, **arrays)
 
 

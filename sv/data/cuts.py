@@ -15,7 +15,8 @@ from sv.data.audio import convert_to_flac, is_coded, read_header, validate_finit
 from sv.data.config import SAMPLE_RATE_HZ
 from sv.data.manifests import open_manifests, pack_items
 from sv.data.parallel import log_progress, map_chunks
-from sv.errors import SvError
+from sv.errors import SvError, describe
+from sv.files import validate_name
 from sv.kaldi.data_dir import MAX_LISTED, write_data_dir
 
 MIN_KEPT = 0.999  # share of the files that must be usable
@@ -48,10 +49,10 @@ def write_data_set(
         The ids of the utterances, sorted.
 
     Raises:
-        SvError: A duplicate id or one with a space, more than one file in a thousand that cannot
-            be used, or no utterance at all.
+        SvError: A duplicate id or one with a space, a name that no file can have, more than one
+            file in a thousand that cannot be used, or no utterance at all.
     """
-    wanted = _sort_utterances(name, utterances)
+    wanted = _sort_utterances(validate_name(name, "the data set"), utterances)
     by_id = {utterance.utterance_id: utterance for utterance in wanted}
     rows: list[tuple[str, str, str]] = []
     bad: list[str] = []
@@ -90,6 +91,10 @@ def _sort_utterances(name: str, utterances: Iterable[Utterance]) -> list[Utteran
             f"{name}: '{blank.utterance_id}' cannot be an utterance id: spaces separate the "
             f"columns of Kaldi's tables; rename {blank.path}"
         )
+    for utterance in ordered:
+        if is_coded(utterance.path):  # the FLAC is called after both
+            validate_name(utterance.speaker_id, f"{name}: the speaker")
+            validate_name(utterance.utterance_id, f"{name}: the utterance")
     return ordered
 
 
@@ -199,6 +204,6 @@ def load_samples(cut: Cut) -> np.ndarray:
     try:
         samples = cut.load_audio()[0]
     except Exception as error:  # lhotse wraps any backend's failure in its own types
-        raise SvError(f"{cut.id}: cannot load its audio: {str(error).splitlines()[0]}") from error
+        raise SvError(f"{cut.id}: cannot load its audio: {describe(error)}") from error
     validate_finite(samples, cut.id)
     return samples

@@ -4,12 +4,17 @@ Items are in C order of their ids. A manifest is a chain of gzip members, one fo
 without timestamps: preparing the same corpus again gives the same bytes, whatever the number of
 processes, and an unchanged manifest keeps its modification time, so that nothing made from it is
 made again.
+
+A manifest may be somebody else's, and Lhotse runs the commands and fetches the addresses that one
+can hold in place of a file. So nothing but files is a source here, wherever it stands: in a
+recording, in the tracks of a mix, as an impulse response.
 """
 
 import contextlib
 import gzip
 import itertools
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -19,10 +24,12 @@ from lhotse.augmentation import AudioTransform
 from lhotse.cut import Cut
 from lhotse.serialization import deserialize_item
 
+from sv.data.config import MAX_SAMPLES
 from sv.data.parallel import split_chunks
-from sv.errors import SvError
-from sv.files import replacing
+from sv.errors import SvError, describe
+from sv.files import parse_json, replacing
 
+MAX_LINE = 1 << 24  # characters; the longest of ours, a mix of many noises, has thousands
 Manifested = Recording | SupervisionSegment | Cut
 
 
@@ -73,8 +80,9 @@ def read_lines(path: Path, *, job: int = 1, nj: int = 1) -> Iterator[str]:
     """Read the lines of a manifest, or those of one job; see `read_manifest`."""
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
-            yield from itertools.islice(file, job - 1, None, nj)
-    except (OSError, EOFError) as error:
+            lines = iter(lambda: file.readline(MAX_LINE), "")
+            yield from itertools.islice(lines, job - 1, None, nj)
+    except (OSError, EOFError, zlib.error) as error:
         raise SvError(f"cannot read {path}: {error}") from error
     except ValueError as error:
         raise SvError(f"{path}: not a manifest: {error}") from error
@@ -95,9 +103,31 @@ def parse_item(line: str, path: Path) -> Any:
     """Build the recording, supervision or cut that a line of ``path`` describes.
 
     Raises:
-        SvError: It describes none.
+        SvError: It describes none, or one that is not read from files, or is longer than a day.
     """
     try:
-        return deserialize_item(json.loads(line))
-    except ValueError as error:
-        raise SvError(f"{path}: not a manifest: {error}") from error
+        values = parse_json(line)
+        _refuse_other_sources(values)
+        item = deserialize_item(values)
+        if not isinstance(item, Manifested):
+            raise ValueError(f"a {type(item).__name__}")
+        if isinstance(item, Cut | Recording) and not 0 < item.num_samples <= MAX_SAMPLES:
+            raise ValueError(f"'{item.id}' has {item.num_samples} samples")
+    except Exception as error:  # Lhotse's, for what is missing or of another type
+        raise SvError(f"{path}: not a manifest: {describe(error)}") from error
+    return item
+
+
+def _refuse_other_sources(values: Any) -> None:
+    """Raise ValueError if an item has data that are not in an audio file."""
+    todo = [values]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, dict):
+            is_file = value.get("type") == "file" and isinstance(value.get("source"), str)
+            if ("source" in value and not is_file) or "storage_type" in value:
+                kind = value.get("type", value.get("storage_type"))
+                raise ValueError(f"a source of type {kind!r}: only files are read")
+            todo += value.values()
+        elif isinstance(value, list):
+            todo += value

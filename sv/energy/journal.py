@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sv.errors import SvError
+from sv.files import parse_json
 
 SCHEMA = "energy-journal/1"
 SUFFIX = ".journal.jsonl"
@@ -86,7 +87,9 @@ def open_journal(path: Path, *, wait_s: float = 2.0) -> Iterator[Journal]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fd = os.open(
+            path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666
+        )
     except OSError as error:
         raise SvError(f"cannot write {path}: {error.strerror}") from error
     try:
@@ -153,11 +156,16 @@ def count_attempts(journal: Path) -> int:
 
 def _parse_line(line: str) -> Record:
     try:
-        record = json.loads(line)
-    except json.JSONDecodeError:
-        record = None
-    if isinstance(record, dict) and "line" in record:
-        return record
+        match record := parse_json(line):
+            case {"line": "head", "channels": [*channels]}:
+                list_readable(channels)
+                return record
+            case {"line": "sample", "raw": list() | dict()}:
+                return record
+            case {"line": str(kind)} if kind not in ("head", "sample"):
+                return record
+    except (ValueError, KeyError, TypeError):  # also a head whose channels are none
+        pass
     return {"line": "torn", "text": line[:200]}
 
 
@@ -219,7 +227,7 @@ class MarksFile:
 
 def _parse_mark(line: str) -> Record:
     try:
-        mark = json.loads(line)
+        mark = parse_json(line)
         json.dumps(mark, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except ValueError:  # not JSON, or nothing that a sidecar could hold (NaN, half a character)
         mark = None

@@ -18,6 +18,7 @@ from sv.energy.nodes import list_jobs, read_expected
 from sv.energy.processes import read_boot_id, read_start_ticks
 from sv.energy.units import format_figure, format_measured
 from sv.errors import SvError
+from sv.files import parse_json
 
 VARIABLE = "SV_METER_LIVE"
 SCHEMA = "energy-live/1"
@@ -52,7 +53,7 @@ def read_live_file(path: str | os.PathLike[str]) -> Fields | None:
     """Read one meter's live file; None if there is none."""
     try:
         with open(path, encoding="utf-8") as file:
-            live = json.load(file)
+            live = parse_json(file.read())
     except (OSError, ValueError):
         return None
     return live if isinstance(live, dict) and live.get("schema") == SCHEMA else None

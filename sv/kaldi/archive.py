@@ -1,5 +1,9 @@
 """Kaldi archives: matrices and vectors, written through kaldiio and read with one ``pread`` each.
 
+What is read may be somebody else's, and kaldiio runs a pipe in a table and unpickles an archive
+that asks for it. So it reads nothing here: an entry is ``<ark>:<offset>`` of a regular file and
+nothing else, and a header is believed only as far as the file reaches, before memory is taken.
+
 Kaldi's float32 and two-byte formats store rows one after the other, so that a training crop, 350
 rows of a matrix that may have thousands, can be read alone (`sv.data.crops`). The one-byte "CM"
 format stores column by column and is refused.
@@ -8,6 +12,8 @@ Formats: Kaldi src/matrix/compressed-matrix.h and kaldi-matrix.cc, 2025-07.
 
 import contextlib
 import os
+import re
+import stat
 import struct
 import threading
 from collections.abc import Iterator
@@ -23,6 +29,11 @@ from sv.files import read_text, replacing
 # kaldiio's number for Kaldi's kTwoByteAuto: min, range, then one uint16 for each value.
 COMPRESSION = {"two-byte": 3, "none": None}
 HEADER_BYTES = 2 + 4 + 16  # "\0B", "CM2 ", min, range, rows, columns: the longest header read
+_ENTRY = re.compile(r"(\S.*):([0-9]{1,18})")
+_VECTORS = {b"\0BFV \4": "<f4", b"\0BDV \4": "<f8"}  # Kaldi's; "\4" is the size of an int32
+_VECTOR_BYTES = 10  # of their headers: the six above and the int32
+_TEXT_BYTES = 1 << 24  # of a vector as text at most
+_SMALL_BYTES = 1 << 28  # so much may be taken for vectors, whatever their archives' size
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,35 @@ def write_archive(
     return len(entries)
 
 
+def parse_entry(entry: str) -> tuple[str, int]:
+    """Return archive and offset of an entry ``<ark>:<offset>``.
+
+    Raises:
+        SvError: It is anything else: a pipe, a range of rows, a file without offset.
+    """
+    found = _ENTRY.fullmatch(entry)
+    if found is None:
+        raise SvError(f"'{entry[:200]}': expected '<ark>:<offset>'")
+    return found[1], int(found[2])
+
+
+def open_archive(ark: str) -> int:
+    """Open an archive for reading; return its descriptor.
+
+    Raises:
+        SvError: It cannot be opened, or is no regular file (opening a pipe would wait for ever).
+    """
+    try:
+        descriptor = os.open(ark, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        reason = getattr(error, "strerror", None) or error
+        raise SvError(f"cannot read {ark}: {reason}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise SvError(f"cannot read {ark}: not a regular file")
+    return descriptor
+
+
 class ArchiveReader:
     """Reads matrices of archives; opens each archive once. Safe to call from several threads."""
 
@@ -78,10 +118,12 @@ class ArchiveReader:
         """Return where the matrix is that an scp entry ``file.ark:offset`` points to.
 
         Raises:
-            SvError: No such file, or no float32 or two-byte matrix at that offset.
+            SvError: No such file, or no float32 or two-byte matrix that ends within it at
+                that offset.
         """
-        ark, offset = _split(entry)
-        return parse_header(self._read(ark, HEADER_BYTES, offset), ark, offset)
+        ark, offset = parse_entry(entry)
+        header = self._read(ark, HEADER_BYTES, offset)
+        return parse_header(header, ark, offset, os.fstat(self._descriptors[ark]).st_size)
 
     def read(self, entry: str, where: MatrixLocation, out: np.ndarray) -> None:
         """Read the matrix at ``where``, (rows, columns) float32, into ``out``.
@@ -90,7 +132,7 @@ class ArchiveReader:
             SvError: It is truncated or holds NaN or infinity.
         """
         size = where.rows * where.columns * where.item_bytes
-        data = self._read(_split(entry)[0], size, where.offset)
+        data = self._read(parse_entry(entry)[0], size, where.offset)
         if len(data) != size:
             raise SvError(f"{entry}: truncated: {len(data)} of {size} bytes are there")
         raw = np.frombuffer(data, dtype="<u2" if where.item_bytes == 2 else "<f4")
@@ -106,7 +148,7 @@ class ArchiveReader:
         try:
             with self._opening:
                 if ark not in self._descriptors:
-                    self._descriptors[ark] = os.open(ark, os.O_RDONLY)
+                    self._descriptors[ark] = open_archive(ark)
             return os.pread(self._descriptors[ark], size, offset)
         except OSError as error:
             raise SvError(f"cannot read {ark}: {error.strerror or error}") from error
@@ -116,13 +158,6 @@ class ArchiveReader:
         for descriptor in self._descriptors.values():
             os.close(descriptor)
         self._descriptors = {}
-
-
-def _split(entry: str) -> tuple[str, int]:
-    ark, _, offset = entry.rpartition(":")
-    if not ark or not offset.isdigit():
-        raise SvError(f"'{entry}': expected '<ark>:<offset>'")
-    return ark, int(offset)
 
 
 def read_matrix(entry: str) -> np.ndarray:
@@ -138,26 +173,33 @@ def read_matrix(entry: str) -> np.ndarray:
     return matrix
 
 
-def parse_header(header: bytes, ark: str, offset: int) -> MatrixLocation:
+def parse_header(header: bytes, ark: str, offset: int, ark_bytes: int) -> MatrixLocation:
     """Parse the `HEADER_BYTES` (or more) of an ark from ``offset`` on.
 
     Raises:
-        SvError: There is no float32 or two-byte matrix.
+        SvError: There is no float32 or two-byte matrix, an empty one, or one that does not end
+            within the ``ark_bytes`` of the archive.
     """
     if header[:6] == b"\0BCM2 " and len(header) >= HEADER_BYTES:
         minimum, value_range, rows, columns = struct.unpack_from("<ffii", header, 6)
-        step = value_range / 65535.0
-        return MatrixLocation(offset + 22, rows, columns, 2, minimum, step)
-    if header[:6] == b"\0BFM \4" and len(header) >= 15:
+        where = MatrixLocation(offset + 22, rows, columns, 2, minimum, value_range / 65535.0)
+    elif header[:6] == b"\0BFM \4" and len(header) >= 15:
         rows, columns = struct.unpack_from("<ixi", header, 6)
-        return MatrixLocation(offset + 15, rows, columns, 4, 0.0, 0.0)
-    raise SvError(
-        f"{ark}:{offset}: no float32 or two-byte Kaldi matrix there (bytes {header[:6]!r})"
-    )
+        where = MatrixLocation(offset + 15, rows, columns, 4, 0.0, 0.0)
+    else:
+        raise SvError(
+            f"{ark}:{offset}: no float32 or two-byte Kaldi matrix there (bytes {header[:6]!r})"
+        )
+    if rows < 1 or columns < 1:
+        raise SvError(f"{ark}:{offset}: a matrix of {rows} rows and {columns} columns")
+    size, there = rows * columns * where.item_bytes, ark_bytes - where.offset
+    if there < size:
+        raise SvError(f"{ark}:{offset}: truncated: {there} of {size} bytes are there")
+    return where
 
 
 def read_vectors(scp: Path) -> tuple[list[str], np.ndarray]:
-    """Read all vectors of an scp.
+    """Read all vectors of an scp: Kaldi's float32, float64 or text.
 
     Returns:
         The keys in file order, and (keys, dim) float32.
@@ -166,60 +208,73 @@ def read_vectors(scp: Path) -> tuple[list[str], np.ndarray]:
         SvError: Missing or damaged files, a key that is listed twice, vectors of different size,
             NaN or infinity.
     """
-    keys, vectors = _read_float_vectors(scp) or _read_any_vectors(scp)
-    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if bad.size:
-        raise SvError(f"{scp}: {bad.size} vectors hold NaN or infinity (first: {keys[bad[0]]})")
-    return keys, vectors
-
-
-def _read_float_vectors(scp: Path) -> tuple[list[str], np.ndarray] | None:
-    """Read vectors that are all binary float32 of one size; None if anything differs.
-
-    kaldiio, which reads every form and reports what is wrong, takes five times as long.
-    """
     places: dict[str, tuple[str, int]] = {}
-    for line in read_text(scp).splitlines():
-        key, _, entry = line.partition(" ")
-        ark, _, offset = entry.strip().rpartition(":")
-        if not ark or not offset.isdigit() or key in places:
-            return None
-        places[key] = ark, int(offset)
-    header, found = b"", bytearray(10)
+    for number, line in enumerate(read_text(scp).splitlines(), 1):
+        key, entry = [*line.split(maxsplit=1), "", ""][:2]
+        if key in places:
+            raise SvError(f"{scp}: line {number}: '{key}' is listed twice")
+        try:
+            places[key] = parse_entry(entry.strip())
+        except SvError as error:
+            raise SvError(f"{scp}: line {number}: {error}") from error
+    if not places:
+        raise SvError(f"{scp}: empty")
     try:
         with contextlib.ExitStack() as stack:
-            arks = dict.fromkeys(ark for ark, _ in places.values())
-            files = {ark: stack.enter_context(open(ark, "rb")).fileno() for ark in arks}
-            for row, (ark, offset) in enumerate(places.values()):
-                if not header:
-                    # "\0B" binary, "FV " float vector, the size of an int32, the int32.
-                    header = os.pread(files[ark], 10, offset)
-                    if header[:6] != b"\0BFV \4" or len(header) < 10:
-                        return None
-                    dim = struct.unpack_from("<i", header, 6)[0]
-                    vectors = np.empty((len(places), dim), dtype="<f4")
-                size = os.preadv(files[ark], [found, vectors[row]], offset)
-                if found != header or size != 10 + 4 * dim:
-                    return None
-    except OSError:
-        return None
-    return (list(places), vectors) if places else None
-
-
-def _read_any_vectors(scp: Path) -> tuple[list[str], np.ndarray]:
-    """Read vectors of any Kaldi form through kaldiio. See `read_vectors`."""
-    items: dict[str, np.ndarray] = {}
-    try:
-        for key, array in kaldiio.load_scp_sequential(str(scp)):
-            if key in items:
-                raise SvError(f"{scp}: line {len(items) + 1}: '{key}' is listed twice")
-            items[key] = array
-    except (OSError, ValueError, RuntimeError) as error:  # kaldiio's, for damage of any kind
-        reason = " ".join(str(error).split())
+            files = {}
+            for ark in dict.fromkeys(ark for ark, _ in places.values()):
+                files[ark] = open_archive(ark)
+                stack.callback(os.close, files[ark])
+            vectors = _read_places(list(places.values()), files)
+    except (SvError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise SvError(f"cannot read the vectors of {scp}: {reason}") from error
-    if not items:
-        raise SvError(f"{scp}: empty")
-    dims = {array.shape for array in items.values()}
-    if len(dims) != 1:
-        raise SvError(f"{scp}: vectors of different shapes: {sorted(dims)[:3]}")
-    return list(items), np.stack(list(items.values())).astype(np.float32, copy=False)
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if bad.size:
+        keys = list(places)
+        raise SvError(f"{scp}: {bad.size} vectors hold NaN or infinity (first: {keys[bad[0]]})")
+    return list(places), vectors
+
+
+def _read_places(places: list[tuple[str, int]], files: dict[str, int]) -> np.ndarray:
+    """Read the vectors at some places, (places, dim) float32; ``files`` are the open archives."""
+    sizes = {ark: os.fstat(descriptor).st_size for ark, descriptor in files.items()}
+    first = _read_vector(*places[0], files, sizes)
+    # Text of a number has two bytes at least, where the array has four.
+    if len(places) * first.nbytes > max(2 * sum(sizes.values()), _SMALL_BYTES):
+        raise SvError(f"{len(places)} of {len(first)} values are larger than their archives")
+    vectors = np.empty((len(places), len(first)), dtype="<f4")
+    header = b"\0BFV \4" + struct.pack("<i", len(first))
+    found = bytearray(_VECTOR_BYTES)
+    for row, (ark, offset) in enumerate(places):
+        # One read where it is a float32 vector like the first: five times as fast as parsing it.
+        size = os.preadv(files[ark], [found, vectors[row]], offset)
+        if found == header and size == _VECTOR_BYTES + first.nbytes:
+            continue
+        vector = _read_vector(ark, offset, files, sizes)
+        if vector.shape != first.shape:
+            shapes = f"{len(first)} and {len(vector)} values"
+            raise SvError(f"vectors of different shapes: {shapes}")
+        vectors[row] = vector
+    return vectors
+
+
+def _read_vector(ark: str, offset: int, files: dict[str, int], sizes: dict[str, int]) -> np.ndarray:
+    """Read a vector of any of Kaldi's forms, (dim,) float32."""
+    head = os.pread(files[ark], _VECTOR_BYTES, offset)
+    where = f"{ark}:{offset}"
+    if (dtype := _VECTORS.get(head[:6])) and len(head) == _VECTOR_BYTES:
+        dim, item_bytes = struct.unpack_from("<i", head, 6)[0], np.dtype(dtype).itemsize
+        if dim < 1 or offset + _VECTOR_BYTES + dim * item_bytes > sizes[ark]:
+            raise SvError(f"{where}: truncated, or no vector: {dim} values")
+        data = os.pread(files[ark], dim * item_bytes, offset + _VECTOR_BYTES)
+        with np.errstate(over="ignore"):  # infinity is found below
+            return np.frombuffer(data, dtype).astype("<f4")
+    if head.lstrip(b" ").startswith(b"["):
+        with open(files[ark], "rb", closefd=False) as file:
+            file.seek(offset)
+            text = file.readline(_TEXT_BYTES).strip()
+        with contextlib.suppress(ValueError), np.errstate(over="ignore"):
+            if text.endswith(b"]") and (words := text[1:-1].split()):
+                return np.array([float(word) for word in words]).astype("<f4")
+    raise SvError(f"{where}: no Kaldi vector there (bytes {head[:6]!r})")

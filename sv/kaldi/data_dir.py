@@ -5,6 +5,7 @@ a space and the rest. Lines are in C order of their keys (``LC_ALL=C sort``), an
 start with their speaker's id, so that sorting by utterance sorts by speaker too.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def read_feats(feats_scp: Path, utt2num_frames: Path) -> tuple[dict[str, str], d
     """
     feats, frames = read_table(feats_scp), read_table(utt2num_frames)
     for key, count in frames.items():
-        if not (count.isascii() and count.isdigit()):
+        if not re.fullmatch("[0-9]{1,18}", count):
             raise SvError(f"{utt2num_frames}: {key}: '{count}' is not a whole number")
     if missing := sorted(feats.keys() - frames.keys()):
         raise SvError(

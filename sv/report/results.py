@@ -17,7 +17,7 @@ from sv.config import build_record
 from sv.energy.journal import SUFFIX
 from sv.energy.record import Amount, Carbon, Count, Sidecar, read_record
 from sv.errors import SvError, UsageError
-from sv.files import read_json, read_text, write_json
+from sv.files import read_json, read_text, validate_name, write_json
 from sv.model_name import ModelName, check_model_name, parse_model_name
 from sv.score.config import BACKENDS
 from sv.score.record import ScoredList, read_scores
@@ -141,6 +141,7 @@ class Results:
             over these.
         backends: Those that scored a list, cosine first.
         journals: Those of stages without a sidecar.
+        broken: Files that could not be read; their systems are left out.
         remarks: What stage 1 wrote about the corpora, with the trial list; None: all lists.
     """
 
@@ -152,6 +153,7 @@ class Results:
     scored: tuple[str, ...]
     backends: tuple[str, ...]
     journals: tuple[Path, ...]
+    broken: tuple[str, ...] = ()
     remarks: tuple[tuple[str | None, str], ...] = ()
 
     @property
@@ -195,17 +197,30 @@ def collect_results(data: Path, exp: Path, models: list[str] | None = None) -> R
             model.json or an energy sidecar.
 
     Raises:
-        SvError: A file is broken, or there is nothing at all to report.
+        SvError: There is nothing at all to report, or no system without a broken file.
         UsageError: One of ``models`` has no folder and is no model name.
     """
     names = models if models else _list_models(exp)
     for name in names:
         if not (exp / name).is_dir():
             check_model_name(name)  # a model not yet trained is missing; a mistyped one is refused
-    found = [read_system(exp / name) for name in sorted(set(names), key=system_order)]
+    found, broken = [], []
+    for name in sorted(set(names), key=system_order):
+        try:
+            found.append(read_system(exp / name))
+        except SvError as error:
+            broken.append(str(error))
+    shared = []
+    for folder in (data / "energy", exp / "energy"):
+        for path in _list_sidecars(folder):
+            try:
+                shared.append(Stage(path, read_record(path)))
+            except SvError as error:
+                broken.append(str(error))
+    if broken and not found:
+        raise SvError(broken[0])
     if not any(system.network or system.stages or system.scores for system in found):
         raise SvError(f"no results under {exp}: run stages 5 to 7 first")
-    shared = (*_read_sidecars(data / "energy"), *_read_sidecars(exp / "energy"))
     scores = [score for system in found for score in system.scores]
     backends = _order_backends(scores)
     systems = tuple(replace(system, backend=backends[0]) for system in found)
@@ -221,7 +236,8 @@ def collect_results(data: Path, exp: Path, models: list[str] | None = None) -> R
         data=data,
         exp=exp,
         systems=systems,
-        shared=shared,
+        shared=tuple(shared),
+        broken=tuple(broken),
         trial_sets=sets,
         scored=tuple(name for name in sets if any(find_score(s, name) for s in systems)),
         backends=backends,
@@ -250,7 +266,11 @@ def read_system(directory: Path) -> System:
 
 def read_trial_sets(data: Path) -> dict[str, str]:
     """Return the data set of each trial list of the recipe, in its order; empty before stage 2."""
-    return dict(_read_pairs(data / "test_trials", None, "<trials-name> <data-set>"))
+    path = data / "test_trials"
+    pairs = _read_pairs(path, None, "<trials-name> <data-set>")
+    for name in (name for pair in pairs for name in pair):
+        validate_name(name, f"{path}:")
+    return dict(pairs)
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -310,8 +330,11 @@ def _read_pairs(path: Path, separator: str | None, form: str) -> list[tuple[str,
 
 
 def _read_sidecars(directory: Path) -> tuple[Stage, ...]:
-    found = [file for file in sorted(directory.glob("*.json")) if _SIDECAR.fullmatch(file.name)]
-    return tuple(Stage(file, read_record(file)) for file in found)
+    return tuple(Stage(path, read_record(path)) for path in _list_sidecars(directory))
+
+
+def _list_sidecars(directory: Path) -> list[Path]:
+    return [path for path in sorted(directory.glob("*.json")) if _SIDECAR.fullmatch(path.name)]
 
 
 def _list_journals(directory: Path) -> list[Path]:

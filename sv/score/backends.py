@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -179,6 +180,20 @@ def normalize_length(vectors: np.ndarray) -> np.ndarray:
     return unit
 
 
+def read_info(directory: Path) -> dict[str, Any]:
+    """Read the info.json of embeddings: of which network, data set and precision they are.
+
+    Raises:
+        SvError: It is missing or lacks one of them.
+    """
+    path = directory / "info.json"
+    info = read_json(path)
+    for key in ("model", "data_set", "precision"):
+        if not isinstance(info, dict) or not isinstance(info.get(key), str):
+            raise SvError(f"{path}: no {key} in it")
+    return info
+
+
 def read_cohort(directory: Path, info: Mapping[str, object]) -> Cohort:
     """Read the embeddings of a cohort and average them by speaker.
 
@@ -192,7 +207,7 @@ def read_cohort(directory: Path, info: Mapping[str, object]) -> Cohort:
     """
     if not (directory / "xvector.scp").is_file():
         raise SvError(f"no such file {directory / 'xvector.scp'}; run stage 6 first")
-    own = read_json(directory / "info.json")
+    own = read_info(directory)
     for key in ("model", "precision"):
         if own.get(key) != info.get(key):
             raise SvError(

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from sv.config import Minimum, build_record
+from sv.config import FileName, Minimum, build_record
 from sv.files import read_json, write_json
 
 Amount = Annotated[float, Minimum(0)]
@@ -130,11 +130,11 @@ class Calibration:
 class Origin:
     """What was scored and how; ``backend_parameters`` are the backend's resolved settings."""
 
-    trials_name: str
-    data_set: str
-    backend: str
+    trials_name: FileName
+    data_set: FileName
+    backend: FileName
     backend_parameters: dict[str, int] = field(default_factory=dict)
-    precision: str
+    precision: FileName
     untrained: bool = False
 
 
