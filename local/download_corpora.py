@@ -1,33 +1,45 @@
 """Fetch, verify and unpack the corpora that need no login; name what must be requested.
 
 A transfer that broke off is resumed, a file gets its name only after its MD5 was verified, and an
-archive (in one file or in parts) is unpacked without any path that leaves its folder.
+archive (in one file or in parts) is unpacked without any path that leaves its folder: only files
+and folders of it are made, by this program and not by tarfile or zipfile, whose own protection
+depends on the version of Python.
 """
 
 import http.client
 import io
 import logging
+import lzma
 import os
 import shutil
+import stat
 import sys
 import tarfile
 import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
+from urllib.parse import urlsplit
 
 from sv.bin.cli import Parser, run
 from sv.config import build_config
 from sv.errors import SvError, UsageError
-from sv.files import hash_file, read_toml
+from sv.files import hash_file, read_toml, validate_name
+from sv.system import mask_secrets
 
 TRIES = 5
 TIMEOUT_S = 60.0
 BLOCK = 1 << 20
 PROGRESS_S = 10.0
+MAX_RATIO = 20  # of unpacked to packed bytes; audio packs to a quarter at best
+SMALL_BYTES = 100_000_000  # may come of any archive
+ENTRY_BYTES = 4096  # that a file or a folder takes at least
+MAX_NAME = 1 << 20  # bytes of a long name in a tar
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,15 @@ class FileConfig:
     name: str
     md5: str
     url: str = ""
+
+    def __post_init__(self) -> None:
+        """Check that the file stays in its folder and comes from a server."""
+        try:
+            validate_name(self.name, "name")
+        except SvError as error:
+            raise ValueError(str(error)) from error
+        if self.url and urlsplit(self.url).scheme not in ("http", "https"):
+            raise ValueError(f"url of {self.name} must begin with https:// or http://")
 
 
 @dataclass(frozen=True)
@@ -48,6 +69,17 @@ class DownloadConfig:
     proof: str = ""
     place: str = ""
     request: str = ""
+
+    def __post_init__(self) -> None:
+        """Check that everything stays below the folder of the corpora."""
+        for path in (self.unpack, self.proof, self.place):
+            if leads_out(path):
+                raise ValueError(f"'{path}' leads out of the folder of the corpora")
+
+
+def leads_out(path: str) -> bool:
+    """Tell whether a path leads out of the folder that it is relative to."""
+    return Path(path).is_absolute() or ".." in Path(path).parts or "\0" in path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -119,24 +151,25 @@ def fetch(url: str, target: Path, md5: str, *, pause_s: float = 1.0) -> None:
         SvError: It cannot be fetched, or its hash is another one.
     """
     part = target.with_name(f"{target.name}.part")
+    [shown] = mask_secrets([url])
     target.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, TRIES + 1):
         try:
             _fetch_rest(url, part)
             break
         except urllib.error.HTTPError as error:
-            raise SvError(f"{url}: HTTP status {error.code} ({error.reason})") from error
+            raise SvError(f"{shown}: HTTP status {error.code} ({error.reason})") from error
         except (OSError, http.client.HTTPException) as error:
             if attempt == TRIES:
                 raise SvError(
-                    f"{url}: broke off {TRIES} times ({error}); run again to resume at "
+                    f"{shown}: broke off {TRIES} times ({error}); run again to resume at "
                     f"{part.stat().st_size if part.exists() else 0} bytes"
                 ) from error
-            logging.warning("%s: %s; try %d of %d", url, error, attempt + 1, TRIES)
+            logging.warning("%s: %s; try %d of %d", shown, error, attempt + 1, TRIES)
             time.sleep(pause_s * 2 ** (attempt - 1))
     if (found := hash_file(part, "md5")) != md5:
         part.unlink()  # resuming a wrong file would never end
-        raise SvError(f"{url}: MD5 {found}, {md5} was published; the fetched file is removed")
+        raise SvError(f"{shown}: MD5 {found}, {md5} was published; the fetched file is removed")
     part.replace(target)
     logging.info("%s: fetched", target)
 
@@ -154,6 +187,8 @@ def _fetch_rest(url: str, part: Path) -> None:
     with response:
         resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
         length = response.headers.get("Content-Length")
+        if length is not None and not (length.isascii() and length.isdigit()):
+            raise ConnectionError("the server gives no number for the length")
         done, last = (have if resumed else 0), time.monotonic()
         expected = None if length is None else done + int(length)
         with open(part, "ab" if resumed else "wb") as file:  # a server may not support ranges
@@ -218,41 +253,86 @@ def unpack(parts: list[Path], folder: Path, proof: Path) -> None:
         proof: A path that it makes.
 
     Raises:
-        SvError: Not an archive, damaged, or a path in it leads out of the folder.
+        SvError: Not an archive, damaged, a path in it leads out of the folder, it holds a link, or
+            it unpacks to far more than its size. Nothing of it is left then.
     """
     temporary = folder / f".unpacking.{parts[0].name}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         with io.BufferedReader(JoinedFiles(parts), 1 << 20) as file:
-            if zipfile.is_zipfile(file):
-                _unpack_zip(file, temporary)
-            else:
-                file.seek(0)
-                with tarfile.open(fileobj=file) as archive:
-                    archive.extractall(temporary, filter=_refuse_absolute)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+            left = SMALL_BYTES + MAX_RATIO * sum(part.stat().st_size for part in parts)
+            for name, content in _list_zip(file) if zipfile.is_zipfile(file) else _list_tar(file):
+                left -= _unpack_entry(temporary, name, content, left)
+        if not (temporary / proof.relative_to(folder)).exists():
+            raise SvError(f"{parts[0]}: no {proof.relative_to(folder)} in it")
+        _move_into(temporary, folder)
+    except (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # RuntimeError: an encrypted zip, or compressed by an unknown method
         raise SvError(f"{parts[0]}: cannot be unpacked: {error}") from error
-    if not (temporary / proof.relative_to(folder)).exists():
-        raise SvError(f"{parts[0]}: no {proof.relative_to(folder)} in it; left in {temporary}")
-    _move_into(temporary, folder)
-    shutil.rmtree(temporary)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _refuse_absolute(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
-    # Python's own filter refuses what leads out, but makes an absolute path relative.
-    if Path(member.name).is_absolute():
-        raise tarfile.AbsolutePathError(member)
-    return tarfile.data_filter(member, folder)
+Entry = tuple[str, IO[bytes] | None]  # of an archive: its path, and its bytes; None: a folder
 
 
-def _unpack_zip(file: io.BufferedReader, folder: Path) -> None:
+def _unpack_entry(folder: Path, name: str, content: IO[bytes] | None, left: int) -> int:
+    """Write a file or make a folder; return the bytes that it takes.
+
+    Raises:
+        ValueError: Its path leads out of the folder, or it takes more than the bytes ``left``.
+    """
+    if leads_out(name):
+        raise ValueError(f"'{name}' leads out of the folder")
+    path, size = folder / name, ENTRY_BYTES
+    (path if content is None else path.parent).mkdir(parents=True, exist_ok=True)
+    if content is not None:
+        with content, open(path, "wb") as file:
+            while size <= left and (block := content.read(BLOCK)):
+                file.write(block)
+                size += len(block)
+    if size > left:
+        raise ValueError(f"it unpacks to more than {MAX_RATIO} times its size")
+    return size
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose long name or extended header is not read into memory however long it is."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
+        """Parse a header."""
+        member = super().frombuf(buf, encoding, errors)
+        if not (member.isreg() or member.isdir()) and member.size > MAX_NAME:
+            raise tarfile.ReadError(f"a header of {member.size} bytes")
+        return member
+
+
+def _list_tar(file: io.BufferedReader) -> Iterator[Entry]:
+    file.seek(0)
+    with tarfile.open(fileobj=file, tarinfo=_Member) as archive:
+        for member in archive:
+            if not (member.isdir() or (member.isreg() and not member.issparse())):
+                # No corpus has links, and a link is how a path leaves its folder.
+                raise ValueError(f"'{member.name}' is neither a file nor a folder")
+            yield member.name, None if member.isdir() else archive.extractfile(member)
+
+
+def _list_zip(file: io.BufferedReader) -> Iterator[Entry]:
     with zipfile.ZipFile(file) as archive:
-        for name in archive.namelist():
-            # extractall would silently change such a path to one inside the folder.
-            if Path(name).is_absolute() or ".." in Path(name).parts:
-                raise zipfile.BadZipFile(f"'{name}' leads out of the folder")
-        archive.extractall(folder)
+        for info in archive.infolist():
+            if stat.S_ISLNK(info.external_attr >> 16):
+                raise ValueError(f"'{info.filename}' is a link")
+            yield info.filename, None if info.is_dir() else archive.open(info)
 
 
 def _move_into(source: Path, target: Path) -> None:

@@ -1,11 +1,14 @@
-"""What Python's standard library lacks of Linux: ending with the parent, adopting orphans.
+"""What processes are to each other: ending with the parent, adopting orphans, telling no secrets.
 
-Both are prctl(2). Nothing is imported or looked up late, so a ``preexec_fn`` may call them.
+The first two are prctl(2), which Python's standard library lacks. Nothing is imported or looked up
+late, so a ``preexec_fn`` may call them.
 """
 
 import ctypes
 import os
+import re
 import signal
+from collections.abc import Iterable
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PR_SET_CHILD_SUBREAPER = 36
@@ -33,3 +36,49 @@ def adopt_orphans() -> None:
 
 def _prctl(option: int, value: int) -> None:
     ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+# The end of a name whose value is a secret: --password, EMAPS_API_TOKEN, ?access_token.
+_SECRET = re.compile(
+    "(pass(word|wd|phrase)?|token|secret|(api|access|private|secret)[-_]?key|credentials?|auth(orization)?)$",
+    re.IGNORECASE,
+)
+_MASK = "***"
+
+
+def names_secret(name: str) -> bool:
+    """Tell by its name whether the value of a variable or an option is a secret."""
+    return _SECRET.search(name) is not None
+
+
+def mask_secrets(words: Iterable[str]) -> list[str]:
+    """Return the words of a command line as they may be recorded: what is secret is ``***``.
+
+    That is what follows an option whose name says so (``--password x``, ``--token=x``), an
+    assignment (``API_TOKEN=x``), a header (``Authorization: x``), and the user and the query of an
+    address. The words of a shell's ``-c`` are looked at one by one.
+    """
+    masked, hide = [], False
+    for word in words:
+        parts = re.split(r"(\s+)", word)
+        for i in range(0, len(parts), 2):  # the others are the spaces between them
+            part = parts[i]
+            name, equals, _ = part.partition("=")
+            if part.endswith(":") and names_secret(part[:-1]):
+                parts[i + 1 :] = [" ", _MASK]
+                break
+            if hide and part:
+                parts[i], hide = _MASK, False
+            elif "://" in part:
+                shown = re.sub("://[^/@]*@", f"://{_MASK}@", part)
+                parts[i] = re.sub("([?&])([^=&]*)=[^&]*", _mask_field, shown)
+            elif equals and names_secret(name):
+                parts[i] = f"{name}={_MASK}"
+            elif part.lstrip("'\"(").startswith("-") and names_secret(part):
+                hide = True
+        masked.append("".join(parts))
+    return masked
+
+
+def _mask_field(field: re.Match[str]) -> str:
+    return f"{field[1]}{field[2]}={_MASK}" if names_secret(field[2]) else field[0]
