@@ -162,7 +162,7 @@ def test_what_contains_what():
         ('node_power = "redfish"\nredfish_url = "https://bmc"', "needs redfish_chassis"),
         (
             'node_power = "redfish"\nredfish_url = "https://u:p@bmc"\nredfish_chassis = ["1"]',
-            "must hold no user",
+            "without a user",
         ),
         ('node_power = "hwmon"', "needs hwmon_sensors"),
         (

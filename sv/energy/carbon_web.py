@@ -218,7 +218,7 @@ def _ask_zone(
         **more,
     }
     url = f"{config.electricity_maps_url.rstrip('/')}/v3/carbon-intensity/{path}"
-    return fetch_json(url, query, {"auth-token": token})
+    return fetch_json(url, query, secrets={"auth-token": token})
 
 
 def _parse_zone(answer: Any, zone: str, config: EnergyConfig) -> CarbonFactor:

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sv.energy.config import URL
 from sv.energy.record import Attempt, Meter, read_record
 from sv.energy.units import format_utc, kwh_from_j, parse_utc
-from sv.energy.web import FetchError, fetch_json
+from sv.energy.web import FetchError, fetch_json, is_private
 from sv.errors import SvError, UsageError
 from sv.files import read_json
 
@@ -78,10 +79,14 @@ def import_job(job: Job, sidecars: Sequence[Path], now_s: float) -> Fields:
 
     Raises:
         SvError: The server does not answer, knows no such job, or a sidecar cannot be read.
-        UsageError: The address has a password in it.
+        UsageError: The address has a password or a query in it, or a password goes there in clear.
     """
-    if "@" in job.url:
-        raise UsageError("--url must hold no user and no password: it is written into the file")
+    if not URL.fullmatch(job.url):
+        raise UsageError(
+            "--url must be http(s)://host/path with no user, no password, no query: it is written"
+        )
+    if job.basic_auth and not is_private(job.url):
+        raise UsageError("--url must begin with https: a password goes with the question")
     units = _fetch_units(job)
     stamps = [(unit.get("started_at_ts"), unit.get("ended_at_ts")) for unit in units]
     spans = [
@@ -126,13 +131,13 @@ def validate_out(out: Path) -> None:
 
 
 def _fetch_units(job: Job) -> list[Fields]:
-    headers = {job.user_header: job.user}
+    headers, secrets = {job.user_header: job.user}, {}
     if job.basic_auth:
         word = base64.b64encode(job.basic_auth.encode()).decode("ascii")
-        headers["Authorization"] = f"Basic {word}"
+        secrets["Authorization"] = f"Basic {word}"
     query = {"cluster_id": job.cluster, "uuid": job.job}
     try:
-        answer = fetch_json(f"{job.url.rstrip('/')}/api/v1/units", query, headers)
+        answer = fetch_json(f"{job.url.rstrip('/')}/api/v1/units", query, headers, secrets=secrets)
         if not isinstance(answer, dict) or answer.get("status") != "success":
             raise FetchError("the server does not say success")
         units = answer.get("data")

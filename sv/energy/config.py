@@ -14,9 +14,12 @@ from sv.files import read_toml
 NETWORK = ("rte", "electricity_maps")  # providers that are asked over the network
 Provider = Literal["owid", "fixed", "rte", "electricity_maps"]
 MAX_G_PER_KWH = 1500.0  # of no grid: the highest yearly one is 1,306 (Turkmenistan, 2022)
-_URL = re.compile(r"(https?)://([^/@?#\s]+)(/[^@?#\s]*)?")
+URL = re.compile(r"(https?)://([^/@?#\s]+)(/[^@?#\s]*)?")
 _HWMON = re.compile(r"[^/]+/(?:(power)\d+_(?:input|average)|(energy)\d+_input)")
-_OWN_MACHINE = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
+_OWN_MACHINE = re.compile(
+    r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
+)  # as in web.py, an import less
+_VARIABLE = re.compile("[A-Z_][A-Z0-9_]*")
 # What earlier versions had, and what to do with it.
 IDLE_BASELINE = "remove it; docs/energy.md says how to get the energy above idle"
 IPMI_DEVICE = "use ipmi-dcmi or ipmitool"
@@ -112,6 +115,7 @@ class EnergyConfig:
         if self.g_per_kwh is not None and not 0 <= self.g_per_kwh <= MAX_G_PER_KWH:
             raise ValueError(f"g_per_kwh must be 0 to {MAX_G_PER_KWH:g} g, not {self.g_per_kwh}")
         _check_carbon(self)
+        _check_secrets(self)
 
 
 def read_energy_config(path: Path) -> EnergyConfig:
@@ -156,19 +160,31 @@ def _check_carbon(config: EnergyConfig) -> None:
     zone = config.electricity_maps_zone
     if zone is not None and not re.fullmatch(r"[A-Z0-9]+(-[A-Z0-9]+)*", zone):
         raise ValueError(f"electricity_maps_zone must be like FR or DK-DK1, not '{zone}'")
-    # The journal has every setting in it: none of them may hold a secret.
-    for name in ("rte_url", "electricity_maps_url"):
-        url = _URL.fullmatch(getattr(config, name))
-        if url is None:
+
+
+def _check_secrets(config: EnergyConfig) -> None:
+    """Refuse a secret among the settings, which are all in the journal, or one sent in clear."""
+    for name, needs_https in (
+        ("rte_url", False),
+        ("electricity_maps_url", True),
+        ("redfish_url", bool(config.redfish_user_variable)),
+    ):
+        value = getattr(config, name)
+        url = URL.fullmatch(value)
+        if value and url is None:
             raise ValueError(f"{name} must be http(s)://host/path, without a user or a query")
-        is_safe = url[1] == "https" or _OWN_MACHINE.fullmatch(url[2])
-        if name == "electricity_maps_url" and not is_safe:
-            raise ValueError(f"{name} must begin with https: a token goes with the question")
-    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", config.electricity_maps_token_variable):
-        raise ValueError(
-            "electricity_maps_token_variable must be the name of an environment variable in "
-            "capitals, not the token itself"
-        )
+        if url and needs_https and url[1] == "http" and not _OWN_MACHINE.fullmatch(url[2]):
+            raise ValueError(f"{name} must begin with https: a token or a password goes with it")
+    for name in (
+        "electricity_maps_token_variable", "redfish_user_variable", "redfish_password_variable",
+    ):  # fmt: skip
+        value = getattr(config, name)
+        if (value or "token" in name) and not _VARIABLE.fullmatch(value):
+            what = name.removesuffix("_variable").rpartition("_")[2]
+            raise ValueError(
+                f"{name} must be the name of an environment variable in capitals, not the {what} "
+                "itself"
+            )
 
 
 def _check_estimate(config: EnergyConfig) -> None:
@@ -187,12 +203,10 @@ def _check_node(config: EnergyConfig) -> None:
     if not 0.05 <= config.node_period_s <= 60.0:
         raise ValueError(f"node_period_s must be 0.05 to 60 seconds, not {config.node_period_s}")
     if config.node_power == "redfish":
-        if not config.redfish_url.startswith(("http://", "https://")):
+        if not config.redfish_url:
             raise ValueError('node_power "redfish" needs redfish_url = "https://..."')
         if not config.redfish_chassis:
             raise ValueError('node_power "redfish" needs redfish_chassis: which chassis to sum')
-        if "@" in config.redfish_url:
-            raise ValueError("redfish_url must hold no user: name redfish_user_variable instead")
         if bool(config.redfish_user_variable) != bool(config.redfish_password_variable):
             raise ValueError("redfish_user_variable, redfish_password_variable: set both or none")
     if config.node_power == "hwmon":

@@ -92,6 +92,7 @@ from sv.energy.sensors.readers import (
 )
 from sv.energy.units import sum_known
 from sv.errors import SvError
+from sv.system import mask_secrets
 
 if TYPE_CHECKING:
     from sv.energy.record import Attempt
@@ -201,6 +202,7 @@ def run_metered(stage: Stage, environ: Mapping[str, str]) -> int:
         head = _build_head(stage, len(attempts) + 1, git, readers)
         marks = MarksFile(get_marks_path(stage.journal, head["attempt"]).absolute())
         try:
+            marks.path.unlink(missing_ok=True)  # a link would lead elsewhere
             marks.path.write_bytes(b"")
             journal.append(head)
         except OSError as error:
@@ -273,7 +275,7 @@ def _build_head(
         "name": stage.name,
         "model": stage.model,
         **({} if stage.label is None else {"label": stage.label}),
-        "argv": [os.fsencode(word).decode("utf-8", "replace") for word in stage.argv],
+        "argv": mask_secrets(os.fsencode(word).decode("utf-8", "replace") for word in stage.argv),
         "host": os.uname().nodename,
         "boot_id": read_boot_id(),
         "meter_pid": os.getpid(),

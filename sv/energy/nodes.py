@@ -23,7 +23,7 @@ from typing import Any
 from sv.energy.command import STOPPING
 from sv.energy.journal import SUFFIX, append_line, get_sidecar_path
 from sv.errors import SvError
-from sv.files import read_json, write_json
+from sv.files import parse_json, read_json, write_json
 
 VARIABLE, STAGE_VARIABLE = "SV_METER_NODES", "SV_METER_STAGE"
 SCHEMA = "energy-stage/1"
@@ -89,6 +89,15 @@ def make_folder(environ: Mapping[str, str]) -> Path | None:
     return folder
 
 
+def list_secrets(environ: Mapping[str, str]) -> list[str]:
+    """List the variables that the stage's other meters need for the sensor of their own machine."""
+    stage = json.loads(environ.get(STAGE_VARIABLE) or "{}")
+    config = stage.get("config", {})
+    if config.get("node_power") != "redfish":
+        return []
+    return [config["redfish_user_variable"], config["redfish_password_variable"]]
+
+
 def read_stage(folder: Path) -> dict[str, Any]:
     """Read what the stage's meter wants its other meters to know.
 
@@ -117,7 +126,7 @@ def read_expected(folder: Path) -> list[str]:
     labels: dict[str, None] = {}
     for line in lines:
         try:
-            labels |= dict.fromkeys(json.loads(line)["labels"])
+            labels |= dict.fromkeys(parse_json(line)["labels"])
         except (ValueError, KeyError, TypeError):
             continue
     return list(labels)

@@ -2,11 +2,12 @@
 
 Used by the carbon providers, CEEMS and Redfish. Nothing of a failed answer is repeated in an error:
 a service may send back the token that it was sent. No redirection is followed, for the token would
-go with it.
+go with it. What is sent in headers goes by https, or stays on this machine.
 """
 
 import http.client
 import json
+import re
 import ssl
 import urllib.error
 import urllib.request
@@ -18,11 +19,17 @@ from urllib.parse import urlencode
 from sv.errors import SvError
 
 TIMEOUT_S = 30.0
+_OWN_MACHINE = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?(/.*)?")
 MAX_BYTES = 16_000_000  # a year of quarter hours is 2 MB; a wrong address may answer without end
 
 
 class FetchError(SvError):
     """A service gave no usable answer; the message says why, without an address or a secret."""
+
+
+def is_private(url: str) -> bool:
+    """Tell whether nobody between here and a service can read what is sent: https, or no way."""
+    return url.startswith("https://") or _OWN_MACHINE.fullmatch(url) is not None
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -35,6 +42,7 @@ def fetch_json(
     query: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
     *,
+    secrets: Mapping[str, str] | None = None,
     timeout_s: float = TIMEOUT_S,
     use_proxy: bool = True,
     verify_tls: bool = True,
@@ -44,24 +52,29 @@ def fetch_json(
     Args:
         url: Address without a query.
         query: Names and values, not yet escaped.
-        headers: What else is sent; secrets go here and nowhere else.
+        headers: What else is sent.
+        secrets: Headers that hold a secret, which goes here and nowhere else.
         timeout_s: For the connection and for each part of the answer.
         use_proxy: Whether the proxies of the environment are used.
         verify_tls: Whether the server's certificate is checked.
 
     Raises:
-        FetchError: No connection, a status other than 200, or no JSON.
+        FetchError: No connection, a status other than 200, or no JSON; or a secret would be sent
+            in clear.
     """
-    for value in (headers or {}).values():
+    if secrets and not is_private(url):
+        raise FetchError("the address must begin with https: a secret goes with the question")
+    headers = {**(headers or {}), **(secrets or {})}
+    for value in headers.values():
         # http.client would show the value in its own message.
         if not (value.isascii() and value.isprintable()):
             raise FetchError("a header to send (token, user) has characters that none may have")
     request = urllib.request.Request(
         f"{url}?{urlencode(query)}" if query else url,
-        headers={"Accept": "application/json", **(headers or {})},
+        headers={"Accept": "application/json", **headers},
     )
     handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
-    if not use_proxy:
+    if not use_proxy or _OWN_MACHINE.fullmatch(url):
         handlers.append(urllib.request.ProxyHandler({}))
     if not verify_tls:
         context = ssl.create_default_context()

@@ -34,6 +34,7 @@ from typing import Any
 
 from sv.errors import SvError
 from sv.files import read_json, write_json
+from sv.system import mask_secrets
 
 # A file's name -> its size and its time in ns; None: there is no such file.
 Prints = dict[str, list[int] | None]
@@ -88,7 +89,9 @@ def is_finished(path: Path, command: Sequence[str], files: Prints) -> bool:
         files: Every file that the work reads and writes.
     """
     proof = read_proof(path)
-    if proof is None or proof.written is None or proof.command not in (None, list(command)):
+    if proof is None or proof.written is None:
+        return False
+    if proof.command not in (None, list(command), mask_secrets(command)):
         return False
     return bool(files) and {**proof.read, **proof.written} == files
 
@@ -134,7 +137,7 @@ def prove_job(path: Path, command: Sequence[str], before: Prints, began_ns: int)
         if was is None or (now != was and now is not None and now[1] >= began_ns):
             written[word] = now
             read.pop(word, None)
-    write_proof(path, Proof(list(command), read, written))
+    write_proof(path, Proof(mask_secrets(command), read, written))
 
 
 # Stages

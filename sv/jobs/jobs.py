@@ -18,7 +18,9 @@ from typing import TextIO
 
 from sv.energy.journal import MARKS_VARIABLE, RESUMED, UNCHANGED, write_mark
 from sv.jobs.completion import is_finished, take_job_prints
+from sv.system import mask_secrets
 
+MAX_JOBS = 1_000_000  # of an array; Slurm's own limit is lower
 PROGRESS_S = 15.0  # a sign of life on the terminal from work that takes longer than this
 
 
@@ -115,6 +117,8 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> Request:
         return Request(args, [Job(1, Path(rest[0]), rest[1:])], False, name)
     word, first = array[1], int(array[2])
     last = int(array[3] or first)
+    if last >= first + MAX_JOBS:
+        raise ValueError(f"{array[0]}: more than {MAX_JOBS} jobs")
     if last < first:
         raise ValueError(f"{array[0]}: the last job comes before the first")
     if last > first and word not in rest[0]:
@@ -156,7 +160,9 @@ def format_now() -> str:
 
 def write_header(log: TextIO, job: Job, remark: str = "") -> int:
     """Begin the job's log; return the file's time, in ns of the file system's clock."""
-    log.write(f"# {shlex.join(job.command)}\n# Running on {socket.gethostname()}{remark}\n")
+    log.write(
+        f"# {shlex.join(mask_secrets(job.command))}\n# Running on {socket.gethostname()}{remark}\n"
+    )
     log.write(f"# Started at {format_now()}\n#\n")
     log.flush()
     return os.fstat(log.fileno()).st_mtime_ns

@@ -394,13 +394,13 @@ def build_redfish(config: EnergyConfig, environ: Mapping[str, str]) -> Measure:
     """
     from sv.energy.web import FetchError, fetch_json  # noqa: PLC0415 - an HTTP client
 
-    headers = {"OData-Version": "4.0"}
+    headers, secrets = {"OData-Version": "4.0"}, {}
     if config.redfish_user_variable:
         names = (config.redfish_user_variable, config.redfish_password_variable)
         if missing := [name for name in names if not environ.get(name)]:
             raise SensorError(f"the environment variable {missing[0]} is not set")
         token = base64.b64encode(":".join(environ[name] for name in names).encode()).decode()
-        headers["Authorization"] = f"Basic {token}"
+        secrets["Authorization"] = f"Basic {token}"
     root = config.redfish_url.rstrip("/")
 
     def measure() -> Measurement:
@@ -409,8 +409,8 @@ def build_redfish(config: EnergyConfig, environ: Mapping[str, str]) -> Measure:
             url = f"{root}/redfish/v1/Chassis/{quote(chassis, safe='')}/Power"
             try:
                 answer = fetch_json(
-                    url, headers=headers, timeout_s=REDFISH_TIMEOUT_S, use_proxy=False,
-                    verify_tls=config.redfish_verify_tls,
+                    url, headers=headers, secrets=secrets, timeout_s=REDFISH_TIMEOUT_S,
+                    use_proxy=False, verify_tls=config.redfish_verify_tls,
                 )  # fmt: skip
             except FetchError as error:
                 raise SensorError(f"{url}: {error}") from error
