@@ -30,6 +30,7 @@ import re
 import secrets
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -60,6 +61,7 @@ from sv.jobs.jobs import (
     report,
 )
 from sv.jobs.slurm_job import read_status
+from sv.system import names_secret
 
 NAME = "utils/slurm.py"
 SUBMIT_S = 900.0  # a restart of the controller is over by then
@@ -70,6 +72,7 @@ WORDS = ("partition", "account", "qos", "constraint", "mem", "time")
 # Slurm's own forms: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]]
 TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", re.ASCII)
 TIMEOUT_S = 60.0  # a busy controller answers late; squeue itself gives up after about ten seconds
+KEY = re.compile("[0-9a-f]{8}")  # the folder of a submission, and the end of its jobs' name
 # States in which a job has ended, slurm.h; in all others Slurm still has it.
 ENDED = {
     "BOOT_FAIL": "its node failed to boot",
@@ -221,10 +224,12 @@ def call(argv: Sequence[str]) -> str:
         SvError: It is not installed.
     """
     # Within a job of Slurm: that job's settings are not for the new one, nor are the GPUs here.
+    # Slurm keeps what sbatch exports with the job: no secrets but those that its meter needs.
+    kept = {"SLURM_CONF", *nodes.list_secrets(os.environ)}
     environ = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("SLURM_", "CUDA_VISIBLE_")) or name == "SLURM_CONF"
+        if name in kept or not (name.startswith(("SLURM_", "CUDA_VISIBLE_")) or names_secret(name))
     }
     try:
         process = subprocess.Popen(
@@ -401,26 +406,59 @@ def lock_folder(root: Path) -> Iterator[None]:
     Raises:
         SvError: Another call waits for these jobs.
     """
-    root.mkdir(parents=True, exist_ok=True)
     path = root / "lock"
-    with open(path, "w", encoding="utf-8") as lock:
+    lock = _open_lock(path)
+    try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SvError(f"another {NAME} waits for these jobs (it has locked {path})") from None
         except OSError as error:  # Lustre without flock, for one
             say(f"cannot lock {path} ({error.strerror}): start no other call with the same log")
+        if not _is_open(path, lock):  # its holder has removed it since it was opened
+            raise SvError(f"another {NAME} has just ended with these jobs; start this one again")
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
             with suppress(OSError):  # not empty: jobs have not ended
                 root.rmdir()
+    finally:
+        os.close(lock)
+
+
+def _open_lock(path: Path) -> int:
+    """Open the lock in a folder that nobody else may enter: its files say what the jobs will run.
+
+    Raises:
+        SvError: The folder is somebody else's, or it or the lock is a link.
+    """
+    root = path.parent
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        root.mkdir(mode=0o700)
+    status = root.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise SvError(f"{root} is a link or another user's; remove it")
+    root.chmod(0o700)
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SvError(f"cannot lock {path}: {error.strerror}; remove it") from error
+
+
+def _is_open(path: Path, descriptor: int) -> bool:
+    """Tell whether a path is still the file that a descriptor is of."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def clear_leftovers(root: Path, stem: str, poll_s: float) -> None:
     """Cancel the jobs that a killed call with the same log has left, and wait for their end."""
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+    # Other names are none of ours, and scancel would take a comma for a list of jobs.
+    for folder in sorted(path for path in root.iterdir() if KEY.fullmatch(path.name)):
         name = f"{stem}-{folder.name}"
         say(f"an earlier call was killed: cancelling its jobs, {name}")
         stop(name, poll_s, patience_s=None)
@@ -459,7 +497,7 @@ def write_submission(
     place = above.parent.name if above.name == "log" else above.name
     stem = re.sub(r"[^A-Za-z0-9._-]", "_", f"{place}.{request.name}").lstrip(".-") or "job"
     labels = {job.number: f"{stem}.{job.number}" for job in todo}
-    folder.mkdir()
+    folder.mkdir(mode=0o700)
     write_json(
         folder / "jobs.json",
         {
@@ -476,6 +514,7 @@ def write_submission(
             },
         },
     )  # fmt: skip
+    (folder / "jobs.json").chmod(0o600)  # whatever the umask: see `read_own_json`
     first = todo[0].number
     words = [sys.executable, "-m", "sv.jobs.slurm_job", str(folder)]
     script = f'#!/bin/sh\nexec {shlex.join(words)} "${{SLURM_ARRAY_TASK_ID:-{first}}}"\n'

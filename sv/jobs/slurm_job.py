@@ -162,14 +162,30 @@ def requeue() -> bool:
     return code in (0, -signal.SIGTERM)  # the requeue ends all processes of the job, this one too
 
 
+def read_own_json(path: Path) -> Any:
+    """Read a file that says what to run, perhaps hours after it was written.
+
+    Raises:
+        PermissionError: Somebody else could have written it.
+    """
+    with open(path, encoding="utf-8") as file:
+        for status in (os.fstat(file.fileno()), os.lstat(path.parent)):
+            if status.st_uid != os.getuid() or status.st_mode & 0o022:
+                raise PermissionError(f"{path} can be written by others: nothing is run")
+        return json.load(file)
+
+
 def main(argv: list[str]) -> int:
     """Run the job or, with --task, its command on one node."""
     is_task = argv[0] == "--task"
     folder, number = Path(argv[-2]), argv[-1]
     try:
-        spec = json.loads((folder / "jobs.json").read_text(encoding="utf-8"))
+        spec = read_own_json(folder / "jobs.json")
     except FileNotFoundError:  # utils/slurm.py has its result, or a later call has begun anew
         return 0
+    except PermissionError as error:
+        print(f"utils/slurm.py: {error}", file=sys.stderr)
+        return 1
     os.chdir(spec["cwd"])
     return run_task(folder, number, spec) if is_task else run_job(folder, number, spec)
 

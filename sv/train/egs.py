@@ -90,12 +90,12 @@ class Validation:
         embedded = []
         pairs = embed_utterances(net, self.feats, self.frames, device=self.device)
         with contextlib.closing(pairs):
-            for pair in pairs:
-                embedded.append(pair)
+            for key, embedding in pairs:
+                embedded.append((key, embedding.tolist()))
                 if is_stopping():
                     break
         agree()
         keys, embeddings = zip(*self.group.gather(embedded), strict=True)
-        vectors = match_embeddings(self.trials, keys, np.stack(embeddings))
+        vectors = match_embeddings(self.trials, keys, np.array(embeddings, np.float32))
         scores, _ = Scorer(self.trials, vectors).score("cosine")
         return 100 * compute_eer(compute_error_curve(scores, self.trials.is_target))[0]

@@ -6,6 +6,7 @@ process, whatever their number.
 """
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -120,16 +121,28 @@ class Group:
         return max(self.gather([number]))
 
     def share(self, value: Any) -> Any:
-        """Return the first process's value."""
+        """Return the first process's value; see `gather`."""
         return self.gather([value])[0]
 
     def gather(self, items: Sequence[Any]) -> list[Any]:
-        """Return the concatenated lists of all processes, in order of their ranks."""
+        """Return the concatenated lists of all processes, in order of their ranks.
+
+        Items are what JSON can hold: torch's own way is a pickle, which could run anything that
+        came by the network.
+        """
         if self._is_alone:
             return list(items)
-        gathered: list[Any] = [None] * self.size
-        dist.all_gather_object(gathered, list(items))
-        return [item for part in gathered for item in part]
+        text = torch.frombuffer(bytearray(json.dumps(list(items)).encode()), dtype=torch.uint8)
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        dist.all_gather(lengths, torch.tensor([len(text)]))
+        longest = max(int(length) for length in lengths)
+        parts = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.size)]
+        dist.all_gather(parts, nn.functional.pad(text, (0, longest - len(text))))
+        texts = [
+            part[: int(length)].numpy().tobytes()
+            for part, length in zip(parts, lengths, strict=True)
+        ]
+        return [item for text in texts for item in json.loads(text)]
 
 
 def report_to_launcher(main: Callable[[Any], int]) -> Callable[[Any], int]:

@@ -23,6 +23,12 @@ from pathlib import Path
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.elastic.rendezvous import (
+    RendezvousInfo,
+    RendezvousParameters,
+    rendezvous_handler_registry,
+)
+from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from sv.errors import SvError, UsageError
@@ -31,6 +37,7 @@ from sv.train.group import LostProcess
 MEET_S = 900  # the other nodes may still be starting
 # Our errors are printed without their type.
 OWN = (SvError.__name__, UsageError.__name__, LostProcess.__name__)
+BACKEND = "bound"  # `BoundRendezvous` in torch's registry
 FIRST_PORT, PORTS = 10_000, 20_000  # below Linux's own choice for outgoing connections (32768)
 
 
@@ -85,7 +92,7 @@ def find_meeting(
 
 def find_first_node(nodes: str) -> str:
     """Return the first name of Slurm's list: ``n[01-04,7],m2`` -> ``n01``."""
-    head = re.match(r"([^\[,]+)(?:\[(\d+)[^\]]*\])?([^,\[]*)", nodes)
+    head = re.match(r"([^\[,]+)(?:\[(\d+)(?:[^\d\]][^\]]*)?\])?([^,\[]*)", nodes)
     if head is None:
         raise SvError(f"not a list of Slurm's nodes: '{nodes}'")
     return "".join(part or "" for part in head.groups())
@@ -108,6 +115,47 @@ def resolve_node(name: str) -> str:
     return socket.gethostbyname(found[1])
 
 
+class BoundRendezvous(StaticTCPRendezvous):
+    """torch's static rendezvous, with a store that listens on the one address that is needed.
+
+    torch's own listens on all of them, also where all processes are of this machine.
+    """
+
+    def get_backend(self) -> str:
+        """Return its name in torch's registry."""
+        return BACKEND
+
+    def next_rendezvous(self) -> RendezvousInfo:
+        """Open the store on the first node, connect to it on the others."""
+        if self.rank == 0 and not self._store:
+            self._store = dist.TCPStore(
+                self.master_addr, self.master_port, self.world_size, True, self.timeout,
+                multi_tenant=True, master_listen_fd=self._listen().detach(),
+            )  # fmt: skip
+        return super().next_rendezvous()
+
+    def _listen(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self.master_addr else socket.AF_INET
+        with contextlib.suppress(OSError):  # not an address of this machine: behind a translation
+            server = socket.create_server((self.master_addr, self.master_port), family=family)
+            # A machine may call itself 127.0.1.1 by a name that means another address elsewhere.
+            if (
+                self.world_size == 1
+                or not ipaddress.ip_address(server.getsockname()[0]).is_loopback
+            ):
+                return server
+            server.close()
+        return socket.create_server(("", self.master_port), family=family)
+
+
+def _create_rendezvous(params: RendezvousParameters) -> BoundRendezvous:
+    host, _, port = params.endpoint.rpartition(":")
+    return BoundRendezvous(
+        host, int(port), params.config["rank"], params.max_nodes, params.run_id,
+        params.config["timeout"],
+    )  # fmt: skip
+
+
 def run_processes(
     command: Sequence[str], processes: int, meeting: Meeting
 ) -> tuple[int, str | None]:
@@ -124,6 +172,7 @@ def run_processes(
     Raises:
         SvError: The nodes did not meet.
     """
+    rendezvous_handler_registry.register(BACKEND, _create_rendezvous)
     logging.disable(logging.CRITICAL)  # the agent's view of failures; `_explain` has them
     with contextlib.suppress(ValueError):  # a name, not an address
         if ipaddress.ip_address(meeting.host).is_loopback:
@@ -135,7 +184,7 @@ def run_processes(
             max_nodes=meeting.nodes,
             nproc_per_node=processes,
             run_id="training",
-            rdzv_backend="static",
+            rdzv_backend=BACKEND,
             rdzv_endpoint=f"{meeting.host}:{meeting.port}",
             rdzv_configs={"rank": meeting.node, "timeout": MEET_S},
             max_restarts=0,

@@ -16,7 +16,7 @@ import tomli_w
 import torch
 from torch import Tensor, nn
 
-from sv.errors import SvError
+from sv.errors import SvError, describe
 from sv.files import read_toml, replacing, write_json, write_text
 from sv.model_name import BASE_CHANNELS, NetworkConfig, describe_model_name
 from sv.nnet.architectures import build_embedding_network, compute_cost
@@ -63,8 +63,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise SvError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # torch raises pickle, zip and runtime errors for a bad file
-        reason = (str(error) or repr(error)).splitlines()[0]  # an empty file: EOFError()
-        raise SvError(f"{path}: not a checkpoint ({reason})") from error
+        raise SvError(f"{path}: not a checkpoint ({describe(error)})") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise SvError(f"{path}: not a checkpoint of this recipe (format {FORMAT})")
     return state
@@ -195,9 +194,10 @@ class Checkpoints:
                 # Of two at the same step the first: the end of its epoch is done.
                 if state is None or found["step"] > state["step"]:
                     path, state = candidate, found
-        path = self._group.share(path)
-        if path is None:
+        shared = self._group.share(path and str(path))
+        if shared is None:
             return None
+        path = Path(shared)
         self.last_saved, state = path, state or load_checkpoint(path)
         self._check_same_training(path, state)
         return state
