@@ -222,7 +222,7 @@ def _suggest(name: str) -> str:
     """Suggest a spelling: the study writes ResNet-50-D[2,8,2,2] and ResNet-50-W0.5."""
     folded = name.lower().replace(" ", "")
     match = re.fullmatch(
-        r"resnet[-_]?(\d{1,4})[-_]?(d?)[-_]?\[?(\d+(?:[,-]?\d+){3})?\]?[-_]?(?:w[-_]?([\d.]+))?",
+        r"resnet[-_]?(\d{1,4})[-_]?(d?)[-_]?\[?([\d,-]*?)\]?[-_]?(?:w[-_]?([\d.]+))?",
         folded,
     )
     if match and int(match[1]) in STAGE_TABLE:

@@ -7,6 +7,7 @@ of processes.
 import itertools
 import logging
 import multiprocessing
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -31,8 +32,9 @@ def map_chunks(
         function: Of a module's top level; takes a chunk and ``shared``.
         items: Anything that can be pickled.
         shared: The second argument of every call; sent once to each process.
-        nj: Processes. With one, or for a list of one chunk, none is started.
+        nj: Processes, at most one a core. With one, or for a list of one chunk, none is started.
     """
+    nj = min(nj, os.cpu_count() or 1)
     chunks = split_chunks(items)
     head = list(itertools.islice(chunks, 2))
     chunks = itertools.chain(head, chunks)

@@ -27,7 +27,7 @@ DONE, BEFORE, FAILED, STOPPED, LEFT = "done", "finished before", "failed", "stop
 HEADER = re.compile(r"utils/meter\.sh: \S+ \S+ stage (\d+ \S+)$")
 SKIPPED = re.compile(r"utils/meter\.sh: stage \d+ \S+: finished before$")
 SUMMARY = re.compile(r"stage \d+ \S+: .* -> ")
-AT_BUDGET = re.compile(r"stage \d+ \S+: .*, stopped at the budget .* -> ")
+AT_BUDGET = ", stopped at the budget "
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TRAIN, EXTRACT, SCORE, RESULTS = 5, 6, 7, 8
 ESTIMATED = "†"
@@ -123,9 +123,9 @@ class Walk:
                 reached, message, begun = header[1], "", begun + 1
             elif SKIPPED.match(line):
                 skipped += 1
-            elif AT_BUDGET.search(line):
-                at_budget = True
-            elif line.strip() and not line.startswith(" ") and not SUMMARY.search(line):
+            elif summary := SUMMARY.search(line):
+                at_budget = at_budget or AT_BUDGET in summary[0]
+            elif line.strip() and not line.startswith(" "):
                 message = line.strip()
         code = self._process.wait()
         status = BEFORE if 0 < begun == skipped else DONE

@@ -18,7 +18,7 @@ import numpy as np
 from sv.report.mixing import explain_arithmetic
 from sv.report.noise import LEAST_SPEAKERS, find_measured, find_ties
 from sv.report.results import Results, Stage, System, compute_average, family_of
-from sv.report.tables.cells import MARKS, format_significant
+from sv.report.tables.cells import MARKS, escape_markdown, format_significant
 from sv.report.tables.evidence import energy_marks, explain_energies, explain_incomplete
 from sv.score.bootstrap import Measured, compute_interval, subtract
 
@@ -411,9 +411,9 @@ def format_advice(advice: Advice) -> str:
     """Format as Markdown: the advice, then what is withheld."""
     parts = [["# Advice from these results"]]
     if advice.lines:
-        parts.append([f"- {line}" for line in advice.lines])
+        parts.append([f"- {escape_markdown(line)}" for line in advice.lines])
     if advice.withheld:
-        parts += [["## No advice"], [f"- {line}" for line in advice.withheld]]
+        parts += [["## No advice"], [f"- {escape_markdown(line)}" for line in advice.withheld]]
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 

@@ -60,7 +60,7 @@ _STYLE = {
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _REFERENCE = re.compile(r"(?<=url\(#)[^)]+|(?<=^#)[mp]\w+$")  # of an id, by an attribute
 _FAMILY = re.compile(r"font-family: [^;]*;? ?")
-_DIGITS = re.compile(r"(\d+\.\d\d)\d+")  # less than hundredths of a point cannot be seen
+_DIGITS = re.compile(r"(?<!\d)(\d+\.\d\d)\d+")  # less than hundredths of a point cannot be seen
 
 
 Draw = Callable[[Drawing], None]

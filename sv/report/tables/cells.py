@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -25,6 +26,8 @@ UNKNOWN = "-"
 # CO2 figure; then that of an EER or minDCF.
 MARKS = {"estimated": "†", "partly_estimated": "‡", "incomplete": "§", "unknown_share": "¶"}
 MARKS |= {"within_noise": "≈"}
+_ACTIVE_IN_MARKDOWN = re.compile(r"[\\`|]|<(?=[A-Za-z/!?])|(?<=\])[(\[:]")
+_INTERVAL = re.compile(r"-|[-+]?[\d.]+( to [-+]?[\d.]+)?", re.ASCII)  # our own text of figures
 _SCHEMA = "report-table/1"
 JSON_START = f'{{\n "schema": "{_SCHEMA}"'  # every file of `format_json` begins with it
 
@@ -204,9 +207,8 @@ def format_markdown(table: Table) -> str:
     grid = [[f"{column.group} {column.title}".strip() for column in columns]]
     for section, rows in table.sections:
         if section:
-            grid.append([f"**{section}**", *[""] * (len(columns) - 1)])
+            grid.append([f"**{escape_markdown(section)}**", *[""] * (len(columns) - 1)])
         grid.extend([_marked(row.cells[column.key]) for column in columns] for row in rows)
-    grid = [[text.replace("|", "\\|") for text in line] for line in grid]
     widths = [max(len(line[place]) for line in grid) for place in range(len(columns))]
     rule = [
         "-" * (w - 1) + ":" if c.numeric else "-" * w for c, w in zip(columns, widths, strict=True)
@@ -219,8 +221,8 @@ def format_markdown(table: Table) -> str:
         ]
         lines.append(f"| {' | '.join(padded)} |")
     notes = [f"{MARKS[n.mark]} {n.text}" if n.mark else n.text for n in table.notes]
-    lines += ["", *(f"- {text}" for text in notes)]
-    missing = missing_lines(table)
+    lines += ["", *(f"- {escape_markdown(text)}" for text in notes)]
+    missing = [escape_markdown(line) for line in missing_lines(table)]
     if missing:
         lines += ["", "Missing:", "", *(f"- {line}" for line in missing)]
     return "\n".join(lines) + "\n"
@@ -246,7 +248,8 @@ def format_csv(table: Table) -> str:
             if column.marked:
                 fields.append(" ".join([*cell.marks, *(["best"] if cell.best else [])]))
         reasons = [row.cells[column.key].reason for column in table.columns]
-        writer.writerow([*fields, "; ".join(dict.fromkeys(filter(None, reasons)))])
+        fields.append("; ".join(dict.fromkeys(filter(None, reasons))))
+        writer.writerow(map(_escape_csv, fields))
     return buffer.getvalue()
 
 
@@ -295,6 +298,18 @@ def format_json(table: Table) -> str:
     return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def escape_markdown(text: str) -> str:
+    """Escape what would be HTML, a link, code or another cell, and the end of a line."""
+    return _ACTIVE_IN_MARKDOWN.sub(r"\\\g<0>", " ".join(text.splitlines()))
+
+
+def _escape_csv(value: object) -> object:
+    """Mark text that a spreadsheet would compute, as they all do: by an apostrophe."""
+    is_formula = isinstance(value, str) and value.lstrip().startswith(("=", "+", "-", "@"))
+    return f"'{value}" if is_formula and not _INTERVAL.fullmatch(value) else value
+
+
 def _marked(cell: Cell) -> str:
-    text = f"**{cell.text}**" if cell.best else cell.text
+    text = escape_markdown(cell.text)
+    text = f"**{text}**" if cell.best else text
     return text + "".join(MARKS[mark] for mark in cell.marks)

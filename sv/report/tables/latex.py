@@ -180,7 +180,9 @@ def _format_rows(table: Table) -> list[str]:
         cells = [row.cells[column.key] for row in table.rows]
         words = [_format_figure(cell) + _format_marks(cell) for cell in cells]
         by_column.append(_align(cells) if column.numeric else words)
-    return [" & ".join(cells) + r" \\" for cells in zip(*by_column, strict=True)]
+    lines = [" & ".join(cells) + r" \\" for cells in zip(*by_column, strict=True)]
+    # After the row above, LaTeX would take either for an argument of its end.
+    return [f"{{}}{line}" if line.lstrip().startswith(("[", "*")) else line for line in lines]
 
 
 def _align(cells: Sequence[Cell]) -> list[str]:
