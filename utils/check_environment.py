@@ -3,6 +3,7 @@
 
 Usage: python3 utils/check_environment.py [EXTRA...]         (status 1 and one line if not)
        python3 utils/check_environment.py --list [EXTRA...]  (print the pinned requirements)
+       python3 utils/check_environment.py --lock [EXTRA...]  (and what they need, with hashes)
        python3 utils/check_environment.py --cuda             (print the build of torch for the GPUs)
 
 A version other than the pinned one is accepted, unless it is too old to work: who activates an
@@ -23,6 +24,7 @@ OLDEST = {"torch": (2, 5)}  # it has torch.OutOfMemoryError
 # minor version compatibility, 2025). PyPI's is that of CUDA 13.0.
 BUILDS = (("pypi", (7, 5), (99, 0), 580), ("cu126", (5, 0), (10, 0), 525))
 PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
+LOCK = PROJECT.with_name("requirements.lock")
 
 
 def read_requirements(extras: list[str]) -> list[str]:
@@ -40,11 +42,36 @@ def read_requirements(extras: list[str]) -> list[str]:
     return found
 
 
+def read_locked(requirements: list[str]) -> list[str]:
+    """Read from requirements.lock what some requirements and all that they need are locked to.
+
+    It is of all extras; below each package is what needs it, ``# via``.
+    """
+    entries = re.split(r"\n(?=[a-z0-9])", LOCK.read_text(encoding="utf-8"))[1:]
+    needed = {read_name(requirement) for requirement in requirements}
+    while (
+        new := {
+            read_name(entry)
+            for entry in entries
+            if needed & set(re.findall(r"^    #(?: via|  ) (\S+)", entry, re.MULTILINE))
+        }
+        - needed
+    ):
+        needed |= new
+    return [entry for entry in entries if read_name(entry) in needed]
+
+
+def read_name(requirement: str) -> str:
+    """Read the name of a requirement, in its normal form."""
+    name = re.split(r"[^A-Za-z0-9_.-]", requirement, maxsplit=1)[0]
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def find_missing(requirements: list[str]) -> list[str]:
     """Return the names of the required packages that are not installed, or are too old."""
     missing = []
     for requirement in requirements:
-        name = re.split(r"[^A-Za-z0-9_.-]", requirement, maxsplit=1)[0]
+        name = read_name(requirement)
         try:
             version = importlib.metadata.version(name)
             oldest = OLDEST.get(name, (0,))
@@ -112,7 +139,7 @@ def main(argv: list[str]) -> int:
         return 1
     if argv == ["--cuda"]:
         return print_build()
-    extras = [word for word in argv if word != "--list"]
+    extras = [word for word in argv if word not in ("--list", "--lock")]
     try:
         requirements = read_requirements(extras)
     except KeyError as error:
@@ -120,6 +147,9 @@ def main(argv: list[str]) -> int:
         return 2
     if "--list" in argv:
         print("\n".join(requirements))
+        return 0
+    if "--lock" in argv:
+        print("\n".join(read_locked(requirements)))
         return 0
     missing = find_missing(requirements)
     if missing:

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Makes .venv in the repository and installs the packages of pyproject.toml into it, as pinned.
-# Nothing else is touched.
+# Makes .venv in the repository and installs the packages of pyproject.toml into it, as locked in
+# requirements.lock: with all that they need, at these versions, and files of these hashes alone.
+# torch and torchaudio come after them, by version: they are a build for each kind of machine, with
+# libraries of its own. Nothing else is touched.
 # Usage: utils/install.sh [options]
 #  e.g.: utils/install.sh --extras "tests onnx tensorboard"
 #        utils/install.sh --cuda cu126   (on a login node, for nodes with V100 boards)
 set -euo pipefail
 
 # Begin configuration section.
-python=python3  # the Python (3.11 or later) that .venv is made with
+python=python3  # the Python (3.11 to 3.13) that .venv is made with
 extras=         # extras of pyproject.toml too, in quotes: tests onnx tensorboard
 cuda=auto       # auto|cu126|cu130|cpu: build of torch; auto: for the GPUs and the driver of this machine
 index=https://download.pytorch.org/whl  # where torch's builds are (<index>/cu126), or a mirror
@@ -16,9 +18,9 @@ index=https://download.pytorch.org/whl  # where torch's builds are (<index>/cu12
 [ $# -eq 0 ] || usage
 
 command -v "$python" >/dev/null ||
-  bad_option "no program $python: name a Python of 3.11 or later by utils/install.sh --python"
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-  die "$python is older than 3.11; name another one: utils/install.sh --python python3.12"
+  bad_option "no program $python: name a Python of 3.11 to 3.13 by utils/install.sh --python"
+"$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' ||
+  die "$python is not 3.11 to 3.13; name another one: utils/install.sh --python python3.12"
 
 [[ "$cuda" =~ ^(auto|cu126|cu130|cpu)$ ]] || bad_option "--cuda is auto, cu126, cu130 or cpu"
 build=$cuda
@@ -26,7 +28,8 @@ if [ "$cuda" = auto ]; then build=$("$python" utils/check_environment.py --cuda)
 
 read -ra extras <<<"$extras"
 listed=$("$python" utils/check_environment.py --list "${extras[@]}")
-mapfile -t requirements <<<"$listed"
+locked=$("$python" utils/check_environment.py --lock "${extras[@]}")
+mapfile -t builds < <(grep -E '^torch(audio)?==' <<<"$listed")
 
 log=.venv/install.log
 if [ ! -x .venv/bin/pip ]; then "$python" -m venv .venv; fi
@@ -43,8 +46,11 @@ elif [[ "$build" = c* ]]; then
 a mirror: --index URL"
 fi
 # No cache: nothing is written outside .venv, and home folders of clusters are small.
-.venv/bin/python -m pip install --no-cache-dir "${requirements[@]}" >>"$log" 2>&1 ||
-  die "pip failed, log is $log: $(grep -m 1 '^ERROR' "$log")"
+pip=(.venv/bin/python -m pip install --no-cache-dir)
+printf '%s\n' "$locked" >.venv/requirements.txt
+failed() { die "pip failed, log is $log: $(grep -m 1 '^ERROR' "$log")"; }
+"${pip[@]}" --no-deps --require-hashes -r .venv/requirements.txt >>"$log" 2>&1 || failed
+"${pip[@]}" "${builds[@]}" >>"$log" 2>&1 || failed
 
 # torchaudio's compiled extension is built against CUDA 13. With another build of torch it cannot be
 # loaded and `import torchaudio` dies with it, though the parts used here are pure Python.
