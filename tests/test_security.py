@@ -543,6 +543,18 @@ def test_a_lock_is_held_once(tmp_path):
     os.close(old)
 
 
+def test_the_store_of_a_training_listens_where_it_is_needed():
+    from sv.train.launch import BoundRendezvous, find_meeting  # noqa: PLC0415 - torch
+
+    meeting = find_meeting({}, 1, None, 0)
+    rendezvous = BoundRendezvous(meeting.host, meeting.port, 0, 1, "training", 60)
+    store = rendezvous.next_rendezvous().store
+    store.set("a", "b")
+    rows = [line.split() for name in ("tcp", "tcp6") for line in open(f"/proc/net/{name}")]  # noqa: SIM115
+    own = [row[1] for row in rows if row[1].endswith(f":{meeting.port:04X}") and row[3] == "0A"]
+    assert own == [f"0100007F:{meeting.port:04X}"]
+
+
 # Outputs.
 
 HOSTILE = (
