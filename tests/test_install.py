@@ -30,7 +30,8 @@ def install(tmp_path):
         for name in ("install.sh", "parse_options.sh", "check_environment.py"):
             (tmp_path / "utils").mkdir(exist_ok=True)
             shutil.copy(ROOT / "utils" / name, tmp_path / "utils" / name)
-        shutil.copy(ROOT / "pyproject.toml", tmp_path)
+        for name in ("pyproject.toml", "requirements.lock"):
+            shutil.copy(ROOT / name, tmp_path)
         (tmp_path / ".venv/bin").mkdir(parents=True, exist_ok=True)
         (tmp_path / "bin").mkdir(exist_ok=True)
         text = PYTHON.format(root=tmp_path, python=sys.executable, fails=fails)
@@ -83,14 +84,16 @@ def test_a_machine_gets_the_build_that_its_gpus_need(install, smi, build):
         assert calls[0] == "-m pip uninstall --yes torch"
     else:
         assert find_build(calls) == build
-    assert any(word.startswith("torch==") and "+" not in word for word in calls[-1].split())
+    assert "--no-deps --require-hashes -r .venv/requirements.txt" in calls[-2]
+    assert [word.partition("==")[0] for word in calls[-1].split()[-2:]] == ["torch", "torchaudio"]
+    assert "+" not in calls[-1]
     assert smi.splitlines()[0] in said and build in said
 
 
 @pytest.mark.parametrize("smi", [None, "No devices were found", ""])
 def test_without_a_gpu_torch_is_that_of_pypi(install, smi):
     calls, said = install(smi=smi)
-    assert len(calls) == 1 and find_build(calls) is None
+    assert len(calls) == 2 and find_build(calls) is None
     assert "no GPU here" in said and "--cuda" in said
 
 

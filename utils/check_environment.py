@@ -145,11 +145,8 @@ def main(argv: list[str]) -> int:
     except KeyError as error:
         print(f"{NAME}: {PROJECT.name} has no extra {error}", file=sys.stderr)
         return 2
-    if "--list" in argv:
-        print("\n".join(requirements))
-        return 0
-    if "--lock" in argv:
-        print("\n".join(read_locked(requirements)))
+    if len(extras) < len(argv):
+        print("\n".join(read_locked(requirements) if "--lock" in argv else requirements))
         return 0
     missing = find_missing(requirements)
     if missing:
