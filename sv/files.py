@@ -88,16 +88,30 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_text(path: Path) -> str:
+def is_packed(path: Path) -> bool:
+    """Whether a file is packed by gzip, whatever its name."""
+    with open(path, "rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def open_unpacked(path: Path) -> IO[bytes]:
+    """Open a file for reading; one that is packed by gzip is unpacked on the way."""
+    return gzip.open(path) if is_packed(path) else open(path, "rb")
+
+
+def read_text(path: Path, *, unpack: bool = False) -> str:
     """Read a UTF-8 text file; a byte-order mark and CRLF line ends are accepted.
+
+    ``unpack``: it may be packed by gzip, as lists often are.
 
     Raises:
         SvError: The file is missing, unreadable or not UTF-8.
     """
     try:
-        return Path(path).read_text(encoding="utf-8-sig").replace("\r\n", "\n")
-    except OSError as error:
-        raise SvError(f"cannot read {path}: {error.strerror or error}") from error
+        with open_unpacked(path) if unpack else open(path, "rb") as file:
+            return file.read().decode("utf-8-sig").replace("\r\n", "\n")
+    except (OSError, EOFError) as error:
+        raise SvError(f"cannot read {path}: {getattr(error, 'strerror', 0) or error}") from error
     except UnicodeDecodeError as error:
         raise SvError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
 

@@ -1,5 +1,6 @@
 """compute_metrics on the files of other toolkits: forms, order, and everything that is refused."""
 
+import gzip
 import json
 import random
 
@@ -177,11 +178,56 @@ def test_what_does_not_fit_is_counted_and_named(measure, fault):
         assert last.count(", ") == 2 * 9  # ten examples of each kind
 
 
-def test_wrong_labels_and_duplicates_of_the_list_are_refused(measure):
+def test_packed_lists_and_scores_are_read_whatever_their_names(tmp_path, capsys):
+    for name, text in zip(("list", "scores"), FORMS["tabs"], strict=True):
+        (tmp_path / name).write_bytes(gzip.compress(text.encode()))
+    main(["--format", "json", str(tmp_path / "list"), str(tmp_path / "scores")])
+    assert json.loads(capsys.readouterr().out) == expected()
+    (tmp_path / "scores").write_bytes(gzip.compress(KALDI[1].encode())[:200])
+    with pytest.raises(SvError, match="scores: .*end-of-stream"):
+        main([str(tmp_path / "list"), str(tmp_path / "scores")])
+
+
+@pytest.mark.parametrize("spell", [
+    lambda name: name.removesuffix(".wav"),  # SpeechBrain
+    lambda name: name.removesuffix(".wav").replace("/", "-"),  # ours
+    lambda name: name.replace(".wav", ".flac"),
+])  # fmt: skip
+def test_ids_may_differ_by_ending_and_folders(tmp_path, capsys, caplog, spell):
+    caplog.set_level("INFO")
+    (tmp_path / "list").write_text(FORMS["VoxCeleb"][0])
+    lines = "".join(f"{spell(a)} {spell(b)} {SCORES[a, b]}\n" for a, b, _ in ROWS)
+    (tmp_path / "scores").write_text(lines)
+    main(["--format", "json", str(tmp_path / "list"), str(tmp_path / "scores")])
+    assert json.loads(capsys.readouterr().out) == expected()
+    assert f"24 ids are spelt differently: '{spell(NAMES[0])}' is '{NAMES[0]}'" in caplog.text
+    # Two ids of the list that only their endings tell apart are not guessed.
+    (tmp_path / "list").write_text("a.wav b target\na.mp3 b nontarget\n")
+    (tmp_path / "scores").write_text("a b 1\na b 2\n")
+    with pytest.raises(SvError, match=r"2 of 2 trials have no score \(a.wav b, .* \(a b, a b\)"):
+        main([str(tmp_path / "list"), str(tmp_path / "scores")])
+
+
+def test_a_trial_that_is_listed_again_counts_again(measure):
+    again = ROWS[::5]
+    for rows, extra in ((ROWS, ROWS), (again + ROWS, ROWS), (again + ROWS, again + ROWS)):
+        listed = "".join(f"{a} {b} {'target' if y else 'nontarget'}\n" for a, b, y in rows)
+        shuffled = random.Random(1).sample(extra, len(extra))
+        done = measure(listed, scores("{0} {1} {2}", shuffled), "--format", "json")
+        values = np.array([SCORES[row[:2]] for row in rows])
+        labels = np.array([row[2] for row in rows])
+        assert json.loads(done.stdout) == format_metrics(compute_metrics(values, labels))
+    listed += f"{NAMES[0]} {NAMES[5]} nontarget\n" * 2
+    two = f"{NAMES[0]} {NAMES[5]} 0.5\n{NAMES[0]} {NAMES[5]} 0.25\n"
+    done = measure(listed, scores("{0} {1} {2}", ROWS[::-1]) + two, check=False)
+    assert "trials are scored twice" in done.stderr
+
+
+def test_wrong_labels_of_the_list_are_refused(measure):
     done = measure(KALDI[0] + f"{NAMES[0]} {NAMES[1]} nontarget\n", KALDI[1], check=False)
-    assert (
-        f"1 of 277 trials are listed twice (first: line 277, {NAMES[0]} {NAMES[1]})" in done.stderr
-    )
+    assert done.returncode == 1
+    both = f"both labels (first: {NAMES[0]} {NAMES[1]}: line 1, target; line 277, nontarget)"
+    assert f"1 trials are listed with {both}" in done.stderr
     options = ("--columns", "enrol,test,label")
     done = measure(KALDI[0] + "x y maybe\nx z Perhaps\n", KALDI[1], *options, check=False)
     assert "2 labels are none of target, tgt, true, 1, nontarget, " in done.stderr

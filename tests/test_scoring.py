@@ -358,6 +358,9 @@ def test_utterances_without_an_embedding_are_counted(run_cli, scored):
         "(x-2, x-1); make stages 3 and 6 again\n"
     )
     assert not (root / "scores").exists()
+    (root / "mini").write_text("x-1 x-2 target\nx-2 x-3 nontarget\n")
+    done = score(run_cli, root, check=False)
+    assert "3 of 3 utterances" in done.stderr and "the ids there are like 's0-0'" in done.stderr
 
 
 def test_one_sided_list_is_one_line(run_cli, scored):
@@ -375,9 +378,9 @@ def test_config_says_what_stages_6_and_7_do(run_cli, tmp_path):
     config = tmp_path / "score.toml"
     config.write_text("")
     (tmp_path / "train.toml").write_text("")
-    assert run_cli(*words).stdout == "resnet18_d\ncosine\nfalse\nfalse\n"
+    assert run_cli(*words).stdout == "resnet18_d\ncosine\nfalse\nfalse\n0\n"
     config.write_text('untrained = true\nbackends = ["cosine", "as_norm"]\n')
-    assert run_cli(*words).stdout == "resnet18_d\ncosine as_norm\ntrue\ntrue\n"
+    assert run_cli(*words).stdout == "resnet18_d\ncosine as_norm\ntrue\ntrue\n0\n"
 
 
 @pytest.mark.parametrize(

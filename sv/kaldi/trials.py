@@ -10,13 +10,19 @@ Files of other toolkits are read too; their columns are recognised by their cont
 of lists: ``enrol test target|nontarget`` (Kaldi, WeSpeaker, Kiwano, CN-Celeb with 1 and 0) and
 ``1 enrol test`` (VoxCeleb's own); of scores: ``enrol test score`` (Kaldi, Kiwano),
 ``enrol test score label`` with whatever follows (WeSpeaker) and ``enrol test label score``
-(SpeechBrain). Words may be separated by any spaces or tabs, lines may end in CRLF.
+(SpeechBrain). Words may be separated by any spaces or tabs, lines may end in CRLF, and the file
+may be packed by gzip. An id is also known without the ending of an audio file and with '-' for '/'
+(`plain_id`): toolkits write the same utterance in these ways.
+
+A pair may stand in a list more than once, as in the official lists E and H of VoxCeleb1: it counts
+as often as it stands, as other toolkits count it.
 """
 
 import io
+import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +34,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pv
 
 from sv.errors import SvError, UsageError
-from sv.files import replacing
+from sv.files import is_packed, open_unpacked, replacing
 from sv.kaldi.data_dir import read_table, write_table
 
 TRIAL_COLUMNS = ("enrol", "test", "label")
@@ -42,6 +48,7 @@ LABELS = {
 _HEAD_BYTES = 1 << 16  # by which columns are recognised: a thousand lines
 _MOST = 0.5  # of the words decide what a column is; one that does not fit is named on reading
 _BLANKS = re.compile(rb"  +")
+_ENDING = re.compile(r"\.(wav|flac|m4a|mp3|aac|sph|ogg|opus)$", re.IGNORECASE)
 _BLOCK_BYTES = 1 << 24
 _READ_BYTES = 4 << 20  # of a list at once: a thousand small blocks would cost more to join
 _WRITE_LINES = 1 << 16  # formatted at once: some megabytes
@@ -69,8 +76,8 @@ def read_trials(path: Path, columns: Sequence[str] | None = None) -> Trials:
             lines ``enrol test target|nontarget`` with single spaces.
 
     Raises:
-        SvError: A line has other columns, a label is unknown, a trial is listed twice, or the
-            file is empty.
+        SvError: A line has other columns, a label is unknown, a trial is listed with both labels,
+            or the file is empty.
     """
     if columns is None:
         types = dict.fromkeys(("enrol", "test", "target|nontarget"), pa.string())
@@ -91,8 +98,57 @@ def read_trials(path: Path, columns: Sequence[str] | None = None) -> Trials:
     utterances, enrol, test = encode_pairs(table.column(0), table.column(1))
     del table  # the text of a long list is larger than all that is made from it
     pa.default_memory_pool().release_unused()
-    _validate_distinct(path, utterances, enrol, test)
-    return Trials(utterances, enrol, test, is_target)
+    trials = Trials(utterances, enrol, test, is_target)
+    if repeated := count_repeated(trials, path):
+        logging.warning("%s: %s", path, describe_repeated(repeated, len(is_target)))
+    return trials
+
+
+def count_repeated(trials: Trials, path: Path) -> int:
+    """Count the trials of a list that stand in it a second time.
+
+    Raises:
+        SvError: Some of them have two labels.
+    """
+    keys = pair_keys(trials.enrol, trials.test, len(trials.utterances))
+    ordered = np.sort(2 * keys + trials.is_target)
+    same = ordered[1:] >> 1 == ordered[:-1] >> 1
+    if (both := ordered[1:][same & (ordered[1:] != ordered[:-1])] >> 1).size:
+        lines = np.flatnonzero(keys == both[0])
+        labelled = (f"line {i + 1}, {'non' * (not trials.is_target[i])}target" for i in lines)
+        names = (trials.utterances[indices[lines[0]]] for indices in (trials.enrol, trials.test))
+        raise SvError(
+            f"{path}: {len(both)} trials are listed with both labels (first: {' '.join(names)}: "
+            f"{'; '.join(labelled)}); keep the right ones"
+        )
+    return int(np.count_nonzero(same))
+
+
+def describe_repeated(repeated: int, total: int) -> str:
+    """Say how trials that are listed more than once are counted."""
+    return f"{repeated} of {total} trials repeat an earlier one; each counts as often as it stands"
+
+
+def plain_id(name: str) -> str:
+    """Return an id without the ending of an audio file and with '-' for '/'."""
+    return _ENDING.sub("", name).replace("/", "-")
+
+
+def find_places(names: Sequence[str], known: Sequence[str]) -> np.ndarray:
+    """Return the place of each name among ``known``, -1 of those that are not there.
+
+    A name that is not there as it stands is looked up by its `plain_id`, if only one has it.
+    """
+    place = {name: i for i, name in enumerate(known)}
+    places = [place.get(name, -1) for name in names]
+    if -1 in places:
+        plain: dict[str, int] = {}
+        for i, name in enumerate(known):
+            key = plain_id(name)
+            plain[key] = -1 if key in plain else i
+        looked_up = zip(names, places, strict=True)
+        places = [plain.get(plain_id(name), -1) if i < 0 else i for name, i in looked_up]
+    return np.array(places, dtype=np.int64)
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
@@ -118,15 +174,16 @@ def _read_table(
 ) -> pa.Table:
     """Read columns with one space between them, from ``source`` if it is given."""
     try:
+        # Of a file that is not packed pyarrow reads a block ahead by itself.
         table = pv.read_csv(
-            source or path,
+            source or (open_unpacked(path) if is_packed(path) else path),
             read_options=pv.ReadOptions(column_names=list(types), block_size=_READ_BYTES),
             parse_options=pv.ParseOptions(delimiter=" ", quote_char=False),
             convert_options=pv.ConvertOptions(
                 column_types=types, strings_can_be_null=False, null_values=[]
             ),
         )
-    except OSError as error:
+    except (OSError, EOFError) as error:
         raise SvError(f"cannot read {path}: {error}") from error
     except pa.ArrowInvalid as error:
         message = str(error).splitlines()[0]
@@ -168,7 +225,7 @@ def find_trial_columns(path: Path, given: str | None = None) -> tuple[str, ...]:
 
 
 def find_score_columns(
-    path: Path, utterances: Container[str], given: str | None = None
+    path: Path, utterances: Collection[str], given: str | None = None
 ) -> tuple[str, ...]:
     """Recognise the columns of a score file: two of the list's ``utterances``, one of numbers.
 
@@ -178,6 +235,9 @@ def find_score_columns(
         return _parse_columns(given, SCORE_COLUMNS, "--score-columns")
     columns = _read_head(path)
     known = _find_kind(columns, lambda word: word in utterances)
+    if len(known) < 2:
+        plain = set(map(plain_id, utterances))
+        known = _find_kind(columns, lambda word: plain_id(word) in plain)
     numeric, labels = _find_kind(columns, _is_number), _find_kind(columns, _is_label)
     # Else scores of another list; matching them gives a clearer error.
     ids = known if len(known) == 2 else [i for i in range(len(columns)) if i not in numeric][:2]
@@ -195,10 +255,10 @@ def find_score_columns(
 def _read_head(path: Path) -> list[tuple[str, ...]]:
     """Read the words of the first lines, a tuple for each column."""
     try:
-        with open(path, "rb") as file:
+        with open_unpacked(path) as file:
             head = file.read(_HEAD_BYTES)
-    except OSError as error:
-        raise SvError(f"cannot read {path}: {error.strerror or error}") from error
+    except (OSError, EOFError) as error:
+        raise SvError(f"cannot read {path}: {getattr(error, 'strerror', 0) or error}") from error
     lines = head.decode(errors="replace").splitlines()
     if len(head) == _HEAD_BYTES:
         lines.pop()  # it may be incomplete
@@ -215,7 +275,7 @@ def _read_head(path: Path) -> list[tuple[str, ...]]:
 def _even_blanks(path: Path) -> io.BytesIO:
     """Return the text of a file with one space between words and none at the ends of lines."""
     even = io.BytesIO()
-    with open(path, "rb") as file:
+    with open_unpacked(path) as file:
         while block := file.read(_BLOCK_BYTES) + file.readline():
             lines = _BLANKS.sub(b" ", block.replace(b"\t", b" ").replace(b"\r\n", b"\n"))
             even.write(lines.replace(b" \n", b"\n").replace(b"\n ", b"\n").removeprefix(b" "))
@@ -268,21 +328,6 @@ def _encode(column: pa.ChunkedArray) -> tuple[pa.StringArray, np.ndarray]:
 def pair_keys(enrol: np.ndarray, test: np.ndarray, utterances: int) -> np.ndarray:
     """Return one int64 number for each ordered pair of indices below ``utterances``."""
     return enrol * np.int64(utterances) + test
-
-
-def _validate_distinct(
-    path: Path, utterances: Sequence[str], enrol: np.ndarray, test: np.ndarray
-) -> None:
-    keys = pair_keys(enrol, test, len(utterances))
-    ordered = np.sort(keys)
-    if not (ordered[1:] == ordered[:-1]).any():
-        return
-    again = np.setdiff1d(np.arange(len(keys)), np.unique(keys, return_index=True)[1])
-    lines = [f"line {i + 1}, {utterances[enrol[i]]} {utterances[test[i]]}" for i in again[:2]]
-    raise SvError(
-        f"{path}: {len(again)} of {len(keys)} trials are listed twice (first: {'; '.join(lines)}); "
-        f"none is dropped here; choose which to keep (the first ones: awk '!seen[$1,$2]++')"
-    )
 
 
 def write_trials(path: Path, rows: list[tuple[str, str, bool]]) -> None:

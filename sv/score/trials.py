@@ -3,7 +3,8 @@
 All are put in the order of the list; whatever is missing, twice there or too much is an error.
 """
 
-from collections.abc import Collection, Container, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from sv.kaldi.data_dir import MAX_LISTED, read_table
 from sv.kaldi.trials import (
     Trials,
     encode_pairs,
+    find_places,
     find_score_columns,
     find_trial_columns,
     pair_keys,
@@ -37,6 +39,8 @@ def read_scored(trials_path: Path, scores_path: Path) -> tuple[Trials, np.ndarra
 def match_scores(trials: Trials, table: pa.Table, path: Path) -> np.ndarray:
     """Find the score of each trial; the file's lines may have any order.
 
+    A pair that the list has several times may stand in the file as often, with one score.
+
     Args:
         trials: The list.
         table: Columns enrol, test (text) and score (float64), a line for each trial.
@@ -52,22 +56,27 @@ def match_scores(trials: Trials, table: pa.Table, path: Path) -> np.ndarray:
     names, enrol, test = encode_pairs(table.column("enrol"), table.column("test"))
     scores = table.column("score").to_numpy()
     keys = pair_keys(trials.enrol, trials.test, len(trials.utterances))
-    found = _find_keys(trials, names, enrol, test)
+    places = find_places(names, trials.utterances)
+    _log_plain(names, trials.utterances, places, path)
+    found = _find_keys(places, enrol, test, len(trials.utterances))
     bad = np.flatnonzero(~np.isfinite(scores))
     if np.array_equal(keys, found) and not len(bad):
         return scores
     order = np.argsort(found, kind="stable")
     at = order[np.searchsorted(found, keys, sorter=order).clip(max=len(found) - 1)]
     missing = np.flatnonzero(found[at] != keys)
-    if len(found) == len(keys) and not len(missing) and not len(bad):
+    if not len(missing) and not len(bad) and (np.bincount(at, minlength=len(found)) == 1).all():
         return scores[at]
     problems = []
     if len(missing):
         first = _name_pairs(trials.utterances, trials.enrol, trials.test, missing)
         problems.append(f"{len(missing)} of {len(keys)} trials have no score ({first})")
     of_list = np.isin(found, keys)
-    again = of_list.copy()
-    again[np.unique(found, return_index=True)[1]] = False
+    _, first, which = np.unique(found, return_index=True, return_inverse=True)
+    first = first[which]
+    listed, times = np.unique(keys, return_counts=True)
+    repeats = np.isin(found, listed[times > 1]) & (scores == scores[first])
+    again = of_list & (first != np.arange(len(found))) & ~repeats
     for lines, what in (
         (np.flatnonzero(~of_list), "scores are of trials that the list does not have"),
         (np.flatnonzero(again), "trials are scored twice"),
@@ -75,7 +84,17 @@ def match_scores(trials: Trials, table: pa.Table, path: Path) -> np.ndarray:
     ):
         if len(lines):
             problems.append(f"{len(lines)} {what} ({_name_pairs(names, enrol, test, lines)})")
+    if not problems:
+        return scores[at]
     raise SvError(f"{path}: {'; '.join(problems)}")
+
+
+def _log_plain(names: Sequence[str], known: Sequence[str], places: np.ndarray, path: Path) -> None:
+    """Say which ids of a file were found under another spelling."""
+    plain = [(name, known[i]) for name, i in zip(names, places, strict=True) if i >= 0]
+    plain = [pair for pair in plain if pair[0] != pair[1]]
+    if plain:
+        logging.info("%s: %d ids are spelt differently: '%s' is '%s'", path, len(plain), *plain[0])
 
 
 def _name_pairs(names: list[str], enrol: np.ndarray, test: np.ndarray, which: np.ndarray) -> str:
@@ -84,20 +103,17 @@ def _name_pairs(names: list[str], enrol: np.ndarray, test: np.ndarray, which: np
 
 def count_shared_trials(a: Trials, b: Trials) -> int:
     """Count the trials of ``a`` that are in ``b`` too, whichever side is enrolled."""
-    keys = pair_keys(a.enrol, a.test, len(a.utterances))
-    sides = ((b.enrol, b.test), (b.test, b.enrol))
-    found = [_find_keys(a, b.utterances, *pair) for pair in sides]
+    size = len(a.utterances)
+    keys = pair_keys(a.enrol, a.test, size)
+    places = find_places(b.utterances, a.utterances)
+    found = [_find_keys(places, *pair, size) for pair in ((b.enrol, b.test), (b.test, b.enrol))]
     return int(np.count_nonzero(np.isin(keys, found)))
 
 
-def _find_keys(
-    trials: Trials, names: Sequence[str], enrol: np.ndarray, test: np.ndarray
-) -> np.ndarray:
-    """Return the `pair_keys` that pairs of ``names`` have in a list, -1 of those it cannot have."""
-    place = {utterance: i for i, utterance in enumerate(trials.utterances)}
-    rows = np.array([place.get(name, -1) for name in names])
-    known = (rows[enrol] >= 0) & (rows[test] >= 0)
-    return np.where(known, pair_keys(rows[enrol], rows[test], len(place)), -1)
+def _find_keys(places: np.ndarray, enrol: np.ndarray, test: np.ndarray, size: int) -> np.ndarray:
+    """Return the `pair_keys` of pairs whose ids are at ``places`` of a list, -1 if one is not."""
+    enrol, test = places[enrol], places[test]
+    return np.where((enrol >= 0) & (test >= 0), pair_keys(enrol, test, size), -1)
 
 
 def match_embeddings(
@@ -121,32 +137,37 @@ def match_embeddings(
     Raises:
         SvError: An utterance has no embedding, or a model has the name of an utterance.
     """
-    row_of = {key: row for row, key in enumerate(keys)}
-    if same := sorted((models or {}).keys() & row_of.keys()):
+    if same := sorted((models or {}).keys() & set(keys)):
         raise SvError(f"{len(same)} enrolment models are named like utterances (first: {same[0]})")
     lack = "{} have no embedding ({}); make stages 3 and 6 again"
     if models:
-        wanted = dict.fromkeys(u for utterances in models.values() for u in utterances)
-        _validate_known(wanted, row_of, lack, "utterances of the enrolment models")
+        wanted = list(dict.fromkeys(u for utterances in models.values() for u in utterances))
+        places = _find_all(wanted, keys, lack, "utterances of the enrolment models")
+        row_of = dict(zip(wanted, places.tolist(), strict=True))
         means = [
             vectors[[row_of[u] for u in utterances]].mean(axis=0, dtype=np.float64)
             for utterances in models.values()
         ]
-        row_of |= {model: len(vectors) + i for i, model in enumerate(models)}
+        keys = [*keys, *models]
         vectors = np.concatenate([vectors, np.array(means, dtype=np.float32)])
-    _validate_known(trials.utterances, row_of, lack)
-    return vectors[[row_of[u] for u in trials.utterances]]
+    return vectors[_find_all(trials.utterances, keys, lack)]
 
 
-def _validate_known(
-    wanted: Collection[str],
-    known: Container[str],
+def _find_all(
+    wanted: Sequence[str],
+    known: Sequence[str],
     lack: str,
     what: str = "utterances of the trial list",
-) -> None:
-    if unknown := [key for key in wanted if key not in known]:
+) -> np.ndarray:
+    """Return the place of each wanted id among the known ones; see `find_places`."""
+    places = find_places(wanted, known)
+    if unknown := [key for key, place in zip(wanted, places, strict=True) if place < 0]:
         counted = f"{len(unknown)} of {len(wanted)} {what}"
-        raise SvError(lack.format(counted, ", ".join(unknown[:MAX_LISTED])))
+        text = lack.format(counted, ", ".join(unknown[:MAX_LISTED]))
+        if len(unknown) == len(wanted) and known:
+            text += f"; the ids there are like '{known[0]}'"
+        raise SvError(text)
+    return places
 
 
 def encode_values(
@@ -166,12 +187,12 @@ def encode_values(
     Raises:
         SvError: The table lacks utterances of the list.
     """
-    _validate_known(trials.utterances, table, lack)
+    known = list(table.values())
+    values = [known[place] for place in _find_all(trials.utterances, list(table), lack)]
     ranks = {value: rank for rank, value in enumerate(order)}
-    values = {table[u] for u in trials.utterances}
-    names = sorted(values, key=lambda value: (ranks.get(value, len(order)), value))
+    names = sorted(set(values), key=lambda value: (ranks.get(value, len(order)), value))
     place = {name: i for i, name in enumerate(names)}
-    return names, np.array([place[table[u]] for u in trials.utterances], dtype=np.int64)
+    return names, np.array([place[value] for value in values], dtype=np.int64)
 
 
 def read_values(trials_path: Path, table: dict[str, str], *, mixed: str | None) -> dict[str, str]:
