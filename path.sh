@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up the environment of every script; source it from the repository root: . ./path.sh
+# Sets up the environment of every script; source it: . ./path.sh (from anywhere, by its path).
 # An active environment that has the packages is used as it is; else .venv, made on first use.
 
 # C order is the order of every table on disk, in sort as in Python.
@@ -10,13 +10,15 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 # The outermost script looks for the environment, its children inherit what it found.
 if [ -z "${SV_ENVIRONMENT:-}" ]; then
-  export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
-  if ! lacks=$(python3 utils/check_environment.py 2>&1); then # not a failure: .venv is next
-    if [ ! -x .venv/bin/python ] || ! lacks=$(.venv/bin/python utils/check_environment.py 2>&1); then
+  _root=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+  export PYTHONPATH="$_root${PYTHONPATH:+:$PYTHONPATH}"
+  _check=$_root/utils/check_environment.py
+  if ! lacks=$(python3 "$_check" 2>&1); then # not a failure: .venv is next
+    if [ ! -x "$_root/.venv/bin/python" ] || ! lacks=$("$_root/.venv/bin/python" "$_check" 2>&1); then
       printf '%s\n' "$lacks" >&2
-      utils/install.sh
+      (cd "$_root" && utils/install.sh)
     fi
-    export PATH="$PWD/.venv/bin:$PATH"
+    export PATH="$_root/.venv/bin:$PATH"
   fi
   SV_ENVIRONMENT=$(command -v python3)
   export SV_ENVIRONMENT

@@ -3,15 +3,21 @@
 import json
 import os
 import pty
+import re
 import signal
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, environment
 from metered import Runner, is_alive, run_words, wait_for
 
+from sv.bin.meter import TOOLS
 from sv.energy.check import check_files
+from sv.energy.record import read_record
+
+NUMBER = r"(\d[\d.e+-]*)"
 
 
 @pytest.fixture
@@ -354,10 +360,44 @@ def test_the_meter_does_not_pay_for_imports(meter):
     assert not modules & {"torch", "numpy", "pyRAPL", "pynvml", "scipy", "matplotlib"}
 
 
+def test_a_command_of_ones_own_needs_no_option_in_any_folder(run_cli, tmp_path):
+    """It has its own options, environment and status; its figures are printed, one line."""
+    script = "import os, sys; print(*sys.argv[1:], os.getcwd(), os.environ.get('OMP_NUM_THREADS'))"
+    (tmp_path / "json.py").write_text("raise SystemExit('imported from the folder')")
+    own = [ROOT / "utils" / "meter.sh", "--dir", "kept", sys.executable, "-P", "-c"]
+    env = {"SV_ENVIRONMENT": "", "OMP_NUM_THREADS": "7"}
+    done = run_cli(*own, script, "--stage", "4", "--", "x", cwd=tmp_path, env=env)
+    assert done.stdout.split() == ["--stage", "4", "--", "x", str(tmp_path), "7"]
+    name = Path(sys.executable).name
+    sidecar = read_record(tmp_path / "kept" / f"99_{name}.json")
+    power_w = sidecar.energy_kwh * 3.6e6 / sidecar.duration_s
+    [line] = done.stderr.splitlines()
+    figures = re.findall(rf"{NUMBER} (kWh|gCO2e|s|W)\b", line)
+    assert {unit: float(value) for value, unit in figures} == pytest.approx(
+        {"kWh": sidecar.energy_kwh, "gCO2e": sidecar.co2_g, "s": sidecar.duration_s, "W": power_w},
+        rel=6e-3,
+    )
+    assert sidecar.carbon.zone == "OWID_WRL" and "(estimated)" in line
+
+    before = set(tmp_path.iterdir())
+    done = run_cli(*own[:1], "--country", "FRA", "--", "sh", "-c", "exit 3", cwd=tmp_path,
+                   env={**env, "TMPDIR": str(tmp_path)}, check=False)  # fmt: skip
+    assert done.returncode == 3 and re.search(rf"meter.sh: sh: {NUMBER} kWh", done.stderr)
+    assert set(tmp_path.iterdir()) == before, "nothing is kept"
+
+
+def test_help_has_every_mode_and_an_example_of_each(run_cli):
+    usage, examples = run_cli("sv.bin.meter", "--help").stdout.split(" e.g.: ")
+    assert usage.startswith("usage: python3 -m sv.bin.meter ")
+    assert all(f"{tool}" in usage and f"sv.bin.meter {tool}" in examples for tool in TOOLS)
+    assert run_cli("sv.bin.meter", "--check", "--help").stdout.startswith(usage)
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["--stage", "5", "--name", "x", "--dir", "d"], "no command"),
+        (["--dir"], "expected one argument"),
         (["--stage", "x", "--name", "x", "--dir", "d", "--", "true"], "--stage must be"),
         (["--stage", "5", "--name", "a/b", "--dir", "d", "--", "true"], "--name must be"),
         (["--stage", "5", "--name", "x", "--dir", "", "--", "true"], "--dir is missing"),

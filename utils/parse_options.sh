@@ -80,8 +80,9 @@ while [ $# -gt 0 ]; do
     -?*) bad_option "unknown option $1" ;;
     *)
       # Kaldi stops here and leaves a later --option unread; that has cost people days.
-      # What follows a literal -- belongs to another command.
+      # What follows a literal -- belongs to another command, as all does with options_follow=true.
       for _word in "$@"; do
+        [ "${options_follow:-false}" = false ] || break
         [ "$_word" != -- ] || break
         [[ "$_word" != --* ]] || bad_option "option $_word must come before the arguments"
       done

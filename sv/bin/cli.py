@@ -1,9 +1,11 @@
 """Shared by every program: one line for a user's mistake, option types, logging."""
 
 import argparse
+import inspect
 import logging
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -15,8 +17,17 @@ class Parser(argparse.ArgumentParser):
     """Argument parser in Kaldi's form: exact option names, errors as `UsageError`."""
 
     def __init__(self, description: str | None) -> None:
-        first = (description or "").strip().splitlines()[0]
-        super().__init__(description=first, allow_abbrev=False)
+        """Take the text of --help from a docstring; its ``Usage:`` lines are the usage."""
+        text = inspect.cleandoc(description or "") + "\n\n"
+        usage = re.search(r"^Usage: (.*?)\n\n", text, re.DOTALL | re.MULTILINE)
+        spec = getattr(sys.modules["__main__"], "__spec__", None)
+        super().__init__(
+            prog=f"python3 -m {spec.name}" if spec else None,  # as it is called, not "meter.py"
+            usage=usage[1].replace("%", "%%") if usage else None,
+            description=(text.replace(usage[0], "") if usage else text).strip(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the whole usage: the message is one line."""

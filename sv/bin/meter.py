@@ -1,10 +1,29 @@
-"""Run a command and write what it used (energy, carbon, time) to a sidecar.
+"""Run a command and print the kWh, gCO2 and watts that it used, or see what was metered before.
 
-Usage: python3 -m sv.bin.meter --stage N --name NAME --dir DIR [options] -- command [argument ...]
-       python3 -m sv.bin.meter --node LABEL -- command [argument ...]
-       python3 -m sv.bin.meter --check|--trace SIDECAR...
-       python3 -m sv.bin.meter --rebuild|--watch DIR
+Usage: python3 -m sv.bin.meter [options] [--] COMMAND [ARGUMENT...]
+       python3 -m sv.bin.meter --check SIDECAR...
+       python3 -m sv.bin.meter --trace SIDECAR...
+       python3 -m sv.bin.meter --watch|--rebuild DIR
        python3 -m sv.bin.meter --schema
+
+ e.g.: python3 -m sv.bin.meter sleep 60
+           print what it used; --country gives the grid whose CO2 it is
+       python3 -m sv.bin.meter --country FRA --dir energy python3 my_training.py --lr 0.1
+           and keep the figures: energy/99_python3.json, the sidecar, and its journal
+       python3 -m sv.bin.meter --stage 5 --name train --dir exp/M/energy -- steps/train_xvector.sh
+           a stage of a recipe, as run.sh calls it
+       python3 -m sv.bin.meter --node worker1 -- python3 worker.py
+           a process of a stage on another machine, with that stage's $SV_METER_NODES
+       python3 -m sv.bin.meter --check exp/M/energy/05_train.json
+           compute sidecars again from their journals; status 1: they differ
+       python3 -m sv.bin.meter --trace exp/M/energy/05_train.json
+           write the power over time: 05_train.trace.csv
+       python3 -m sv.bin.meter --watch exp
+           power, energy and CO2 so far of all that runs below a folder
+       python3 -m sv.bin.meter --rebuild exp/M/energy
+           write the sidecars of meters that were killed
+       python3 -m sv.bin.meter --schema
+           print every field of a sidecar, as JSON Schema
 """
 
 import argparse
@@ -14,14 +33,15 @@ import os
 import re
 import signal
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sv.bin import cli
 from sv.config import build_json_schema
 from sv.energy.boards import take_boards
-from sv.energy.config import EnergyConfig, read_energy_config
-from sv.energy.journal import get_sidecar_path
+from sv.energy.config import WORLD, EnergyConfig, read_energy_config
+from sv.energy.journal import OWN, get_sidecar_path
 from sv.energy.live import watch
 from sv.energy.meter import Stage, run_metered, run_nested, say
 from sv.energy.nodes import LABEL
@@ -36,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before the command is there
     words = list(sys.argv[1:] if argv is None else argv)
-    at = words.index("--") if "--" in words else len(words)
+    at = find_command(words)
+    if {"-h", "--help"} & set(words[:at]):
+        words, at = ["--help"], 1
     if TOOLS & set(words[:at]):
         return run_tool(words)
     args = parse_args(words, at)
@@ -47,8 +69,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         if config.g_per_kwh is not None:
             raise UsageError(f"{args.config} has g_per_kwh: remove it, or --country")
         config = dataclasses.replace(config, country=args.country)
-    number, folder, model = int(args.stage), Path(args.dir), args.model or None
-    stage = Stage(number, args.name, folder, model, args.command, config, args.sysfs)
+    elif not args.stage and not args.config:
+        config = dataclasses.replace(config, country=WORLD)
+    if not args.dir:
+        with tempfile.TemporaryDirectory(prefix="sv_meter.") as folder:
+            return run_stage(args, config, Path(folder))
+    return run_stage(args, config, Path(args.dir))
+
+
+def run_stage(args: argparse.Namespace, config: EnergyConfig, folder: Path) -> int:
+    """Meter the command as `parse_args` returned it; its figures go into ``folder``."""
+    number, model = int(args.stage or OWN), args.model or None
+    stage = Stage(
+        number, args.name, folder, model, args.command, config, args.sysfs, keep=bool(args.dir)
+    )
     if args.end_with_parent:
         end_with_parent()
     if args.skip_finished == "true" and is_finished(stage):
@@ -58,15 +92,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     return (run_step if args.skip_finished else run_metered)(stage, environ)
 
 
-def parse_args(words: list[str], at: int):
-    """Parse the options; what follows word ``at``, the first ``--``, is the command."""
+def find_command(words: Sequence[str]) -> int:
+    """Return where the command begins: after the options, a value each, and perhaps ``--``."""
+    at = 0
+    while at < len(words) and words[at].startswith("-") and words[at] != "--":
+        at += 1 if "=" in words[at] or words[at] in ("-h", "--help") else 2
+    return min(at, len(words))
+
+
+def parse_args(words: list[str], at: int) -> argparse.Namespace:
+    """Parse the options; the command begins at word ``at``, or after it if that is ``--``."""
     parser = cli.Parser(__doc__)
-    parser.add_argument("--stage", default="", help="number of the stage, 0 to 99")
-    parser.add_argument("--name", default="", help="name of the stage: train, extract_<set>, ...")
-    parser.add_argument("--dir", default="", help="folder of the sidecar, exp/<model>/energy")
+    parser.add_argument(
+        "--stage", default="", help="number of the stage, 0 to 99; empty: no stage of a recipe"
+    )
+    parser.add_argument(
+        "--name", default="", help="of the stage: train, extract_<set>, ... (the program's)"
+    )
+    parser.add_argument(
+        "--dir", default="", help="folder of the sidecar, exp/<model>/energy; empty: none is kept"
+    )
     parser.add_argument("--model", default="", help="name of the model; empty: all share it")
     parser.add_argument("--config", default="", help="energy.toml; empty: built-in values")
-    parser.add_argument("--country", default="", help="ISO3 code, instead of the config's")
+    parser.add_argument(
+        "--country", default="", help="ISO3 code of the grid (the config's, else the world's mean)"
+    )
     parser.add_argument("--sysfs", type=Path, default=Path("/sys"), help="root of sysfs")
     parser.add_argument("--node", default="", help="a process of the stage in $SV_METER_NODES")
     parser.add_argument(
@@ -79,15 +129,19 @@ def parse_args(words: list[str], at: int):
         help="prove that the step is finished (sv/jobs/completion.py); true: skip it if it is",
     )  # fmt: skip
     args = parser.parse_args(words[:at])
-    args.command = tuple(words[at + 1 :])
+    args.command = tuple(words[at + (words[at : at + 1] == ["--"]) :])
     if not args.command:
-        raise UsageError("no command: write it after -- (see --help)")
+        raise UsageError("no command: write it after the options (see --help)")
+    is_own = not args.stage and not args.node  # a command that is no stage
+    if is_own and not args.name:
+        program = re.sub(r"[^A-Za-z0-9._-]", "_", Path(args.command[0]).name)
+        args.name = program.lstrip(".-") or "command"
     option, name = ("node", args.node) if args.node else ("name", args.name)
     if not LABEL.fullmatch(name):
         raise UsageError(f"--{option} must be letters, digits, '.', '_', '-', not '{name}'")
-    if not args.node and not re.fullmatch(r"\d{1,2}", args.stage, re.ASCII):
+    if args.stage and not re.fullmatch(r"\d{1,2}", args.stage, re.ASCII):
         raise UsageError(f"--stage must be a number from 0 to 99, not '{args.stage}'")
-    if not args.node and not args.dir:
+    if args.stage and not args.dir:
         raise UsageError("--dir is missing: the folder of the sidecar")
     return args
 

@@ -19,6 +19,7 @@ _HWMON = re.compile(r"[^/]+/(?:(power)\d+_(?:input|average)|(energy)\d+_input)")
 _OWN_MACHINE = re.compile(
     r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 )  # as in web.py, an import less
+WORLD = "OWID_WRL"  # OWID's code for all countries together
 _VARIABLE = re.compile("[A-Z_][A-Z0-9_]*")
 # What earlier versions had, and what to do with it.
 IDLE_BASELINE = "remove it; docs/energy.md says how to get the energy above idle"

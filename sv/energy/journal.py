@@ -26,6 +26,7 @@ from sv.files import parse_json
 
 SCHEMA = "energy-journal/1"
 SUFFIX = ".journal.jsonl"
+OWN = 99  # the number of a command that is no stage of a recipe
 MARKS_VARIABLE = "SV_METER_MARKS"
 # A program that resumes earlier work reports it: that work's energy then belongs to its result.
 RESUMED = "resumed"

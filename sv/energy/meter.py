@@ -125,6 +125,7 @@ class Stage:
         sysfs: Root of sysfs.
         label: Of a process of a stage that another meter began; None: this is the stage's own
             meter.
+        keep: Whether the folder outlives the meter; else the figures are only printed.
     """
 
     stage: int
@@ -135,6 +136,7 @@ class Stage:
     config: EnergyConfig
     sysfs: Path
     label: str | None = None
+    keep: bool = True
 
     @property
     def journal(self) -> Path:
@@ -386,7 +388,8 @@ def _write_sidecar(stage: Stage, awaited: Path | None) -> None:
     except Exception as error:  # the command's status is worth more than its figures
         say(f"no sidecar: {error if isinstance(error, (SvError, ImportError)) else repr(error)}")
     else:
-        say(format_summary(sidecar, get_sidecar_path(stage.journal)))
+        where = f" -> {get_sidecar_path(stage.journal)}" if stage.keep else ""
+        say(f"{format_summary(sidecar)}{where}")
         for channel in sidecar.attempts[-1].channels:
             if channel.boundary == "node" and channel.kind == "unavailable":
                 say(f"{channel.id} not measured: {channel.reason}")

@@ -16,7 +16,9 @@ from sv.energy.attempt import PHASE, build_attempt, build_machines, list_points
 from sv.energy.attribution import join_attributions
 from sv.energy.carbon import join_carbon
 from sv.energy.channels import compute_crosschecks, list_boundaries, sum_channels
+from sv.energy.config import WORLD
 from sv.energy.journal import (
+    OWN,
     RESUMED,
     SUFFIX,
     UNCHANGED,
@@ -34,7 +36,14 @@ from sv.energy.nodes import is_stale, list_folders
 from sv.energy.record import SCHEMA, Attempt, Phase, Sidecar, write_record
 from sv.energy.samples import AttemptLines, StageJournals, read_journals, split_attempts
 from sv.energy.sensors.readers import BOUNDARIES
-from sv.energy.units import format_figure, format_measured, format_utc, parse_utc, sum_known
+from sv.energy.units import (
+    format_figure,
+    format_measured,
+    format_utc,
+    j_from_kwh,
+    parse_utc,
+    sum_known,
+)
 from sv.errors import SvError
 from sv.files import replacing
 
@@ -251,8 +260,8 @@ def fold_nodes(journal: Path) -> list[str]:
 # What is printed, and what else is computed from the journals
 
 
-def format_summary(sidecar: Sidecar, path: Path) -> str:
-    """Format ``stage 5 train: 0.0123 kWh (estimated), 0.5 gCO2e, 312 s -> <path>``.
+def format_summary(sidecar: Sidecar) -> str:
+    """Format ``stage 5 train: 0.0123 kWh (estimated), 0.5 gCO2e, 312 s at 142 W``.
 
     After an attempt that is not of the run it also says why, and the figures are the run's.
     """
@@ -260,14 +269,20 @@ def format_summary(sidecar: Sidecar, path: Path) -> str:
     if sidecar.co2_g is not None:
         failed = "; ".join(sidecar.carbon.fallback_from)
         fallback = f" (at {sidecar.carbon.provider}, because {failed})" if failed else ""
-        parts.append(f"{format_figure(sidecar.co2_g)} gCO2e{fallback}")
-    parts.append(f"{format_figure(sidecar.duration_s)} s")
+        zone = sidecar.carbon.zone
+        where = " at the world's mean (--country gives yours)" if zone == WORLD else ""
+        parts.append(f"{format_figure(sidecar.co2_g)} gCO2e{fallback or where}")
+    power = ""
+    if sidecar.energy_kwh is not None and sidecar.duration_s:
+        power = f" at {format_figure(j_from_kwh(sidecar.energy_kwh) / sidecar.duration_s)} W"
+    parts.append(f"{format_figure(sidecar.duration_s)} s{power}")
     if sidecar.status != "complete":
         parts.append(describe_end(sidecar.run[-1]))
     figures = ", ".join(parts)
     if last.attempt not in sidecar.run_attempts:
         figures = f"{describe_end(last)}; unchanged: {figures}"
-    return f"stage {sidecar.stage} {sidecar.name}: {figures} -> {path}"
+    what = sidecar.name if sidecar.stage == OWN else f"stage {sidecar.stage} {sidecar.name}"
+    return f"{what}: {figures}"
 
 
 def describe_end(attempt: Attempt) -> str:
