@@ -11,11 +11,11 @@ from sv.data.config import SpecAugmentConfig
 from sv.data.crops import READ_THREADS, CropReader, build_crop_index
 from sv.data.loader import read_batch
 from sv.errors import SvError
-from sv.kaldi.archive import write_archive
+from sv.kaldi.archive import read_matrix, write_archive
 from sv.kaldi.data_dir import read_table
 
 
-@pytest.mark.parametrize("method", ["two-byte", "none"])
+@pytest.mark.parametrize("method", ["two-byte", "one-byte", "none"])
 def test_crops_are_the_rows_that_kaldiio_reads(tmp_path, method):
     """A batch of more crops than are decoded at once, of short and long utterances."""
     rng = np.random.default_rng(0)
@@ -32,6 +32,8 @@ def test_crops_are_the_rows_that_kaldiio_reads(tmp_path, method):
     reader = CropReader(index)
     reader.read(np.zeros(40, np.int64), order, starts, out)
     for crop, utterance, start in zip(out, order, starts, strict=True):
+        same = np.resize(read_matrix(table[ids[utterance]])[start:], crop.shape)
+        np.testing.assert_array_equal(crop, same)
         whole = kaldiio.load_mat(table[ids[utterance]])
         # An utterance shorter than the crop is repeated from its beginning.
         wanted = np.resize(whole[start:], crop.shape)

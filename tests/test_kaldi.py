@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import struct
 
 import kaldiio
 import numpy as np
@@ -28,32 +29,48 @@ def write(tmp_path, method, **items):
     return scp, read_table(scp)
 
 
-# Half a step of 65535 over the matrix's range, and the rounding of float32.
-@pytest.mark.parametrize(("method", "steps"), [("two-byte", 0.51), ("none", 0.0)])
-def test_matrices_are_those_that_kaldiio_reads(tmp_path, method, steps):
+# Half a step over the matrix's range, and the rounding of float32.
+@pytest.mark.parametrize(
+    ("method", "magic", "half_step"),
+    [
+        ("two-byte", b"\0BCM2 ", 0.51 / 65535),
+        ("one-byte", b"\0BCM3 ", 0.502 / 255),
+        ("none", b"\0BFM \4", 0.0),
+    ],
+)
+def test_matrices_are_those_that_kaldiio_reads(tmp_path, method, magic, half_step):
     items = {f"u{i}": features(rows, seed=i) for i, rows in enumerate((1, 120, 357))}
     scp, table = write(tmp_path, method, **items)
     assert sorted(os.listdir(tmp_path)) == ["feats.ark", "feats.scp"]
     assert list(table) == list(items)
     for key, matrix in items.items():
         whole = kaldiio.load_mat(table[key])
-        assert np.abs(whole - matrix).max() <= steps * np.ptp(matrix) / 65535
+        assert np.abs(whole - matrix).max() <= half_step * np.ptp(matrix)
         read = read_matrix(table[key])
         assert read.dtype == np.float32
         np.testing.assert_allclose(read, whole, atol=4e-6, rtol=0)
     assert dict(kaldiio.load_scp(str(scp))).keys() == items.keys()
+    assert (tmp_path / "feats.ark").read_bytes()[3:9] == magic
 
 
-def test_two_bytes_are_half_the_size(tmp_path):
-    sizes = {}
-    for method in ("two-byte", "none"):
-        _, table = write(tmp_path, method, u=features(500))
-        sizes[method] = (tmp_path / "feats.ark").stat().st_size
-        np.testing.assert_allclose(read_matrix(table["u"]), features(500), atol=2.1e-4)
-    assert sizes["two-byte"] < 0.51 * sizes["none"]
+def test_one_byte_values_are_those_of_kaldi(tmp_path):
+    """The arithmetic of FloatToUint8 and CopyToMat in Kaldi's src/matrix/compressed-matrix.cc."""
+    matrix = features(50)
+    _, table = write(tmp_path, "one-byte", u=matrix, constant=np.full((3, 4), -2.5, "f4"))
+    data = (tmp_path / "feats.ark").read_bytes()
+    least, extent, rows, columns = struct.unpack_from("<ffii", data, 8)
+    assert (least, extent) == (matrix.min(), matrix.max() - matrix.min())
+    assert (rows, columns) == matrix.shape
+    stored = np.frombuffer(data, "u1", matrix.size, 24).reshape(matrix.shape)
+    fraction = (matrix - np.float32(least)) / np.float32(extent)
+    assert (stored == (fraction.astype("f8") * 255 + 0.499).astype("u1")).all()
+    assert (stored.min(), stored.max()) == (0, 255)
+    values = np.float32(least) + stored * np.float32(extent * (1 / 255))
+    np.testing.assert_allclose(read_matrix(table["u"]), values, atol=4e-6)
+    assert (read_matrix(table["constant"]) == -2.5).all()
 
 
-@pytest.mark.parametrize("method", ["two-byte", "none"])
+@pytest.mark.parametrize("method", ["two-byte", "one-byte", "none"])
 def test_truncated_archive_is_named(tmp_path, method):
     _, table = write(tmp_path, method, u=features(20))
     ark = tmp_path / "feats.ark"
@@ -61,16 +78,16 @@ def test_truncated_archive_is_named(tmp_path, method):
     with pytest.raises(SvError, match=rf"^{ark}:2: truncated: \d+ of \d+ bytes are there"):
         read_matrix(table["u"])
     os.truncate(ark, 10)
-    with pytest.raises(SvError, match=rf"^{ark}:2: no float32 or two-byte Kaldi matrix there"):
+    with pytest.raises(SvError, match=rf"^{ark}:2: no Kaldi matrix of rows there"):
         read_matrix(table["u"])
 
 
-def test_one_byte_matrices_and_wrong_entries_are_refused(tmp_path):
+def test_matrices_stored_by_columns_and_wrong_entries_are_refused(tmp_path):
     ark = tmp_path / "cm.ark"
     kaldiio.save_ark(str(ark), {"u": features(20)}, compression_method=2)
     assert ark.read_bytes()[2:7] == b"\0BCM "
     for entry in (f"{ark}:2", f"{ark}:9999"):
-        with pytest.raises(SvError, match="no float32 or two-byte Kaldi matrix there"):
+        with pytest.raises(SvError, match="no Kaldi matrix of rows there"):
             read_matrix(entry)
     for entry in (str(ark), f"{ark}:x", ""):
         with pytest.raises(SvError, match="expected '<ark>:<offset>'"):

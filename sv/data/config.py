@@ -30,7 +30,7 @@ class FbankConfig:
     frame_length_ms: Annotated[float, Minimum(1)] = 25.0
     frame_shift_ms: Annotated[float, Minimum(1)] = 10.0
     mean_norm: bool = True
-    compression: Literal["two-byte", "none"] = "two-byte"
+    compression: Literal["two-byte", "one-byte", "none"] = "two-byte"
 
     def __post_init__(self) -> None:
         """Check the range of frequencies."""

@@ -20,7 +20,14 @@ import numpy as np
 
 from sv.errors import SvError, describe
 from sv.files import replacing
-from sv.kaldi.archive import HEADER_BYTES, open_archive, parse_entry, parse_header
+from sv.kaldi.archive import (
+    HEADER_BYTES,
+    ITEMS,
+    LEVELS,
+    open_archive,
+    parse_entry,
+    parse_header,
+)
 
 HASHED_BYTES = 64  # of each matrix: half a row of a small front end
 READ_THREADS = 16  # of a process: so many crops are asked of the disk at once
@@ -215,17 +222,17 @@ class CropReader:
 
         def read_part(first: int) -> None:
             part = slice(first, first + size)
-            crops, coded = out[part], i.item_bytes == 2
-            stored = np.empty(crops.shape, "<u2") if coded else crops
+            crops, levels = out[part], LEVELS.get(i.item_bytes)
+            stored = np.empty(crops.shape, ITEMS[i.item_bytes]) if levels else crops
             for crop, (ark, offset, count) in zip(stored, places[part], strict=True):
                 self._fill(ark, offset, memoryview(crop[:count]).cast("B"))
                 for row in range(count, frames, count):
                     crop[row : row + count] = crop[: min(count, frames - row)]
-            if coded:
+            if levels:
                 np.multiply(stored, step[part], out=crops)
                 crops += minimum[part]
             # Decoded values are finite if the largest possible one is.
-            checked = minimum[part] + 65535 * step[part] if coded else crops
+            checked = minimum[part] + levels * step[part] if levels else crops
             finite = np.isfinite(checked).all(axis=(1, 2))
             if not finite.all():
                 bad = first + int(finite.argmin())

@@ -4,9 +4,9 @@ What is read may be somebody else's, and kaldiio runs a pipe in a table and unpi
 that asks for it. So it reads nothing here: an entry is ``<ark>:<offset>`` of a regular file and
 nothing else, and a header is believed only as far as the file reaches, before memory is taken.
 
-Kaldi's float32 and two-byte formats store rows one after the other, so that a training crop, 350
-rows of a matrix that may have thousands, can be read alone (`sv.data.crops`). The one-byte "CM"
-format stores column by column and is refused.
+Kaldi's float32 ("FM"), two-byte ("CM2") and one-byte ("CM3") formats store rows one after the
+other, so that a training crop, 350 rows of a matrix that may have thousands, can be read alone
+(`sv.data.crops`). Its speech feature format ("CM") stores column by column and is refused.
 Formats: Kaldi src/matrix/compressed-matrix.h and kaldi-matrix.cc, 2025-07.
 """
 
@@ -26,8 +26,12 @@ import numpy as np
 from sv.errors import SvError
 from sv.files import read_text, replacing
 
-# kaldiio's number for Kaldi's kTwoByteAuto: min, range, then one uint16 for each value.
-COMPRESSION = {"two-byte": 3, "none": None}
+# kaldiio's numbers for Kaldi's kTwoByteAuto and kOneByteAuto: least value and range of the matrix,
+# then an unsigned integer for each value, linear between the two.
+COMPRESSION = {"two-byte": 3, "one-byte": 5, "none": None}
+_CODED = {b"\0BCM2 ": 2, b"\0BCM3 ": 1}  # bytes of such an integer
+ITEMS = {1: np.dtype("u1"), 2: np.dtype("<u2"), 4: np.dtype("<f4")}  # by `item_bytes`
+LEVELS = {1: 255, 2: 65535}  # the largest integer; a float has none
 HEADER_BYTES = 2 + 4 + 16  # "\0B", "CM2 ", min, range, rows, columns: the longest header read
 _ENTRY = re.compile(r"(\S.*):([0-9]{1,18})")
 _VECTORS = {b"\0BFV \4": "<f4", b"\0BDV \4": "<f8"}  # Kaldi's; "\4" is the size of an int32
@@ -40,8 +44,8 @@ _SMALL_BYTES = 1 << 28  # so much may be taken for vectors, whatever their archi
 class MatrixLocation:
     """Location of the rows of one matrix: all that is needed to read any of them.
 
-    A value is ``minimum + step * raw`` for two-byte matrices (``item_bytes`` 2) and the raw
-    float32 itself otherwise (``item_bytes`` 4, ``step`` 0).
+    A value is ``minimum + step * raw`` for compressed matrices (``item_bytes`` 1 or 2) and the
+    raw float32 itself otherwise (``item_bytes`` 4, ``step`` 0).
     """
 
     offset: int
@@ -61,7 +65,8 @@ def write_archive(
         ark: Archive to write; the scp holds this path as given.
         scp: Table ``key ark:offset``.
         items: Float32 arrays, (rows, columns) or (dim,).
-        method: ``"two-byte"`` (matrices: half the size, error < 5e-4 of log-mel) or ``"none"``.
+        method: Of matrices: ``"two-byte"`` (half the size, error < 5e-4 of log-mel),
+            ``"one-byte"`` (a quarter, error < 0.1) or ``"none"``.
 
     Returns:
         The number of items.
@@ -118,8 +123,8 @@ class ArchiveReader:
         """Return where the matrix is that an scp entry ``file.ark:offset`` points to.
 
         Raises:
-            SvError: No such file, or no float32 or two-byte matrix that ends within it at
-                that offset.
+            SvError: No such file, or no matrix of these formats that ends within it at that
+                offset.
         """
         ark, offset = parse_entry(entry)
         header = self._read(ark, HEADER_BYTES, offset)
@@ -135,9 +140,9 @@ class ArchiveReader:
         data = self._read(parse_entry(entry)[0], size, where.offset)
         if len(data) != size:
             raise SvError(f"{entry}: truncated: {len(data)} of {size} bytes are there")
-        raw = np.frombuffer(data, dtype="<u2" if where.item_bytes == 2 else "<f4")
+        raw = np.frombuffer(data, ITEMS[where.item_bytes])
         out[:] = raw.reshape(where.rows, where.columns)
-        if where.item_bytes == 2:
+        if where.item_bytes in LEVELS:
             out *= np.float32(where.step)
             out += np.float32(where.minimum)
         # Any NaN or infinity shows in the sum, without an array of flags.
@@ -177,18 +182,20 @@ def parse_header(header: bytes, ark: str, offset: int, ark_bytes: int) -> Matrix
     """Parse the `HEADER_BYTES` (or more) of an ark from ``offset`` on.
 
     Raises:
-        SvError: There is no float32 or two-byte matrix, an empty one, or one that does not end
-            within the ``ark_bytes`` of the archive.
+        SvError: There is no matrix of these formats, an empty one, or one that does not end within
+            the ``ark_bytes`` of the archive.
     """
-    if header[:6] == b"\0BCM2 " and len(header) >= HEADER_BYTES:
+    if (item_bytes := _CODED.get(header[:6])) and len(header) >= HEADER_BYTES:
         minimum, value_range, rows, columns = struct.unpack_from("<ffii", header, 6)
-        where = MatrixLocation(offset + 22, rows, columns, 2, minimum, value_range / 65535.0)
+        step = value_range / LEVELS[item_bytes]
+        where = MatrixLocation(offset + 22, rows, columns, item_bytes, minimum, step)
     elif header[:6] == b"\0BFM \4" and len(header) >= 15:
         rows, columns = struct.unpack_from("<ixi", header, 6)
         where = MatrixLocation(offset + 15, rows, columns, 4, 0.0, 0.0)
     else:
         raise SvError(
-            f"{ark}:{offset}: no float32 or two-byte Kaldi matrix there (bytes {header[:6]!r})"
+            f"{ark}:{offset}: no Kaldi matrix of rows there: float32 (FM), two-byte (CM2) or "
+            f"one-byte (CM3) (bytes {header[:6]!r})"
         )
     if rows < 1 or columns < 1:
         raise SvError(f"{ark}:{offset}: a matrix of {rows} rows and {columns} columns")
