@@ -58,10 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             corpus=root / speech.path,
             data=Path(),
             lists=find_lists(root, speech, args.lists),
+            train=config.train,
             trials=config.trials,
         )
         try:
-            counts += _count(name, request)
+            counts += _count(name, speech.kind or name, request)
         except SvError as error:
             missing.append(f"speech {name}: {error}")
     counts += _count_sources(config, root, missing)
@@ -83,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _count(name: str, request: Request) -> Iterable[Count]:
-    program = load_program(name)
+def _count(name: str, kind: str, request: Request) -> Iterable[Count]:
+    program = load_program(kind)
     if hasattr(program, "check"):
         return program.check(request)
     paths = tuple(list_audio(request.corpus))

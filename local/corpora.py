@@ -27,6 +27,7 @@ Rows = list[tuple[str, str, bool]]  # of a trial list: enrol, test, whether it i
 class SpeechConfig:
     """A speech corpus: local/prepare_<name>.py finds it at ``path`` below the corpora folder.
 
+    ``kind`` names another program: "kaldi" reads a finished Kaldi data folder.
     ``lists`` is the place of its trial lists and speaker tables, if not in the corpus itself, or
     the list's own file; ``max_unmatched`` the share of a user's list that may name missing clips.
     """
@@ -34,6 +35,7 @@ class SpeechConfig:
     path: str
     lists: str = ""
     max_unmatched: float = 0.0
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Request:
         data: The data folder, for manifests, data directories and trial lists.
         lists: Folder or file of its lists; by default the corpus's folder.
         trials: Trial list -> data set, all those of the recipe.
+        train: The data set that is trained on.
         nj: Processes that read files.
         max_unmatched: Share of a list that may be without audio.
         allow_partial: Continue with what is there where a part is missing.
@@ -78,6 +81,7 @@ class Request:
     data: Path
     lists: Path
     trials: dict[str, str]
+    train: str = ""
     nj: int = 1
     max_unmatched: float = 0.0
     allow_partial: bool = False
@@ -203,8 +207,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     config = read_corpora_config(args.config)
     find_root(config, args.corpora, args.config)
-    for name in config.speech:
-        find_program(name)
+    for name, speech in config.speech.items():
+        find_program(speech.kind or name)
     return 0
 
 

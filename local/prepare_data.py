@@ -37,13 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     remarks = []
     for name, speech in config.speech.items():
         try:
-            program = load_program(name)
+            program = load_program(speech.kind or name)
         except UsageError as error:
             raise UsageError(f"{args.config}: [speech.{name}]: {error}") from error
         request = Request(
             corpus=root / speech.path,
             data=args.data,
             lists=find_lists(root, speech, args.lists),
+            train=config.train,
             trials=config.trials,
             nj=args.nj,
             max_unmatched=speech.max_unmatched,

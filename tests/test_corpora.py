@@ -1,8 +1,13 @@
 """Corpus preparation: AN4, where it is at hand, and requests that are refused."""
 
+import re
+
+import numpy as np
 import pytest
 import soundfile
 from conftest import SHARED_DATA
+from corpora import prepare as prepare_data
+from corpora import run_here, write_audio, write_config
 
 from local.corpora import Request
 from local.prepare_an4 import prepare
@@ -58,3 +63,135 @@ def test_a_corpus_without_a_program_is_refused(tmp_path, run_cli):
     done = run_cli("local.prepare_data", "--config", "egs/an4/conf/corpora.toml", tmp_path,
                    check=False)  # fmt: skip
     assert done.returncode == 2 and "give --corpora DIR" in done.stderr
+
+
+CONFIG = """train = "train"
+[trials]
+mine = "test"
+[speech.mine]
+kind = "kaldi"
+path = "s5/data"
+[augment]
+"""
+
+
+def write_kaldi(root, **sets):
+    """Write Kaldi data folders and a corpora.toml; of each set its tables, by name, as text."""
+    write_config(root / "conf" / "corpora.toml", CONFIG)
+    for name, tables in sets.items():
+        for table, lines in tables.items():
+            path = root / "s5" / "data" / name / table.replace("_scp", ".scp")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(f"{line}\n" for line in lines))
+
+
+@needs_an4
+def test_an4_as_a_finished_kaldi_folder_is_what_its_own_program_makes(tmp_path):
+    prepare(Request(AN4, tmp_path / "own", AN4, {}))
+    sets = {}
+    for name in ("train", "test"):
+        own = tmp_path / "own" / f"an4_{name}"
+        tables = {table: (own / table).read_text().splitlines() for table in ("utt2spk", "wav.scp")}
+        tables["wav.scp"] = [line.replace(str(AN4), "db/an4") for line in tables["wav.scp"]]
+        sets[name] = tables
+    sets["test"]["trials"] = (tmp_path / "own/trials/an4").read_text().splitlines()
+    write_kaldi(tmp_path, **sets)
+    (tmp_path / "s5" / "db").symlink_to(SHARED_DATA)
+    prepare_data(tmp_path, "--nj", 2)
+    data = tmp_path / "data"
+    assert (data / "trials/mine").read_bytes() == (tmp_path / "own/trials/an4").read_bytes()
+    for name in ("train", "test"):
+        for table in ("utt2spk", "spk2utt", "utt2dur"):
+            own = tmp_path / "own" / f"an4_{name}" / table
+            assert (data / name / table).read_bytes() == own.read_bytes()
+        assert not find_problems(data / name, require=["wav.scp"])
+    cut = next(read_manifest(data / "test" / "cuts.jsonl.gz"))
+    own = next(read_manifest(tmp_path / "own" / "an4_test" / "cuts.jsonl.gz"))
+    assert (load_samples(cut) == load_samples(own)).all()
+
+
+def make_small_kaldi(root):
+    """Two speakers with two files each to train on; one file, cut in three, to test on."""
+    files = {f"{s}-{i}": root / "s5" / f"{s}-{i}.wav" for s in ("ann", "bob") for i in (1, 2)}
+    for seed, path in enumerate((*files.values(), root / "s5" / "long.flac")):
+        write_audio(path, seconds=2, seed=seed)
+    train = {
+        "wav_scp": [f"{key} {path.name}" for key, path in files.items()],
+        "utt2spk": [f"{key} {key[:3]}" for key in files],
+    }
+    test = {
+        "wav_scp": ["talk long.flac"],
+        "segments": ["cy-1 talk 0 0.5", "cy-2 talk 0.5 1.25", "di-1 talk 1.25 -1"],
+        "utt2spk": ["cy-1 cy", "cy-2 cy", "di-1 di"],
+        "mine": ["1 cy-1 cy-2", "0 cy-1 di-1"],  # VoxCeleb's form, under the list's name
+    }
+    return {"train": train, "test": test}
+
+
+def test_segments_of_a_kaldi_folder_are_cut_once_bit_for_bit(tmp_path):
+    sets = make_small_kaldi(tmp_path)
+    write_kaldi(tmp_path, **sets)
+    prepare_data(tmp_path)
+    data = tmp_path / "data"
+    assert read_trials(data / "trials" / "mine").is_target.tolist() == [True, False]
+    cuts = {cut.id: cut for cut in read_manifest(data / "test" / "cuts.jsonl.gz")}
+    whole, _ = soundfile.read(tmp_path / "s5" / "long.flac", dtype="float32")
+    parts = [load_samples(cuts[key]) for key in ("cy-1", "cy-2", "di-1")]
+    assert [len(part) for part in parts] == [8000, 12000, 12000]
+    assert (np.concatenate(parts) == whole).all()
+
+    files = {p.stem: p for p in (data / "audio" / "test").rglob("*.flac")}
+    times = {key: path.stat().st_mtime_ns for key, path in files.items()}
+    sets["test"]["segments"][2] = "di-1 talk 1.5 2.4"  # Kaldi's overshoot: it ends with the file
+    write_kaldi(tmp_path, **sets)
+    prepare_data(tmp_path)
+    again = {key for key, path in files.items() if path.stat().st_mtime_ns != times[key]}
+    assert again == {"di-1"} and soundfile.info(files["di-1"]).frames == 8000
+    write_audio(tmp_path / "s5" / "long.flac", seconds=2, seed=9)  # replaced in place
+    prepare_data(tmp_path)
+    assert all(path.stat().st_mtime_ns != times[key] for key, path in files.items())
+
+
+@pytest.mark.parametrize(
+    ("data_set", "table", "line", "message"),
+    [
+        ("train", "wav_scp", "ann-1 sph2pipe -f wav x.sph |", "1 of 4 entries are commands"),
+        ("train", "wav_scp", "ann-1 lost.wav", "no such file .*s5/lost.wav .relative paths"),
+        ("train", "wav_scp", "ann-9 ann-1.wav", "no recording of 1 utterances .first: ann-1"),
+        ("train", "utt2spk", "ann-1 eve", "'ann-1' does not begin with 'eve'"),
+        ("test", "segments", "cy-1 talk 0", "'cy-1': expected <recording> <start> <end>"),
+        ("test", "segments", "cy-1 talk 0.5 0.5", "'cy-1': expected <recording> <start> <end>"),
+        ("test", "segments", "cy-1 talk nan 1", "'cy-1': expected <recording> <start> <end>"),
+        ("test", "segments", "cy-1 talk 1 2.6", "1.0 to 2.6 s is not in its 2.00 s"),
+        ("test", "segments", "cy-1 walk 0 1", "no recording of 1 utterances .first: cy-1"),
+        ("test", "utt2spk", "cy-1 ../cy", "the speaker '../cy' cannot be the name of a file"),
+        ("test", "mine", "1 cy-1 cy-3", "mine: 1 of 2 trials name files"),
+    ],
+)
+def test_a_kaldi_folder_that_is_not_finished_is_one_line(
+    tmp_path, data_set, table, line, message
+):  # fmt: skip
+    sets = make_small_kaldi(tmp_path)
+    sets[data_set][table][0] = line
+    write_kaldi(tmp_path, **sets)
+    done = prepare_data(tmp_path, check=False)
+    assert done.returncode == 1 and re.search(message, done.stderr.splitlines()[-1])
+    assert not (tmp_path / "data" / "train_set").exists()
+
+
+def test_a_kaldi_folder_is_counted_in_stage_0_and_never_written_to(tmp_path):
+    sets = make_small_kaldi(tmp_path)
+    write_kaldi(tmp_path, **sets)
+    words = ["local.check_corpora", "--config", tmp_path / "conf" / "corpora.toml"]
+    done = run_here(*words, "--corpora", tmp_path, "--audio", "decode")
+    rows = [line.split() for line in done.stderr.splitlines() if "utterances of" in line]
+    assert [(row[1], row[2], row[5]) for row in rows] == [("test", "3", "2"), ("train", "4", "2")]
+    where = tmp_path / "s5" / "data"
+    before = {path: path.read_bytes() for path in where.rglob("*") if path.is_file()}
+    config = ("--config", tmp_path / "conf" / "corpora.toml", "--corpora", tmp_path)
+    done = run_here("local.prepare_data", *config, where, check=False)
+    assert done.returncode == 1 and "another --data" in done.stderr
+    assert {path: path.read_bytes() for path in where.rglob("*") if path.is_file()} == before
+    (where / "test" / "mine").unlink()
+    done = run_here(*words, "--corpora", tmp_path, check=False)
+    assert done.returncode == 1 and "no trial list 'mine'" in done.stderr

@@ -21,6 +21,8 @@ from sv.data.config import MAX_SAMPLES, SAMPLE_RATE_HZ
 from sv.errors import SvError
 from sv.files import replacing
 
+FLOATING = ("FLOAT", "DOUBLE", "VORBIS", "OPUS")  # libsndfile's forms that have no integers
+MAX_OVERSHOOT_S = 0.5  # of a segment over its recording's end; Kaldi's extract-segments, 2025
 CODED_SUFFIXES = (".m4a", ".mp3", ".opus", ".aac")  # what is converted first
 SUFFIXES = (".flac", ".wav", ".sph", ".ogg", *CODED_SUFFIXES)
 # A truncated file still decodes up to its end; AAC's padding only makes files longer.
@@ -214,3 +216,32 @@ def convert_to_flac(source: Path, target: Path) -> None:
         samples = soxr.resample(samples, rate_hz, SAMPLE_RATE_HZ)
     with replacing(target, mode="wb") as file:
         soundfile.write(file, samples, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+
+
+def cut_to_flac(source: Path, target: Path, start_s: float, end_s: float) -> None:
+    """Write a part of the first channel of an uncoded file as 16-bit FLAC, bit for bit.
+
+    An end up to `MAX_OVERSHOOT_S` behind the file's, or infinite, is the file's.
+
+    Raises:
+        SvError: See `read_header`; also a part that is not in the file, NaN or infinity, or the
+            target cannot be written.
+    """
+    if is_coded(source):
+        raise SvError(f"{source}: convert it to FLAC first, a part of it is cut out")
+    num_samples, _ = read_header(source)
+    if start_s * SAMPLE_RATE_HZ >= num_samples or math.inf > end_s > (
+        num_samples / SAMPLE_RATE_HZ + MAX_OVERSHOOT_S
+    ):
+        seconds = num_samples / SAMPLE_RATE_HZ
+        raise SvError(f"{source}: {start_s} to {end_s} s is not in its {seconds:.2f} s")
+    start, end = (round(min(s * SAMPLE_RATE_HZ, num_samples)) for s in (start_s, end_s))
+    with _naming(source), soundfile.SoundFile(str(source)) as file:
+        file.seek(start)
+        kind = "float32" if file.subtype in FLOATING else "int16"
+        samples = file.read(end - start, dtype=kind, always_2d=True)[:, 0]
+    if not 0 < len(samples) == end - start:
+        raise SvError(f"{source}: truncated, {start_s} to {end_s} s is not in it")
+    validate_finite(samples, source)
+    with replacing(target, mode="wb") as out:
+        soundfile.write(out, samples, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
