@@ -33,9 +33,11 @@ allow_partial=false  # true|false: go on where a part of a corpus is missing, an
 given=("$@")
 caller=$PWD
 here=$(dirname "$(readlink -f "$0")")
+linked=
 if [ -L "$0" ]; then
   # Called through a recipe's own link (egs/voxceleb/run.sh): that recipe is meant.
-  egs=$(realpath --relative-to="$here" "$(dirname "$0")")
+  linked=$(realpath --relative-to="$here" "$(dirname "$0")")
+  egs=$linked
 fi
 . "$here/utils/parse_options.sh"
 [ $# -eq 0 ] || usage
@@ -48,7 +50,10 @@ if [ "$caller" != "$here" ]; then
       printf -v "$option" '%s' "$caller/${!option}"
     fi
   done
-  if [[ -n "$egs" && "$egs" != /* && ! -d "$egs" ]]; then egs=$caller/$egs; fi
+  if [[ -n "$egs" && "$egs" != /* && "$egs" != "$linked" && -d "$caller/$egs/conf" ]]; then
+    # One name for a recipe, wherever it is typed: names are part of the proof of finished jobs.
+    egs=$(realpath --relative-base="$here" "$caller/$egs")
+  fi
 fi
 egs=${egs:-egs/voxceleb}
 egs=${egs%/}

@@ -9,7 +9,7 @@ set -euo pipefail
 
 # Begin configuration section.
 cmd=utils/run.py  # how jobs are run
-config=           # scoring config, required (conf/score.toml)
+config=           # scoring config (the recipe's conf/score.toml)
 nj=1              # number of parallel jobs
 ngpu=0            # 0: CPU, N: N jobs with a GPU each, whatever nj
 precision=fp32    # fp32|fp16|bf16: number format of the arithmetic
@@ -17,7 +17,8 @@ precision=fp32    # fp32|fp16|bf16: number format of the arithmetic
 . utils/parse_options.sh
 . ./path.sh
 [ $# -eq 4 ] || usage
-[ -s "$config" ] || die "no such file '$config'; give --config conf/score.toml"
+config=${config:-$(find_config score.toml "$3")}
+[ -s "$config" ] || die "no such file '$config'; give --config egs/<recipe>/conf/score.toml"
 
 exp_dir=$1
 data_dir=$2

@@ -8,7 +8,7 @@ set -euo pipefail
 # Begin configuration section.
 cmd=utils/run.py  # how the job is run
 model=            # model name, required
-config=           # training config, required (conf/train.toml)
+config=           # training config (the recipe's conf/train.toml)
 energy_config=    # settings of the meter (conf/energy.toml)
 country=          # ISO3 code of the grid, instead of the config's
 ngpu=0            # GPUs of the node, a process each; 0: CPU
@@ -21,7 +21,8 @@ num_steps=60      # steps of the segment
 . ./path.sh
 [ $# -eq 2 ] || usage
 [ -n "$model" ] || die "give --model"
-[ -s "$config" ] || die "no such file '$config'; give --config conf/train.toml"
+config=${config:-$(find_config train.toml "$1")}
+[ -s "$config" ] || die "no such file '$config'; give --config egs/<recipe>/conf/train.toml"
 [ "$nnodes" -eq 1 ] || bad_option "--nnodes $nnodes: a forecast is made on one node; \
 give --nnodes 1, and take the hours of $nnodes nodes for 1/$nnodes of it at best"
 

@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
 # Makes the training set: filters, speaker map, held-out validation trials, index of every crop.
 # Usage: steps/make_egs.sh [options] <data-dir> <egs-dir>
-#  e.g.: steps/make_egs.sh --config egs/mini/conf/train.toml --kinds "babble noise" data/train data/egs
+#  e.g.: steps/make_egs.sh --kinds "babble noise" egs/mini/data/mini_train egs/mini/data/egs
 set -euo pipefail
 
 # Begin configuration section.
-config=  # training config, required (conf/train.toml, table [set])
+config=  # training config (the recipe's conf/train.toml, table [set])
 kinds=   # augmented copies to train on too: <data-dir>_<kind>
 # End configuration section.
 . utils/parse_options.sh
 . ./path.sh
 [ $# -eq 2 ] || usage
-[ -s "$config" ] || die "no such file '$config'; give --config conf/train.toml"
+config=${config:-$(find_config train.toml "$2")}
+[ -s "$config" ] || die "no such file '$config'; give --config egs/<recipe>/conf/train.toml"
 
 data_dir=$1
 egs_dir=$2

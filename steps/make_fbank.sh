@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
 # Computes the features of data directories: cuts -> filter banks -> feats.scp, utt2num_frames.
 # Usage: steps/make_fbank.sh [options] <data-dir> [<data-dir>...]
-#  e.g.: steps/make_fbank.sh --nj 4 --config egs/mini/conf/features.toml data/mini_test
+#  e.g.: steps/make_fbank.sh --nj 4 egs/mini/data/mini_test
 set -euo pipefail
 
 # Begin configuration section.
 cmd=utils/run.py  # how jobs are run
 nj=2              # number of parallel jobs
-config=           # features config, required (conf/features.toml)
+config=           # features config (the recipe's conf/features.toml)
 # End configuration section.
 . utils/parse_options.sh
 . ./path.sh
 [ $# -ge 1 ] || usage
-[ -s "$config" ] || die "no such file '$config'; give --config conf/features.toml"
+config=${config:-$(find_config features.toml "$1")}
+[ -s "$config" ] || die "no such file '$config'; give --config egs/<recipe>/conf/features.toml"
 for data_dir in "$@"; do
   for f in "$data_dir/cuts.jsonl.gz" "$data_dir/utt2spk"; do
     [ -s "$f" ] || die "no such file $f; run stages 1 and 2 first"

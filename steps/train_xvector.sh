@@ -10,7 +10,7 @@ set -euo pipefail
 # Begin configuration section.
 cmd=utils/run.py  # how the job is run
 model=            # model name, required
-config=           # training config, required (conf/train.toml)
+config=           # training config (the recipe's conf/train.toml)
 ngpu=0            # GPUs of a node, a process each; 0: CPU
 nnodes=1          # nodes; Slurm starts them all, without Slurm start this on each one
 nproc=            # processes of a node, for several without GPUs (a process a GPU, or one)
@@ -25,7 +25,8 @@ resume=true       # true|false: false begins again, and moves an earlier run to 
 . ./path.sh
 [ $# -eq 2 ] || usage
 [ -n "$model" ] || die "give --model"
-[ -s "$config" ] || die "no such file '$config'; give --config conf/train.toml"
+config=${config:-$(find_config train.toml "$1")}
+[ -s "$config" ] || die "no such file '$config'; give --config egs/<recipe>/conf/train.toml"
 nproc=${nproc:-$((ngpu > 1 ? ngpu : 1))}
 [[ "$nproc" =~ ^[1-9][0-9]*$ ]] || bad_option "--nproc must be a whole number of at least 1"
 [[ "$nnodes" -ge 1 ]] || bad_option "--nnodes must be at least 1"

@@ -254,6 +254,18 @@ def test_each_fault_is_named_and_repaired_if_it_can_be(run_cli, data_dir, fault)
             assert path.read_bytes() == spoilt[path.name]
 
 
+def test_kaldi_s_flags_leave_a_table_unread(run_cli, data_dir):
+    for name in ("feats.scp", "wav.scp", "text"):
+        (data_dir / name).write_text("stray x\n")
+    script(run_cli, "validate", "--no-feats", "--no-wav", "--no-text", data_dir)
+    for table, other in (("text", "wav"), ("wav.scp", "feats"), ("feats.scp", "text")):
+        done = script(run_cli, "validate", f"--no-{other}", data_dir, check=False)
+        assert done.returncode == 1 and f"/{table}: " in done.stderr
+        assert f"/{other}" not in done.stderr
+    done = script(run_cli, "validate", "--no-such", data_dir, check=False)
+    assert done.returncode == 2 and "unknown option --no-such" in done.stderr
+
+
 def test_ids_without_their_speaker_are_named_and_not_guessed_at(run_cli, data_dir):
     with pytest.raises(SvError, match="utterance 'x-id1' does not begin with 'id1'"):
         write_data_dir(data_dir, {"x-id1": "id1"})

@@ -1,6 +1,8 @@
 """utils/parse_options.sh: strict options whose values are text, and help from the block itself."""
 
+import os
 import re
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -142,6 +144,38 @@ def test_die_is_one_line_with_status_1(show):
     assert show("--model", "lost", status=1).stderr == "show.sh: no such model\n"
 
 
+def test_a_step_finds_the_recipe_s_config_here_or_beside_its_data(run_cli, tmp_path):
+    recipe = tmp_path / "x"
+    (recipe / "conf").mkdir(parents=True)
+    for name in ("steps", "utils", "path.sh"):  # as in each folder of egs/
+        assert os.readlink(ROOT / "egs" / "mini" / name) == f"../../{name}"
+        (recipe / name).symlink_to(ROOT / name)
+
+    def run(cwd, data, *options):
+        words = ("steps/make_egs.sh", *options, data / "train", data / "egs")
+        done = run_cli(*words, cwd=cwd, check=False)
+        return done.returncode, done.stderr
+
+    missing = "steps/make_egs.sh: no such file '{}'; give --config egs/<recipe>/conf/train.toml\n"
+    assert run(recipe, Path("data")) == (1, missing.format("conf/train.toml"))
+    assert run(recipe, Path("data"), "--config", "no") == (1, missing.format("no"))
+    (recipe / "conf" / "train.toml").write_text("seed = 1\n")
+    for cwd, data in ((recipe, Path("data")), (ROOT, recipe / "data")):
+        found = f"steps/make_egs.sh: no such file {data}/train/feats.scp; run stage 3 first\n"
+        assert run(cwd, data) == (1, found)
+
+
+def test_a_recipe_is_looked_for_where_it_is_typed(run_cli, tmp_path):
+    words = (ROOT / "run.sh", "--stage", "3", "--stop-stage", "3", "--ngpu", "0", "--egs")
+    done = run_cli(*words, ".", cwd=ROOT / "tests" / "egs" / "tiny", check=False)
+    assert "no such file tests/egs/tiny/data/train_set" in done.stderr  # the name as from the root
+    for given, cwd in (("tests/egs/tiny", tmp_path), ("egs/tiny", ROOT / "tests")):
+        done = run_cli(*words, given, cwd=cwd, check=False)
+        assert "no such file tests/egs/tiny/data/train_set" in done.stderr
+    done = run_cli(*words, ".", cwd=tmp_path, check=False)
+    assert done.returncode == 2 and "no recipe in '.'" in done.stderr
+
+
 SCRIPTS = sorted(
     str(path.relative_to(ROOT))
     for path in [ROOT / "run.sh", *ROOT.glob("steps/*.sh"), *ROOT.glob("utils/*.sh")]
@@ -162,7 +196,8 @@ def test_every_script_explains_itself(run_cli, script):
     assert len(options) == len([line for line in block.splitlines() if line.strip()])
     done = run_cli(f"./{script}", "--help")
     assert done.stderr == ""
-    head, listed = done.stdout.split("\nOptions (default):\n")
+    head, heading, listed = done.stdout.partition("\nOptions (default):\n")
+    assert bool(heading) == bool(options)
     shown = [line.split()[0] for line in listed.splitlines()]
     assert shown == [f"--{name.replace('_', '-')}" for name in options]
     assert all(len(line.split()) > 2 for line in listed.splitlines())  # each says what it is

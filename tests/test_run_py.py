@@ -74,12 +74,28 @@ def test_job_ended_by_a_signal_has_the_shell_s_status(run_cli, tmp_path):
 
 
 def test_command_not_found_is_127(run_cli, tmp_path):
-    done = run_cli("utils/run.py", tmp_path / "x.log", "nosuch-command", check=False)
+    done = run_cli("utils/run.py", tmp_path / "x.log", "nosuch-command", "x", check=False)
     assert done.returncode == 127
     assert done.stderr == (
         f"utils/run.py: failed, log is {tmp_path}/x.log: "
         "nosuch-command: No such file or directory\n"
     )
+
+
+def test_one_argument_is_a_line_of_shell_and_its_files_are_recorded(run_cli, tmp_path):
+    (tmp_path / "in.1").write_text("b\na\n")
+    (tmp_path / "in 2").write_text("c\n")
+    line = f"sort {tmp_path}/in.JOB '{tmp_path}/in 2'|tr a-z A-Z >{tmp_path}/out.JOB"
+    argv = ("utils/run.py", "JOB=1:1", tmp_path / "x.JOB.log")
+    run_cli(*argv, line)
+    assert (tmp_path / "out.1").read_text() == "A\nB\nC\n"
+    assert "1 of 1 jobs finished before" in run_cli(*argv, line).stderr
+    for name in ("in.1", "in 2", "out.1"):
+        (tmp_path / name).write_text("d\n")
+        assert run_cli(*argv, line).stderr == ""
+    assert (tmp_path / "out.1").read_text() == "D\nD\n"
+    assert run_cli(*argv, "exit 3 | cat", check=False).returncode == 3  # pipefail
+    assert run_cli(*argv, "echo 'open", check=False).returncode == 2
 
 
 def test_finished_jobs_are_not_done_again(jobs, tmp_path):

@@ -24,7 +24,6 @@ bad_option() {
 print_help() {
   # The head: comment lines after the shebang, up to the first line that is none.
   awk 'NR > 1 { if ($0 !~ /^#/) exit; sub(/^# ?/, ""); print }' "$0"
-  printf '\nOptions (default):\n'
   awk '/^# Begin configuration section\./ { on = 1; next }
        /^# End configuration section\./ { exit }
        on && match($0, /^[a-z_][a-z0-9_]*=/) {
@@ -32,8 +31,20 @@ print_help() {
          gsub(/_/, "-", name)
          text = ""; if (i = index(rest, "  # ")) { text = substr(rest, i + 4); rest = substr(rest, 1, i - 1) }
          gsub(/^["'\'']|["'\'' ]+$/, "", rest)
+         if (!listed++) print "\nOptions (default):"
          printf "  --%-16s %s%s\n", name, text, (rest == "" ? "" : " (" rest ")")
        }' "$0"
+}
+
+# Print where a recipe's config NAME is: conf/NAME here, else next to what FOLDER (data/x) lies in.
+find_config() {
+  local beside
+  beside=$(dirname "$(dirname "$2")")/conf/$1
+  if [[ ! -s "conf/$1" && -s "$beside" ]]; then
+    printf '%s' "$beside"
+  else
+    printf 'conf/%s' "$1"
+  fi
 }
 
 # Print the help on stderr and stop with status 2: the positional arguments are wrong.

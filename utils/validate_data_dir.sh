@@ -3,13 +3,27 @@
 # their speaker. Status 1 and what is wrong, a line each, if it is not valid.
 # Usage: utils/validate_data_dir.sh [options] <data-dir>
 #  e.g.: utils/validate_data_dir.sh --require "wav.scp feats.scp" data/train
+#        utils/validate_data_dir.sh --no-feats --no-text data/train
 set -euo pipefail
 
 # Begin configuration section.
-require=  # tables that must be there besides utt2spk and spk2utt
+require=        # tables that must be there besides utt2spk and spk2utt
+no_feats=false  # as in Kaldi, without a value: feats.scp and utt2num_frames are not looked at
+no_text=false   # text is not looked at
+no_wav=false    # wav.scp is not looked at
 # End configuration section.
+words=()
+for word in "$@"; do
+  words+=("$word")
+  if [[ "$word" =~ ^--no[-_](feats|text|wav)$ ]]; then words+=(true); fi
+done
+set -- "${words[@]}"
 . utils/parse_options.sh
 . ./path.sh
 [ $# -eq 1 ] || usage
 
-exec python3 -m sv.bin.recipe validate --require "$require" "$1"
+skip=()
+if [ "$no_feats" = true ]; then skip+=(feats.scp utt2num_frames); fi
+if [ "$no_text" = true ]; then skip+=(text); fi
+if [ "$no_wav" = true ]; then skip+=(wav.scp); fi
+exec python3 -m sv.bin.recipe validate --require "$require" --skip "${skip[*]}" "$1"

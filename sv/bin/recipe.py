@@ -243,9 +243,11 @@ def validate(words: Sequence[str]) -> int:
 
     parser = Parser(validate.__doc__)
     parser.add_argument("--require", default="", help="tables that must be there, with spaces")
+    parser.add_argument("--skip", default="", help="tables that are not looked at")
     parser.add_argument("data_dir", type=Path)
     args = parser.parse_args(words)
-    problems = find_problems(args.data_dir, require=args.require.split())
+    require, skip = args.require.split(), args.skip.split()
+    problems = find_problems(args.data_dir, require=require, skip=skip)
     if problems:
         problems = [*problems, "utils/fix_data_dir.sh may repair it"]
     for line in problems:

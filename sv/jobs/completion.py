@@ -4,10 +4,10 @@ Jobs (utils/run.py, utils/slurm.py) keep their proof next to their log, stages n
 sidecar. Work is finished while its command is the same and every file in the proof is as the work
 found or left it. Work that failed, that was killed, or whose inputs changed while it ran is not.
 
-A job reads and writes the files that its command line names. A stage runs a step, a script whose
-head names its arguments and files; an option stands for its value, ``<backends...>`` for each word
-of it in turn, ``<list>`` for the last part of ``<trials>``, and a file with an option that is not
-given is left out:
+A job reads and writes the files that its command line, words or a line of shell, names. A stage
+runs a step, a script whose head names its arguments and files; an option stands for its value,
+``<backends...>`` for each word of it in turn, ``<list>`` for the last part of ``<trials>``, and a
+file with an option that is not given is left out:
 
     # Usage: steps/train_xvector.sh [options] <egs-dir> <exp-dir>
     # Reads: <config> <egs-dir>/train.npz
@@ -26,6 +26,7 @@ those of stages had no command and wrote ``{exp}`` for ``<exp-dir>``.
 
 import os
 import re
+import shlex
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -38,6 +39,7 @@ from sv.system import mask_secrets
 
 # A file's name -> its size and its time in ns; None: there is no such file.
 Prints = dict[str, list[int] | None]
+SHELL = ["bash", "-o", "pipefail", "-c"]  # begins a job's command that is a line of shell
 PLACEHOLDER = re.compile(r"<([a-z0-9-]+)>")
 EACH_WORD = re.compile(r"<([a-z0-9-]+)\.\.\.>")
 # What the proofs of f8b4a44 call the arguments of steps.
@@ -115,8 +117,20 @@ def take_prints(paths: Mapping[str, str | Path]) -> Prints:
 
 def take_job_prints(command: Sequence[str]) -> Prints:
     """Look up every file that a job's command line names."""
-    prints = take_prints({word: word for word in command})
+    prints = take_prints({word: word for word in _list_words(command)})
     return {word: found for word, found in prints.items() if found is not None}
+
+
+def _list_words(command: Sequence[str]) -> list[str]:
+    """List the words that may name a file: those of the command, and of its line of shell."""
+    if command[:-1] != SHELL:
+        return list(command)
+    shell = shlex.shlex(command[-1], posix=True, punctuation_chars=True)
+    shell.whitespace_split, shell.commenters = True, ""
+    try:
+        return list(shell)
+    except ValueError:  # an open quote, which bash will refuse
+        return []
 
 
 def prove_job(path: Path, command: Sequence[str], before: Prints, began_ns: int) -> None:

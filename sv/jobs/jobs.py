@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from sv.energy.journal import MARKS_VARIABLE, RESUMED, UNCHANGED, write_mark
-from sv.jobs.completion import is_finished, take_job_prints
+from sv.jobs.completion import SHELL, is_finished, take_job_prints
 from sv.system import mask_secrets
 
 MAX_JOBS = 1_000_000  # of an array; Slurm's own limit is lower
@@ -112,6 +112,8 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> Request:
     rest = rest[1:] if array else rest
     if len(rest) < 2:
         raise ValueError("a log and a command are needed (see --help)")
+    if len(rest) == 2:
+        rest = [rest[0], *SHELL, rest[1]]
     name = Path(rest[0]).name.removesuffix(".log")
     if array is None:
         return Request(args, [Job(1, Path(rest[0]), rest[1:])], False, name)

@@ -2,9 +2,11 @@
 
 Usage: utils/run.py [options] [JOB=1:nj] <log> <command> [<argument>...]
  e.g.: utils/run.py --num-threads 1 JOB=1:8 exp/log/fbank.JOB.log python3 -m x.y feats.JOB.ark
+       utils/run.py JOB=1:8 exp/log/count.JOB.log "cut -d ' ' -f 1 x.JOB.scp | wc -l >n.JOB"
 
-JOB in the log's name and in the arguments is replaced by the job's number. Every log begins with
-the command, the host and the start, and ends with an accounting line and the status.
+A command of one word is a line of shell, run by bash -o pipefail -c. JOB in the log's name and in
+the arguments is replaced by the job's number. Every log begins with the command, the host and the
+start, and ends with an accounting line and the status.
 
 As many jobs run at a time as cores and GPUs allow, at most --max-jobs-run. With --gpu N every
 running job has N GPUs of its own in CUDA_VISIBLE_DEVICES, out of those that this program may use.

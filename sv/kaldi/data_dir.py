@@ -6,7 +6,7 @@ start with their speaker's id, so that sorting by utterance sorts by speaker too
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 from sv.errors import SvError
@@ -88,10 +88,13 @@ def write_data_dir(
         write_table(data_dir / name.replace("_scp", ".scp"), rows)
 
 
-def find_problems(data_dir: Path, *, require: Iterable[str] = ()) -> list[str]:
+def find_problems(
+    data_dir: Path, *, require: Iterable[str] = (), skip: Container[str] = ()
+) -> list[str]:
     """List the problems of a data directory, a line each; an empty list means it is valid.
 
-    ``require``: tables that must exist, besides utt2spk and spk2utt (``"feats.scp"``).
+    ``require``: tables that must exist, besides utt2spk and spk2utt (``"feats.scp"``); ``skip``:
+    those that are not looked at.
     """
     problems = []
     if (data_dir / "segments").exists():
@@ -99,6 +102,8 @@ def find_problems(data_dir: Path, *, require: Iterable[str] = ()) -> list[str]:
     tables: dict[str, dict[str, str]] = {}
     for name in dict.fromkeys(("utt2spk", "spk2utt", *UTTERANCE_TABLES, *require)):
         path = data_dir / name
+        if name in skip:
+            continue
         if not path.exists():
             if name in ("utt2spk", "spk2utt", *require):
                 problems.append(f"{path}: no such file")
