@@ -1,7 +1,9 @@
 """The documents say what is true: links lead somewhere, commands and options exist."""
 
 import dataclasses
+import errno
 import json
+import os
 import re
 import subprocess
 
@@ -54,9 +56,44 @@ def test_files_that_the_design_names_exist():
         assert found, name
 
 
+def read_shown_sidecar(name):
+    text = (ROOT / "docs" / name).read_text()
+    return json.loads(re.sub(r" +//.*", "", text.split("```jsonc\n")[1].split("```")[0]))
+
+
+def test_the_sidecar_of_the_first_hour_is_one_and_its_figures_agree():
+    shown = read_shown_sidecar("first-hour.md")
+    assert set(shown) <= {f.name for f in dataclasses.fields(Sidecar)}
+    assert set().union(*shown["channels"]) <= {f.name for f in dataclasses.fields(Channel)}
+    total_j = sum(c["energy_j"] for c in shown["channels"] if c["in_total"])
+    assert shown["energy_kwh"] == pytest.approx(total_j / 3.6e6, rel=1e-3)
+    assert shown["co2_g"] == pytest.approx(shown["energy_kwh"] * 44.179, rel=1e-3)
+
+
+def test_the_messages_of_the_first_hour_are_printed_somewhere():
+    text = (ROOT / "docs" / "first-hour.md").read_text()
+    rows = re.findall(r"^\| (`.*?) \| ", text[text.index("| message |") :], re.M)
+    sources = [ROOT / "run.sh"]
+    for folder in ("sv", "local", "steps", "utils"):
+        sources += [p for p in (ROOT / folder).rglob("*") if p.suffix in (".py", ".sh")]
+    # Strings that are cut in two by the length of a line are joined.
+    code = "\n".join(re.sub(r'"\n\s*f?"', "", p.read_text()) for p in sources)
+    known = (os.strerror(errno.ENOSPC),)
+    fragments = [fragment for row in rows for fragment in re.findall("`(.*?)`", row)]
+    assert len(rows) > 10
+    assert not [f for f in fragments if f not in code and f not in known]
+
+
+def test_the_model_names_and_settings_of_the_corpus_page_exist():
+    text = (ROOT / "docs" / "adding-a-corpus.md").read_text()
+    table = text[text.index("| file | key |") :].split("\n\n")[0]
+    conf = "".join(p.read_text() for p in (ROOT / "egs" / "voxceleb" / "conf").glob("*.toml"))
+    keys = [k for row in table.splitlines() for k in re.findall("`([a-z_]+)`", row)]
+    assert len(keys) > 10 and not [k for k in keys if f"{k} = " not in conf]
+
+
 def test_the_sidecar_of_the_energy_page_is_one_and_its_figures_agree():
-    text = (ROOT / "docs" / "energy.md").read_text()
-    shown = json.loads(re.sub(r" +//.*", "", text.split("```jsonc\n")[1].split("```")[0]))
+    shown = read_shown_sidecar("energy.md")
     fields = {name: {f.name for f in dataclasses.fields(cls)} for name, cls in PARTS.items()}
     assert set(shown) <= fields[""]
     for name in ("channels", "crosschecks"):
