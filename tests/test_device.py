@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from sv.bin import embed, extract
 from sv.errors import SvError, UsageError
 from sv.train import device as module
 from sv.train.config import read_train_config, validate_device
@@ -136,18 +137,29 @@ def test_extraction_never_rounds_products(card, run_extraction, precision):
             run_extraction(precision)
 
 
+@pytest.mark.parametrize("program", [embed, extract])
+def test_a_network_without_memory_is_one_line(card, run_extraction, monkeypatch, program):
+    def exhaust(*_, **__):
+        raise RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA")
+
+    card((7, 0), CU126)
+    monkeypatch.setattr(program, program.__name__.rpartition(".")[2], exhaust)
+    for precision, advised in (("fp32", True), ("fp16", False)):
+        with pytest.raises(SvError, match=r"^out of GPU memory \(Tesla V100, 34 GB\); ") as raised:
+            run_extraction(precision, program)
+        assert ("--precision fp16" in str(raised.value)) == advised
+
+
 @pytest.fixture
 def run_extraction(monkeypatch, tmp_path):
-    """Run sv.bin.extract on a made-up card, up to the loading of the network."""
-    from sv.bin import extract  # noqa: PLC0415
-
+    """Run sv.bin.extract (or embed) on a made-up card, up to the loading of the network."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     threads = torch.get_num_threads()
 
-    def run(precision):
+    def run(precision, program=extract):
         names = ("model", "feats", "utt2num_frames", "ark", "scp", "info")
         words = [str(tmp_path / name) for name in names]
-        extract.main(["--precision", precision, "--ngpu", "1", *words])
+        program.main(["--precision", precision, "--ngpu", "1", *words])
 
     yield run
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

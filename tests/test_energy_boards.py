@@ -288,6 +288,26 @@ def test_run_sh_refuses_a_number_format_that_the_board_lacks(
         assert done.returncode == 2 and re.search(message, last) and done.stderr.count("\n") < 3
 
 
+def test_run_sh_refuses_a_torch_without_kernels_for_the_board(site):
+    """On what CUDA of torch's build left out; found without loading torch."""
+    words = [sys.executable, "-m", "sv.bin.recipe", "settings", "--stage", 6, "tests/egs/tiny/conf"]
+    torch = site.root / "lib/torch"
+    torch.mkdir(parents=True)
+    (torch / "__init__.py").write_text("raise SystemExit('loaded')\n")
+    for cuda, capability, status in (
+        ("'13.0'", 70, 2), ("'13.0'", 75, 0), ("'12.6'", 70, 0), ("None", 70, 0),
+        ("'13.0'", None, 0),
+    ):  # fmt: skip
+        (torch / "version.py").write_text(f"cuda: Optional[str] = {cuda}\nhip = '13.1'\n")
+        for board in (0, 1):
+            known = site.root / f"capability.{board}"
+            known.write_text(str(capability)) if capability else known.unlink()
+        path = f"{torch.parent}:{ROOT}"
+        done = call(words, timeout=30, **{**site.env, "PYTHONPATH": path})
+        assert done.returncode == status, done.stderr
+        assert done.stderr.count("\n") == ("capability 7.0" in done.stderr) == (status == 2)
+
+
 def test_gpus_whose_driver_does_not_answer_are_not_left_for_the_cpu(tmp_path, monkeypatch, capsys):
     def refuse(visible):
         raise SvError("NVML does not answer")

@@ -266,7 +266,7 @@ def test_gpus_that_are_not_there_are_refused(run_cli, tmp_path, visible, seen):
     argv = ["--gpu", "2", tmp_path / "x.log", "true"]
     done = run_cli("utils/run.py", *argv, env=env, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert f"--gpu 2: {seen} visible here (CUDA_VISIBLE_DEVICES={visible}); 0 is" in done.stderr
+    assert f"--gpu 2: {seen} visible here (CUDA_VISIBLE_DEVICES={visible}); " in done.stderr
     assert not (tmp_path / "x.log").exists()
 
 

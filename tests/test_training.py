@@ -330,7 +330,7 @@ def test_half_precision_is_close_and_a_wrong_one_is_refused(egs, trained, tmp_pa
 def test_no_gpu_is_said(egs, tmp_path, run_cli):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    config = egs.parent / "three.toml"
+    config = write_config(tmp_path / "c.toml")
     done = run_cli("sv.bin.train", "--model", MODEL, "--ngpu", 1, "--config", config, egs,
                    tmp_path / MODEL, check=False)  # fmt: skip
     assert done.returncode == 2 and "torch sees no GPU here" in done.stderr

@@ -145,14 +145,12 @@ def main(argv: list[str]) -> int:
     except KeyError as error:
         print(f"{NAME}: {PROJECT.name} has no extra {error}", file=sys.stderr)
         return 2
+    missing = []
     if len(extras) < len(argv):
         print("\n".join(read_locked(requirements) if "--lock" in argv else requirements))
-        return 0
-    missing = find_missing(requirements)
-    if missing:
+    elif missing := find_missing(requirements):
         print(f"{NAME}: {sys.executable} lacks {', '.join(missing)}", file=sys.stderr)
-        return 1
-    return 0
+    return 1 if missing else 0
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ For exactly two files the line is ``<a> <b> <cosine>``, unless --score false.
 """
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from sv.data.config import FbankConfig
 from sv.errors import UsageError
 from sv.score.backends import normalize_length
 from sv.score.config import PRECISIONS
-from sv.train.device import choose_device, set_precision
+from sv.train.device import choose_device, explain_out_of_memory, find_half, set_precision
 from sv.train.embed import embed_files
 from sv.train.store import load_checkpoint, rebuild_network
 
@@ -48,6 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(args.num_threads)
     device = choose_device(args.ngpu)
     set_precision(args.precision, device)
+    savings = [f"embed with --precision {find_half(device)}"] if args.precision == "fp32" else []
+    with explain_out_of_memory(device, [*savings, "shorten the audio files"]):
+        return embed(args, device, score=score)
+
+
+def embed(args: Namespace, device: torch.device, *, score: bool) -> int:
+    """Print the embeddings of the files, or the score of the two."""
     path = args.exp_dir / "final.pt"
     state = load_checkpoint(path)
     if args.features is not None:

@@ -110,8 +110,12 @@ def check_stages(args: Namespace, untrained: bool) -> int:
         training.validate_processes(train, max(1, ngpu) * args.nnodes)
         precisions.append(train.precision)
     for device in (visible or [])[:ngpu]:
-        for precision in precisions if device.capability else []:
-            training.validate_precision(precision, device.kind or device.name, device.capability)
+        if device.capability is None:
+            continue
+        card = device.kind or device.name
+        training.validate_kernels(card, device.capability)
+        for precision in precisions:
+            training.validate_precision(precision, card, device.capability)
     if ngpu == 0 and visible:
         seen = "a GPU is" if len(visible) == 1 else f"{len(visible)} GPUs are"
         print(f"run.sh: --ngpu 0: the CPU is used, though {seen} visible here", file=sys.stderr)

@@ -61,14 +61,15 @@ def find_devices(count: int, environ: Mapping[str, str]) -> list[Device]:
         UsageError: There are fewer than ``count``.
     """
     visible = environ.get(VISIBLE)
+    advice = "without --ngpu run.sh uses what is visible"
     try:
         devices = list_devices(visible)
     except SvError as error:
-        raise UsageError(f"--ngpu {count}: {error}; 0 is for the CPU") from error
+        raise UsageError(f"--ngpu {count}: {error}; {advice}") from error
     if len(devices) < count:
         which = "" if visible is None else f" ({VISIBLE}={visible})"
         seen = "1 GPU is" if len(devices) == 1 else f"{len(devices) or 'no'} GPUs are"
-        raise UsageError(f"--ngpu {count}: {seen} visible here{which}; 0 is for the CPU")
+        raise UsageError(f"--ngpu {count}: {seen} visible here{which}; {advice}")
     return devices
 
 

@@ -175,7 +175,7 @@ def share_machine(request: Request) -> list[list[str]]:
     if len(gpus) < options.gpu:
         why = f" ({VISIBLE}={os.environ[VISIBLE]})" if VISIBLE in os.environ else ""
         seen = "1 GPU is" if len(gpus) == 1 else f"{len(gpus) or 'no'} GPUs are"
-        raise ValueError(f"--gpu {options.gpu}: {seen} visible here{why}; 0 is for the CPU")
+        raise ValueError(f"--gpu {options.gpu}: {seen} visible here{why}; ask for no more")
     shares = [gpus[i : i + options.gpu] for i in range(0, len(gpus), options.gpu)]
     return [share for share in shares[:slots] if len(share) == options.gpu]
 

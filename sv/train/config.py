@@ -8,7 +8,9 @@ training cannot be off by one.
 
 import hashlib
 import math
+import re
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +22,9 @@ from sv.errors import UsageError
 from sv.files import read_toml
 from sv.model_name import STUDY_NETWORK, NetworkConfig
 
+TURING = (7, 5)  # no build for CUDA 13 has kernels for older cards (CUDA 13.0, release notes)
 AMPERE = (8, 0)  # the compute capability from which on a GPU has bf16 and TF32
+BUILDS = "utils/install.sh --cuda auto installs a build for the GPUs of this machine into .venv"
 # Settings that change when something is saved or kept, not what is computed.
 NOT_COMPARED = ("checkpoint_minutes", "keep_checkpoints", "checkpointing")
 # Of configs before there was `checkpointing`: whether it was full.
@@ -197,6 +201,26 @@ def validate_precision(precision: str, card: str, capability: tuple[int, int]) -
     """
     if precision in ("tf32", "bf16") and capability < AMPERE:
         raise UsageError(f"precision '{precision}': not on {card}; set fp16 or fp32")
+
+
+def validate_kernels(card: str, capability: tuple[int, int]) -> None:
+    """Check, without loading torch, that its build can have kernels for a GPU.
+
+    `sv.train.device.check_gpus` sees the rest of what a build lacks.
+
+    Raises:
+        UsageError: It is for CUDA 13, and the card is older than what that knows.
+    """
+    torch = find_spec("torch")
+    if capability >= TURING or torch is None or torch.origin is None:
+        return
+    path = Path(torch.origin).with_name("version.py")  # cuda: Optional[str] = '13.0'
+    found = re.search(r"^cuda\b.*= '(\d+)\.", path.read_text("utf-8"), re.M)
+    if found and int(found[1]) >= 13:
+        raise UsageError(
+            f"{card} has compute capability {capability[0]}.{capability[1]}, and torch here, built "
+            f"for CUDA {found[1]}, has no kernels for it; {BUILDS}"
+        )
 
 
 def hash_config(config: TrainConfig) -> str:

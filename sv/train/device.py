@@ -11,12 +11,11 @@ from pathlib import Path
 import torch
 
 from sv.errors import SvError, UsageError
-from sv.train.config import AMPERE, TrainConfig, validate_device, validate_precision
+from sv.train.config import AMPERE, BUILDS, TrainConfig, validate_device, validate_precision
 
 CPU = torch.device("cpu")
 RUN_ID = "TORCHELASTIC_RUN_ID"  # the variable that says that torchrun started a process
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-BUILDS = "utils/install.sh --cuda auto installs a build for the GPUs of this machine into .venv"
 DEVICES, DRIVER = "/dev/nvidia[0-9]*", "/proc/driver/nvidia/version"
 # In the messages of plain RuntimeErrors: of torch's CPU allocator and oneDNN;
 CPU_MESSAGES = ("can't allocate memory", "could not create a memory", "bad_alloc")
