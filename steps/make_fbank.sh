@@ -20,6 +20,7 @@ for data_dir in "$@"; do
   done
 done
 
+python3 -m sv.bin.recipe space --config "$config" "$@"
 . steps/compute_environment.sh 1
 read -ra cmd <<<"$cmd"
 for data_dir in "$@"; do

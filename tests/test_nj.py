@@ -1,5 +1,6 @@
 """Features and embeddings are the same whatever the number of jobs, and on how many GPUs."""
 
+import re
 import shutil
 
 import kaldiio
@@ -21,7 +22,10 @@ def test_features_do_not_depend_on_the_number_of_jobs(run_cli, tiny, tmp_path):
     for name in ("wav.scp", "utt2spk", "spk2utt", "cuts.jsonl.gz", "utt2dur"):
         shutil.copy(made / name, data)
     config = ROOT / "tests/egs/tiny/conf/features.toml"
-    run_cli("steps/make_fbank.sh", "--nj", 5, "--config", config, data)
+    done = run_cli("steps/make_fbank.sh", "--nj", 5, "--config", config, data)
+    said = re.search(r"mini_test: ([0-9.]+) MB\n.* \1 MB to write, .* free", done.stderr)
+    size = sum(path.stat().st_size for path in (data / "fbank").glob("fbank.*.ark"))
+    assert float(said[1]) * 1e6 == pytest.approx(size, rel=0.01, abs=5e4)
     assert len(list((data / "fbank").glob("fbank.*.ark"))) == 5
     assert (data / "utt2num_frames").read_bytes() == (made / "utt2num_frames").read_bytes()
     theirs, ours = read_all(made / "feats.scp"), read_all(data / "feats.scp")

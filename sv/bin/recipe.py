@@ -2,6 +2,7 @@
 
 Usage: python3 -m sv.bin.recipe settings CONF [MODEL ...]      what run.sh needs of conf/
        python3 -m sv.bin.recipe walk [options] DATA EXP -- ./run.sh [options of run.sh]
+       python3 -m sv.bin.recipe space [options] DATA_DIR...    of features, before they are made
        python3 -m sv.bin.recipe validate|fix DATA_DIR          a Kaldi data directory
        python3 -m sv.bin.recipe front-end EXP_DIR DATA_DIR    of a network and of features
        python3 -m sv.bin.recipe merge-infos DATA_DIR OUT.json JOB.json ...
@@ -241,6 +242,23 @@ def walk(words: Sequence[str]) -> int:
     return int(any(row.status in (study.FAILED, study.STOPPED) for row in rows))
 
 
+def check_space(words: Sequence[str]) -> int:
+    """Say how large the features of data directories will be, and what is free.
+
+    Raises:
+        SvError: They do not fit.
+    """
+    from sv.data.config import FbankConfig  # noqa: PLC0415
+    from sv.data.space import require_feature_space  # noqa: PLC0415
+
+    parser = Parser(check_space.__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="conf/features.toml")
+    parser.add_argument("data_dirs", type=Path, nargs="+", metavar="DATA_DIR", help="with utt2dur")
+    args = parser.parse_args(words)
+    require_feature_space(args.data_dirs, read_config(args.config, FbankConfig))
+    return 0
+
+
 def validate(words: Sequence[str]) -> int:
     """Check a Kaldi data directory: status 1 and what is wrong, a line each, if it is not valid."""
     from sv.kaldi.data_dir import find_problems  # noqa: PLC0415
@@ -329,6 +347,7 @@ def merge_infos(words: Sequence[str]) -> int:
 COMMANDS = {
     "settings": print_settings,
     "walk": walk,
+    "space": check_space,
     "validate": validate,
     "fix": fix,
     "front-end": check_front_end,

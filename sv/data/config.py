@@ -42,6 +42,11 @@ class FbankConfig:
         """Features of a frame: the log-energy, if used, then the mel bins."""
         return self.num_mel_bins + int(self.use_energy)
 
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of a stored value."""
+        return {"one-byte": 1, "two-byte": 2, "none": 4}[self.compression]
+
 
 def read_front_end(tables: Mapping[str, Mapping[str, str]]) -> dict[str, Any] | None:
     """Return the resolved config of several feats.scp; each is judged by its first archive.
