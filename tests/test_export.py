@@ -8,9 +8,12 @@ import onnxruntime
 import pytest
 import soundfile
 import torch
+import torchaudio
 from conftest import ROOT, call
 
 from sv.bin.embed import main
+from sv.data.config import FbankConfig
+from sv.data.fbank import compute_fbank
 from sv.errors import SvError, UsageError
 from sv.kaldi.data_dir import read_table
 from sv.train.store import load_checkpoint, rebuild_network
@@ -61,6 +64,13 @@ def test_torchscript_gives_the_same_embeddings(exp, run_cli, tmp_path):
         assert_same(net(x).detach(), expected)
     what = json.loads(files["network.json"])
     assert what["model"] == exp.name and what["features"]["num_mel_bins"] == 16
+    # Who has torchaudio and this text alone computes our features.
+    front_end = what["front_end"]
+    samples = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
+    scaled = torch.from_numpy(samples)[None] * front_end["sample_scale"]
+    theirs = torchaudio.compliance.kaldi.fbank(scaled, **front_end["fbank"]).numpy()
+    own = compute_fbank(samples, FbankConfig(**what["features"]))
+    assert own.shape == (98, 17) and np.abs(own - theirs).max() < 1e-3
 
 
 def test_onnx_gives_the_same_embeddings(exp, run_cli, tmp_path):

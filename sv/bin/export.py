@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sv.bin.cli import Parser, positive_int, run
+from sv.config import build_config
+from sv.data.config import FbankConfig
+from sv.data.fbank import describe_front_end
 from sv.errors import UsageError
 from sv.train.export import OPSET, SUFFIXES, export_network
 from sv.train.store import load_checkpoint, rebuild_network
@@ -25,6 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     state = load_checkpoint(args.exp_dir / "final.pt")
     what = {key: value for key, value in state.items() if key not in ("format", "net")}
+    if state["features"] is not None:
+        config = build_config(state["features"], FbankConfig, where=f"{args.exp_dir}/final.pt")
+        what["front_end"] = describe_front_end(config)
     out = args.out or args.exp_dir / f"{state['model']}{SUFFIXES[args.format]}"
     difference = export_network(
         rebuild_network(state), out, what, form=args.format, opset=args.opset or OPSET

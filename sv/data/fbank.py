@@ -13,6 +13,7 @@ into egs.json and stage 5 into the model, so that a model knows its input.
 
 import functools
 import itertools
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,6 +75,39 @@ def compute_fbank(samples: np.ndarray, config: FbankConfig) -> np.ndarray:
     if config.mean_norm:
         features -= features.mean(dim=0)
     return out
+
+
+def describe_front_end(config: FbankConfig) -> dict[str, Any]:
+    """Return all that another program must know to compute the features.
+
+    They are ``torchaudio.compliance.kaldi.fbank(samples * sample_scale, **fbank)``, whose arguments
+    have Kaldi's names: log-energy first, each filter's output at least ``mel_floor``.
+    """
+    return {
+        "sample_scale": INT16_SCALE,
+        "mel_floor": EPSILON,
+        "fbank": {
+            "sample_frequency": float(SAMPLE_RATE_HZ),
+            "frame_length": config.frame_length_ms,
+            "frame_shift": config.frame_shift_ms,
+            "snip_edges": True,
+            "dither": 0.0,
+            "remove_dc_offset": True,
+            "preemphasis_coefficient": PREEMPHASIS,
+            "window_type": "povey",
+            "round_to_power_of_two": True,
+            "num_mel_bins": config.num_mel_bins,
+            "low_freq": config.low_freq_hz,
+            "high_freq": config.high_freq_hz,
+            "use_power": True,
+            "use_log_fbank": True,
+            "use_energy": config.use_energy,
+            "raw_energy": True,
+            "energy_floor": ENERGY_FLOOR,
+            "htk_compat": False,
+            "subtract_mean": config.mean_norm,
+        },
+    }
 
 
 @functools.lru_cache(maxsize=4)

@@ -2,7 +2,7 @@
 
 An export maps unpadded features (batch, frames, features), of any batch and any number of frames,
 to (batch, embedding_dim). The front end is not part of it; a JSON text inside the file describes it
-(`METADATA`).
+whole (`METADATA`, `sv.data.fbank.describe_front_end`).
 """
 
 import importlib.util
