@@ -44,8 +44,11 @@ def test_the_program_prints_tables_and_paths(reported):
     data, exp, done = reported
     for name in ("table1", "table2"):
         assert (exp / "results" / f"{name}.md").read_text() in done.stdout
+    said = done.stdout.splitlines()[-1]
+    assert said.startswith(f"Results: {exp / 'results'} (") and done.stderr == ""
+    listed = (exp / "results" / "contents.txt").read_text().splitlines()
     for path in (exp / "results" / "table3.csv", data / "energy" / "03_fbank.json"):
-        assert f"  {path}" in done.stdout.splitlines()
+        assert str(path) in listed
 
 
 def test_model_results(reported):
@@ -74,7 +77,8 @@ def test_every_part_is_written_and_a_rerun_is_identical(reported, run_cli):
         assert len(first[name]) > 6000, name
         assert first[name].startswith(FIGURES[name[-3:]])
         assert b"CreationDate" not in first[name]
-    assert "det_vox1_o: no vox1_o_cosine.det.json of resnet50_d_2822" in done.stderr
+    lacking = "det_vox1_o: no vox1_o_cosine.det.json of resnet50_d_2822\n"
+    assert lacking in (directory / "contents.txt").read_text()
     # What an earlier run left of other tables is no longer true; a person's file stays.
     for kind in ("md", "tex", "csv", "json"):
         (directory / f"against1.{kind}").write_bytes(first[f"table1.{kind}"])

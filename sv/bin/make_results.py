@@ -1,5 +1,6 @@
 """Collect metrics and energy of all systems into tables, advice, figures and a page (stage 8)."""
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from sv.bin.cli import Parser, run, true_or_false
 from sv.energy.carbon_web import choose_carbon
 from sv.errors import SvError, UsageError
+from sv.files import write_text
 from sv.report.output import recompute_co2, write_output
 from sv.report.results import collect_results
 from sv.report.tables.cells import Table, format_markdown, missing_lines
@@ -41,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("data", type=Path, help="the recipe's data folder (energy, test_trials)")
     parser.add_argument("exp", type=Path, help="the recipe's exp folder; writes <exp>/results")
     args = parser.parse_args(argv)
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it reports that it lists the fonts
 
     chosen = {"country": args.country, "year": args.year, "g_per_kwh": args.g_per_kwh}
     if args.carbon is None and any(value is not None for value in chosen.values()):
@@ -53,11 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         results, args.exp / "results", study=args.study, inference_sets=args.inference_sets,
         allow_mixed=args.allow_mixed, show=_print_tables,
     )  # fmt: skip
-    for line in output.left_out:
-        print(f"sv.bin.make_results: {line}", file=sys.stderr)
+    contents = args.exp / "results" / "contents.txt"
     sidecars = [stage.path for _, stage in results.stages]
-    for title, group in (("Results", output.paths), ("Energy", sidecars)):
-        print(f"{title}:", *(f"  {path}" for path in group), sep="\n")
+    parts = {"Results": output.paths, "Energy": sidecars, "Not in the figures": output.left_out}
+    lines = [line for title, part in parts.items() for line in (f"{title}:", *part) if part]
+    write_text(contents, "".join(f"{line}\n" for line in lines))
+    print(f"Results: {args.exp / 'results'} ({len(output.paths)} files, listed in {contents.name})")
     if failures := [*output.failures, *(f"not read: {line}" for line in results.broken)]:
         where = args.exp / "results"
         raise SvError(f"the tables are in {where}, but {'; '.join(failures)}")
