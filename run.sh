@@ -7,6 +7,7 @@
 # Usage: ./run.sh [options]
 #  e.g.: ./run.sh --egs egs/mini
 #        ./run.sh --stage 5 --model study --precision "fp32 bf16"
+if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi  # sh run.sh
 set -euo pipefail
 
 # Begin configuration section.
@@ -115,7 +116,7 @@ if [ "$stage" -le 1 ] && [ "$stop_stage" -ge 1 ]; then
 fi
 
 if [ "$stage" -le 2 ] && [ "$stop_stage" -ge 2 ]; then
-  [ -s "$data/train_set" ] || die "no such file $data/train_set; run stage 1 first"
+  need "$data/train_set" "run stage 1 first"
   utils/meter.sh "${shared[@]}" --stage 2 --name augment -- \
     python3 -m local.augment_data --config "$conf/corpora.toml" \
     --augment-config "$conf/augment.toml" --corpora "$corpora" --nj "$nj" "$data"

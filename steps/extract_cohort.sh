@@ -18,15 +18,15 @@ precision=fp32    # fp32|fp16|bf16: number format of the arithmetic
 . ./path.sh
 [ $# -eq 4 ] || usage
 config=${config:-$(find_config score.toml "$3")}
-[ -s "$config" ] || die "no such file '$config'; give --config egs/<recipe>/conf/score.toml"
+need "$config" "give --config egs/<recipe>/conf/score.toml"
 
 exp_dir=$1
 data_dir=$2
 egs_dir=$3
 out=$4
-[ -s "$egs_dir/utterances" ] || die "no such file $egs_dir/utterances; run stage 4 first"
-[ -s "$data_dir/feats.scp" ] || die "no such file $data_dir/feats.scp; run stage 3 first"
-[ -s "$exp_dir/final.pt" ] || die "no such file $exp_dir/final.pt; run stage 5 first"
+need "$egs_dir/utterances" "run stage 4 first"
+need "$data_dir/feats.scp" "run stage 3 first"
+need "$exp_dir/final.pt" "run stage 5 first"
 python3 -m sv.bin.recipe front-end "$exp_dir" "$data_dir"
 python3 -m sv.bin.make_cohort "$config" "$data_dir" "$egs_dir/utterances" "$egs_dir/cohort"
 steps/extract_xvectors.sh --cmd "$cmd" --nj "$nj" --ngpu "$ngpu" --precision "$precision" \

@@ -21,9 +21,9 @@ untrained=false   # true|false: extract with the weights before training, for co
 exp_dir=$1
 data_dir=$2
 out=$3
-[ -s "$exp_dir/final.pt" ] || die "no such file $exp_dir/final.pt; run stage 5 first"
+need "$exp_dir/final.pt" "run stage 5 first"
 for f in "$data_dir/feats.scp" "$data_dir/utt2num_frames" "$data_dir/utt2dur"; do
-  [ -s "$f" ] || die "no such file $f; run stage 3 first"
+  need "$f" "run stage 3 first"
 done
 python3 -m sv.bin.recipe front-end "$exp_dir" "$data_dir"
 

@@ -22,14 +22,14 @@ num_steps=60      # steps of the segment
 [ $# -eq 2 ] || usage
 [ -n "$model" ] || die "give --model"
 config=${config:-$(find_config train.toml "$1")}
-[ -s "$config" ] || die "no such file '$config'; give --config egs/<recipe>/conf/train.toml"
+need "$config" "give --config egs/<recipe>/conf/train.toml"
 [ "$nnodes" -eq 1 ] || bad_option "--nnodes $nnodes: a forecast is made on one node; \
 give --nnodes 1, and take the hours of $nnodes nodes for 1/$nnodes of it at best"
 
 egs_dir=$1
 exp_dir=$2
 segment=$exp_dir/forecast
-[ -s "$egs_dir/train.npz" ] || die "no such file $egs_dir/train.npz; run stage 4 first"
+need "$egs_dir/train.npz" "run stage 4 first"
 printf '%s: %s steps of %s, log is %s\n' "$0" "$num_steps" "$model" "$segment/log/train.log" >&2
 rm -rf "$segment"  # an earlier segment must not be resumed
 case "${cmd%% *}" in  # as in run.sh

@@ -12,13 +12,13 @@ kinds=   # augmented copies to train on too: <data-dir>_<kind>
 . ./path.sh
 [ $# -eq 2 ] || usage
 config=${config:-$(find_config train.toml "$2")}
-[ -s "$config" ] || die "no such file '$config'; give --config egs/<recipe>/conf/train.toml"
+need "$config" "give --config egs/<recipe>/conf/train.toml"
 
 data_dir=$1
 egs_dir=$2
 dirs=("$data_dir")
 for kind in $kinds; do dirs+=("${data_dir}_$kind"); done
 for dir in "${dirs[@]}"; do
-  [ -s "$dir/feats.scp" ] || die "no such file $dir/feats.scp; run stage 3 first"
+  need "$dir/feats.scp" "run stage 3 first"
 done
 python3 -m sv.bin.make_egs --config "$config" --kinds "$kinds" "$data_dir" "$egs_dir"

@@ -13,10 +13,10 @@ config=           # features config (the recipe's conf/features.toml)
 . ./path.sh
 [ $# -ge 1 ] || usage
 config=${config:-$(find_config features.toml "$1")}
-[ -s "$config" ] || die "no such file '$config'; give --config egs/<recipe>/conf/features.toml"
+need "$config" "give --config egs/<recipe>/conf/features.toml"
 for data_dir in "$@"; do
   for f in "$data_dir/cuts.jsonl.gz" "$data_dir/utt2spk"; do
-    [ -s "$f" ] || die "no such file $f; run stages 1 and 2 first"
+    need "$f" "run stages 1 and 2 first"
   done
 done
 

@@ -23,9 +23,9 @@ utt2spk=          # speakers of the list: with them also intervals and histogram
 [ $# -eq 3 ] || usage
 
 xvector_dir=$1 trials=$2 scores_dir=$3
-[ -s "$xvector_dir/xvector.scp" ] || die "no such file $xvector_dir/xvector.scp; run stage 6 first"
-[ -s "$trials" ] || die "no such file $trials; run stage 1 first"
-[ -z "$utt2spk" ] || [ -s "$utt2spk" ] || die "no such file $utt2spk; run stage 1 first"
+need "$xvector_dir/xvector.scp" "run stage 6 first"
+need "$trials" "run stage 1 first"
+[ -z "$utt2spk" ] || need "$utt2spk" "run stage 1 first"
 options=(--backends "$backends" --num-threads "$num_threads" --suffix "$suffix")
 if [ -n "$cohort" ]; then options+=(--cohort "$cohort"); fi
 if [ -n "$config" ]; then options+=(--config "$config"); fi

@@ -26,7 +26,7 @@ resume=true       # true|false: false begins again, and moves an earlier run to 
 [ $# -eq 2 ] || usage
 [ -n "$model" ] || die "give --model"
 config=${config:-$(find_config train.toml "$1")}
-[ -s "$config" ] || die "no such file '$config'; give --config egs/<recipe>/conf/train.toml"
+need "$config" "give --config egs/<recipe>/conf/train.toml"
 nproc=${nproc:-$((ngpu > 1 ? ngpu : 1))}
 [[ "$nproc" =~ ^[1-9][0-9]*$ ]] || bad_option "--nproc must be a whole number of at least 1"
 [[ "$nnodes" -ge 1 ]] || bad_option "--nnodes must be at least 1"
@@ -36,7 +36,7 @@ nproc=${nproc:-$((ngpu > 1 ? ngpu : 1))}
 egs_dir=$1
 exp_dir=$2
 for f in "$egs_dir/train.npz" "$egs_dir/spk2int" "$egs_dir/valid/trials"; do
-  [ -s "$f" ] || die "no such file $f; run stage 4 first"
+  need "$f" "run stage 4 first"
 done
 limits=()
 if [ -n "$max_kwh" ]; then limits+=(--max-kwh "$max_kwh"); fi

@@ -153,16 +153,28 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: The file is missing or not TOML, or see `parse_json`.
     """
+    text = ""
     try:
-        values = tomllib.loads(read_text(path))
+        text = read_text(path)
+        values = tomllib.loads(text)
         _validate_bounds(values)
     except ValueError as error:
-        raise UsageError(f"{path}: not TOML: {error}") from error
+        raise UsageError(f"{path}: not TOML: {_name_line(str(error), text)}") from error
     except RecursionError:
         raise UsageError(f"{path}: not TOML: nested too deep") from None
     except SvError as error:
         raise UsageError(str(error)) from error
     return values
+
+
+def _name_line(message: str, text: str) -> str:
+    """Put the line that a TOML error is in behind it; a key that stands twice is called that."""
+    if (found := re.search(r" \(at line (\d+), column \d+\)$", message)) is None:
+        return message
+    number = int(found[1])
+    line = text.splitlines()[number - 1].strip()[:200]
+    message = message[: found.start()].replace("Cannot overwrite a value", "a key is there twice")
+    return f"{message} in line {number}: {line!r}"
 
 
 def _validate_bounds(value: Any) -> None:

@@ -83,7 +83,7 @@ REFUSED = {
     ),
     "refused by the class": ("learning_rate = 1\nepochs = 0\n", "epochs must be at least 1"),
     "not TOML": ("epochs = \n", "not TOML"),
-    "key twice": (GOOD + "epochs = 4\n", "not TOML"),
+    "key twice": (GOOD + "epochs = 4\n", "not TOML: a key is there twice in line 3: 'epochs = 4'"),
 }
 
 

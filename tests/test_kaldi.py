@@ -266,6 +266,13 @@ def test_kaldi_s_flags_leave_a_table_unread(run_cli, data_dir):
     assert done.returncode == 2 and "unknown option --no-such" in done.stderr
 
 
+def test_a_folder_that_is_not_there_is_called_that(run_cli, tmp_path):
+    for which in ("validate", "fix"):
+        done = script(run_cli, which, tmp_path / "nosuch", check=False)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1
+        assert f"no such folder {tmp_path / 'nosuch'}" in done.stderr
+
+
 def test_ids_without_their_speaker_are_named_and_not_guessed_at(run_cli, data_dir):
     with pytest.raises(SvError, match="utterance 'x-id1' does not begin with 'id1'"):
         write_data_dir(data_dir, {"x-id1": "id1"})

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import kaldiio
 import pytest
@@ -263,6 +264,16 @@ def test_a_wrong_command_line_is_one_line_and_no_work(tmp_path, options, message
     assert done.returncode == 2 and message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
     assert [p.name for p in tmp_path.rglob("*")] == ["home"]
+
+
+def test_run_sh_is_bash_and_knows_the_callers_folder(run_cli):
+    wrong = ("--stage", 9)
+    done = run_cli("sh", "run.sh", *wrong, check=False)
+    assert done.returncode == 2 and "the stages are 0 to 8" in done.stderr
+    for egs, folder in ((".", "egs/mini"), ("mini", "egs")):
+        run_sh = Path(os.path.relpath(ROOT, ROOT / folder)) / "run.sh"
+        done = run_cli(run_sh, "--egs", egs, *wrong, check=False, cwd=ROOT / folder)
+        assert done.returncode == 2 and "the stages are 0 to 8" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -296,6 +296,16 @@ def start(tmp_path, script, *wrapper):
     return process, [int(path.read_text()) for path in paths]
 
 
+def test_what_a_stopped_job_saved_is_on_the_screen(tmp_path):
+    says = "echo 'x: stopped by SIGTERM; checkpoint: last.pt'; exit 143"
+    process, _ = start(tmp_path, f'trap "{says}" TERM; sleep 60 & echo $! >{{pid}}; wait')
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=40)
+    assert process.returncode == 130
+    saved = "x: stopped by SIGTERM; checkpoint: last.pt"
+    assert stderr == f"utils/run.py: stopped by signal 2: {saved}\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_jobs_with_their_children(tmp_path, number):
     process, pids = start(tmp_path, "sleep 60 & echo $! >{pid}; wait")

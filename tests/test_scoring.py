@@ -1,6 +1,8 @@
 """Stages 6 and 7 from archives to scored lists: backends, cohort, score_trials, its records."""
 
 import json
+import os
+import re
 from dataclasses import replace
 
 import kaldiio
@@ -361,6 +363,16 @@ def test_utterances_without_an_embedding_are_counted(run_cli, scored):
     (root / "mini").write_text("x-1 x-2 target\nx-2 x-3 nontarget\n")
     done = score(run_cli, root, check=False)
     assert "3 of 3 utterances" in done.stderr and "the ids there are like 's0-0'" in done.stderr
+
+
+def test_a_cut_off_archive_is_named_with_its_utterance_and_stage(run_cli, scored):
+    root = scored[0]
+    ark = root / "xvectors_mini_test/x.ark"
+    os.truncate(ark, 2000)
+    done = score(run_cli, root, check=False)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert re.search(rf": s\d-\d: {ark}:\d+: truncated", done.stderr)
+    assert done.stderr.endswith("run stage 6 again\n")
 
 
 def test_one_sided_list_is_one_line(run_cli, scored):

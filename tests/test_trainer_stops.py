@@ -1,6 +1,7 @@
 """How a training ends before its last epoch, and that nothing is lost by it."""
 
 import json
+import os
 import resource
 import shutil
 import signal
@@ -18,6 +19,7 @@ from sv.errors import SvError, UsageError
 from sv.train import stopping
 from sv.train.config import read_train_config
 from sv.train.device import CPU, explain_out_of_memory, list_savings
+from sv.train.store import find_epoch_checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +185,23 @@ def test_weights_that_are_not_finite_are_never_saved(small_egs, tmp_path):
     with pytest.raises(SvError, match=r"weights are not finite .* at step 0 .* rate 3e\+38.*none"):
         train(small_egs, tmp_path / MODEL, optimizer=rates, checkpoint_minutes=0.0)
     assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_a_damaged_checkpoint_costs_what_came_after_the_one_before_it(
+    small_egs, whole, tmp_path, caplog
+):
+    exp = shutil.copytree(whole.exp, tmp_path / MODEL)
+    (exp / "final.pt").unlink()
+    *older, newest = find_epoch_checkpoints(exp / "checkpoints")
+    os.truncate(newest, 2000)
+    again = train(small_egs, exp)
+    assert f"not used: {newest}: not a checkpoint" in caplog.text
+    net, same = (run.load("final.pt")["net"] for run in (again, whole))
+    assert all(torch.equal(net[key], same[key]) for key in same)
+    for path in [*older, newest]:
+        path.write_text("no checkpoint")
+    with pytest.raises(SvError, match="no checkpoint can be read, see above; --resume false"):
+        train(small_egs, exp)
 
 
 def test_another_speaker_map_is_refused(small_egs, tmp_path):

@@ -46,9 +46,15 @@ elif [[ "$build" = c* ]]; then
 a mirror: --index URL"
 fi
 # No cache: nothing is written outside .venv, and home folders of clusters are small.
-pip=(.venv/bin/python -m pip install --no-cache-dir)
+pip=(.venv/bin/python -m pip install --no-cache-dir --retries 1)
 printf '%s\n' "$locked" >.venv/requirements.txt
-failed() { die "pip failed, log is $log: $(grep -m 1 '^ERROR' "$log")"; }
+failed() {
+  if grep -qE 'NewConnectionError|Name(Resolution)?Error|ConnectTimeout' "$log"; then
+    die "pip reaches no package index, log is $log: run this where there is network (a login node), \
+or give pip a mirror: export PIP_INDEX_URL=URL"
+  fi
+  die "pip failed, log is $log: $(grep -m 1 '^ERROR' "$log")"
+}
 "${pip[@]}" --no-deps --require-hashes -r .venv/requirements.txt >>"$log" 2>&1 || failed
 "${pip[@]}" "${builds[@]}" >>"$log" 2>&1 || failed
 

@@ -14,6 +14,13 @@ die() {
   exit 1
 }
 
+# Stop with status 1 if FILE is not given, not there, or empty; HINT says what to do.
+need() {
+  [ -n "$1" ] || die "$2"
+  [ -e "$1" ] || die "no such file $1; $2"
+  [ -s "$1" ] || die "$1 is empty; $2"
+}
+
 # Print a command-line mistake in one line and stop with status 2.
 bad_option() {
   printf '%s: %s (see %s --help)\n' "${0#./}" "$*" "$0" >&2

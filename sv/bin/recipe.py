@@ -270,7 +270,7 @@ def validate(words: Sequence[str]) -> int:
     args = parser.parse_args(words)
     require, skip = args.require.split(), args.skip.split()
     problems = find_problems(args.data_dir, require=require, skip=skip)
-    if problems:
+    if problems and args.data_dir.is_dir():
         problems = [*problems, "utils/fix_data_dir.sh may repair it"]
     for line in problems:
         print(f"utils/validate_data_dir.sh: {line}", file=sys.stderr)

@@ -15,9 +15,8 @@ from sv.config import read_config
 from sv.energy.journal import MARKS_VARIABLE, write_mark
 from sv.errors import UsageError
 from sv.jobs.completion import take_prints
-from sv.kaldi.archive import read_vectors
 from sv.kaldi.trials import read_models, read_trials, write_scores
-from sv.score.backends import Scorer, read_cohort, read_info
+from sv.score.backends import Scorer, read_cohort, read_embeddings, read_info
 from sv.score.bootstrap import resample
 from sv.score.config import BACKENDS, NEED_COHORT, ScoreConfig
 from sv.score.metrics import compute_error_curve, compute_histogram, measure_curve, thin_curve
@@ -54,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     info = read_info(args.xvector_dir)
     cohort = read_cohort(args.cohort, info) if config.needs_cohort else None
     trials, models = read_trials(args.trials), read_models(args.trials)
-    vectors = match_embeddings(trials, *read_vectors(args.xvector_dir / "xvector.scp"), models)
+    vectors = match_embeddings(trials, *read_embeddings(args.xvector_dir), models)
     scorer = Scorer(trials, vectors, cohort, config.top_n, args.num_threads)
     speakers = functools.cache(functools.partial(read_speakers, args.trials, args.utt2spk))
     marks = os.environ.get(MARKS_VARIABLE)

@@ -45,7 +45,7 @@ from sv.energy.units import (
     sum_known,
 )
 from sv.errors import SvError
-from sv.files import replacing
+from sv.files import read_json, replacing
 
 
 def rebuild(
@@ -188,7 +188,7 @@ def write_sidecar(journal: Path) -> Sidecar:
 
 
 def rebuild_folder(folder: Path) -> tuple[list[str], bool]:
-    """Rebuild every sidecar of a folder that is missing or older than its journals.
+    """Rebuild every sidecar of a folder that is missing, damaged or older than its journals.
 
     A journal whose meter is still running is left alone; one that cannot be rebuilt costs no other.
 
@@ -201,7 +201,9 @@ def rebuild_folder(folder: Path) -> tuple[list[str], bool]:
     if not folder.is_dir():
         raise SvError(f"no such folder {folder}")
     lines, succeeded = [], True
-    for path in filter(is_stale, sorted(folder.glob(f"*{SUFFIX}"))):
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        if not is_stale(path) and _is_json(get_sidecar_path(path)):
+            continue
         try:
             lines.append(_rebuild(path))
         except Exception as error:  # whatever a damaged journal holds, the next one is another
@@ -209,6 +211,14 @@ def rebuild_folder(folder: Path) -> tuple[list[str], bool]:
             lines.append(f"{path}: not rebuilt: {reason}")
             succeeded = False
     return lines, succeeded
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        read_json(path)
+    except SvError:
+        return False
+    return True
 
 
 def _rebuild(path: Path) -> str:

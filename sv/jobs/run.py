@@ -39,6 +39,7 @@ from sv.jobs.jobs import (
     build_parser,
     catch_signals,
     fail,
+    find_last_message,
     find_newest_line,
     find_todo,
     mark_done,
@@ -204,7 +205,9 @@ def main(argv: list[str]) -> int:
     try:
         statuses = run_all(Runner(request, shares), todo, len(shares))
     except StopSignal as stopped:
-        return fail(NAME, f"stopped by signal {stopped.args[0]}", 128 + stopped.args[0])
+        said = [find_last_message(job.log) for job in todo[:1]]
+        saved = "".join(f": {text}" for text in said if ": stopped " in text)
+        return fail(NAME, f"stopped by signal {stopped.args[0]}{saved}", 128 + stopped.args[0])
     except OSError as error:
         return fail(NAME, f"cannot write a log: {error}", 1)
     numbers = [job.number for job in todo]

@@ -232,7 +232,7 @@ def read_vectors(scp: Path) -> tuple[list[str], np.ndarray]:
             for ark in dict.fromkeys(ark for ark, _ in places.values()):
                 files[ark] = open_archive(ark)
                 stack.callback(os.close, files[ark])
-            vectors = _read_places(list(places.values()), files)
+            vectors = _read_places(places, files)
     except (SvError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SvError(f"cannot read the vectors of {scp}: {reason}") from error
@@ -243,22 +243,23 @@ def read_vectors(scp: Path) -> tuple[list[str], np.ndarray]:
     return list(places), vectors
 
 
-def _read_places(places: list[tuple[str, int]], files: dict[str, int]) -> np.ndarray:
-    """Read the vectors at some places, (places, dim) float32; ``files`` are the open archives."""
+def _read_places(places: dict[str, tuple[str, int]], files: dict[str, int]) -> np.ndarray:
+    """Read the vectors at the places of some keys, (keys, dim) float32, from open archives."""
     sizes = {ark: os.fstat(descriptor).st_size for ark, descriptor in files.items()}
-    first = _read_vector(*places[0], files, sizes)
+    key, place = next(iter(places.items()))
+    first = _read_vector(key, *place, files, sizes)
     # Text of a number has two bytes at least, where the array has four.
     if len(places) * first.nbytes > max(2 * sum(sizes.values()), _SMALL_BYTES):
         raise SvError(f"{len(places)} of {len(first)} values are larger than their archives")
     vectors = np.empty((len(places), len(first)), dtype="<f4")
     header = b"\0BFV \4" + struct.pack("<i", len(first))
     found = bytearray(_VECTOR_BYTES)
-    for row, (ark, offset) in enumerate(places):
+    for row, (key, (ark, offset)) in enumerate(places.items()):
         # One read where it is a float32 vector like the first: five times as fast as parsing it.
         size = os.preadv(files[ark], [found, vectors[row]], offset)
         if found == header and size == _VECTOR_BYTES + first.nbytes:
             continue
-        vector = _read_vector(ark, offset, files, sizes)
+        vector = _read_vector(key, ark, offset, files, sizes)
         if vector.shape != first.shape:
             shapes = f"{len(first)} and {len(vector)} values"
             raise SvError(f"vectors of different shapes: {shapes}")
@@ -266,10 +267,14 @@ def _read_places(places: list[tuple[str, int]], files: dict[str, int]) -> np.nda
     return vectors
 
 
-def _read_vector(ark: str, offset: int, files: dict[str, int], sizes: dict[str, int]) -> np.ndarray:
+def _read_vector(
+    key: str, ark: str, offset: int, files: dict[str, int], sizes: dict[str, int]
+) -> np.ndarray:
     """Read a vector of any of Kaldi's forms, (dim,) float32."""
+    where = f"{key}: {ark}:{offset}"
+    if offset >= sizes[ark]:
+        raise SvError(f"{where}: truncated: the archive has {sizes[ark]} bytes")
     head = os.pread(files[ark], _VECTOR_BYTES, offset)
-    where = f"{ark}:{offset}"
     if (dtype := _VECTORS.get(head[:6])) and len(head) == _VECTOR_BYTES:
         dim, item_bytes = struct.unpack_from("<i", head, 6)[0], np.dtype(dtype).itemsize
         if dim < 1 or offset + _VECTOR_BYTES + dim * item_bytes > sizes[ark]:

@@ -96,6 +96,8 @@ def find_problems(
     ``require``: tables that must exist, besides utt2spk and spk2utt (``"feats.scp"``); ``skip``:
     those that are not looked at.
     """
+    if not data_dir.is_dir():
+        return [f"no such folder {data_dir}"]
     problems = []
     if (data_dir / "segments").exists():
         problems.append(f"{data_dir}/segments: {NO_SEGMENTS}")
@@ -156,6 +158,8 @@ def fix_data_dir(data_dir: Path) -> list[str]:
     Raises:
         SvError: A file is not a table (nothing is guessed), or no utterance would be left.
     """
+    if not data_dir.is_dir():
+        raise SvError(f"no such folder {data_dir}")
     present = [n for n in ("utt2spk", *UTTERANCE_TABLES) if (data_dir / n).exists()]
     if (data_dir / "segments").exists():
         raise SvError(f"{data_dir}/segments: {NO_SEGMENTS}")

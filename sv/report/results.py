@@ -6,9 +6,10 @@ here; broken ones are, in one line that names file and field, because a guess ab
 is worse than no table.
 """
 
+import contextlib
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -23,7 +24,7 @@ from sv.score.config import BACKENDS
 from sv.score.record import ScoredList, read_scores
 
 P_TARGET = "0.01"  # minDCF of the tables: the study, section 5.1
-TRAIN_STAGE, EXTRACT_STAGE, RESULTS_STAGE = 5, 6, 8
+TRAIN_STAGE, EXTRACT_STAGE, SCORE_STAGE, RESULTS_STAGE = 5, 6, 7, 8
 FAMILIES = {"depth": "Depth scaling", "stage": "Stage-distribution scaling"}
 FAMILIES |= {"width": "Width scaling", "other": "Other"}
 _SIDECAR = re.compile(r"\d\d_.+\.json")
@@ -249,19 +250,32 @@ def collect_results(data: Path, exp: Path, models: list[str] | None = None) -> R
 def read_system(directory: Path) -> System:
     """Read one model folder; each part may be absent."""
     infos = sorted(directory.glob("xvectors_*/info.json"))
-    found = [read_known(path, Extraction, folder=path.parent.name) for path in infos]
     model = directory / "model.json"
     network = None
-    if model.is_file():
-        network = read_known(model, Network, record=read_object(model))
+    with _made_by(EXTRACT_STAGE):
+        found = [read_known(path, Extraction, folder=path.parent.name) for path in infos]
+    with _made_by(TRAIN_STAGE):
+        if model.is_file():
+            network = read_known(model, Network, record=read_object(model))
+    with _made_by(SCORE_STAGE):
+        scores = read_scores(directory / "scores")
     return System(
         name=directory.name,
         directory=directory,
         network=network,
         stages=_read_sidecars(directory / "energy"),
         extractions=tuple(e for e in found if e.folder == e.expected_folder and not e.untrained),
-        scores=read_scores(directory / "scores"),
+        scores=scores,
     )
+
+
+@contextlib.contextmanager
+def _made_by(stage: int) -> Iterator[None]:
+    """Say of a broken file which stage makes it."""
+    try:
+        yield
+    except SvError as error:
+        raise SvError(f"{error}; delete it and run stage {stage} again") from error
 
 
 def read_trial_sets(data: Path) -> dict[str, str]:

@@ -194,6 +194,18 @@ def read_info(directory: Path) -> dict[str, Any]:
     return info
 
 
+def read_embeddings(directory: Path) -> tuple[list[str], np.ndarray]:
+    """Read the utterances of a folder of stage 6, and their embeddings.
+
+    Raises:
+        SvError: See `sv.kaldi.archive.read_vectors`.
+    """
+    try:
+        return read_vectors(directory / "xvector.scp")
+    except SvError as error:
+        raise SvError(f"{error}; run stage 6 again") from error
+
+
 def read_cohort(directory: Path, info: Mapping[str, object]) -> Cohort:
     """Read the embeddings of a cohort and average them by speaker.
 
@@ -215,7 +227,7 @@ def read_cohort(directory: Path, info: Mapping[str, object]) -> Cohort:
                 f"{info.get(key)}; make stage 6 again"
             )
     utt2spk = read_table(directory / "utt2spk")
-    keys, vectors = read_vectors(directory / "xvector.scp")
+    keys, vectors = read_embeddings(directory)
     unknown = [key for key in keys if key not in utt2spk]
     if unknown:
         raise SvError(

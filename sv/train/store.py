@@ -8,6 +8,7 @@ embedding network alone. All are written to a temporary file and renamed, and ar
 
 import logging
 import re
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import tomli_w
 import torch
 from torch import Tensor, nn
 
-from sv.errors import SvError, describe
+from sv.errors import SvError
 from sv.files import read_toml, replacing, write_json, write_text
 from sv.model_name import BASE_CHANNELS, NetworkConfig, describe_model_name
 from sv.nnet.architectures import build_embedding_network, compute_cost
@@ -63,7 +64,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise SvError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # torch raises pickle, zip and runtime errors for a bad file
-        raise SvError(f"{path}: not a checkpoint ({describe(error)})") from error
+        raise SvError(
+            f"{path}: not a checkpoint (damaged? {path.stat().st_size} bytes, "
+            f"{type(error).__name__}); delete it and run stage 5, which resumes from another one"
+        ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise SvError(f"{path}: not a checkpoint of this recipe (format {FORMAT})")
     return state
@@ -134,6 +138,17 @@ def find_epoch_checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda p: int(p.stem.removeprefix("epoch_")))
 
 
+def _load_first(paths: list[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Load the first checkpoint that can be read, if any; report the others before it."""
+    for path in paths:
+        try:
+            yield path, load_checkpoint(path)
+        except SvError as error:
+            logging.warning("not used: %s", error)
+        else:
+            return
+
+
 class Checkpoints:
     """What one training saves and loads.
 
@@ -181,19 +196,24 @@ class Checkpoints:
         logging.info("moved the earlier run to %s", backup)
 
     def load_latest(self) -> dict[str, Any] | None:
-        """Load the most advanced state; None if there is none.
+        """Load the most advanced state that can be read; None if there is none.
 
         Raises:
-            SvError: It belongs to another training, or is not readable.
+            SvError: It belongs to another training, or no checkpoint can be read.
         """
         path, state = None, None
         # The first process chooses: another machine may not see the newest file yet.
         if self._group.is_first:
-            for candidate in (*find_epoch_checkpoints(self._folder)[-1:], *self._folder.glob(LAST)):
-                found = load_checkpoint(candidate)
+            epochs = find_epoch_checkpoints(self._folder)[::-1]
+            candidates = [*_load_first(epochs), *_load_first(list(self._folder.glob(LAST)))]
+            if candidates:
                 # Of two at the same step the first: the end of its epoch is done.
-                if state is None or found["step"] > state["step"]:
-                    path, state = candidate, found
+                path, state = max(candidates, key=lambda candidate: candidate[1]["step"])
+            elif epochs:
+                raise SvError(
+                    f"{self._folder}: no checkpoint can be read, see above; --resume false moves "
+                    "them to .backup and begins again"
+                )
         shared = self._group.share(path and str(path))
         if shared is None:
             return None
