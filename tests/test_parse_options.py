@@ -156,7 +156,7 @@ def test_a_step_finds_the_recipe_s_config_here_or_beside_its_data(run_cli, tmp_p
         done = run_cli(*words, cwd=cwd, check=False)
         return done.returncode, done.stderr
 
-    missing = "steps/make_egs.sh: no such file '{}'; give --config egs/<recipe>/conf/train.toml\n"
+    missing = "steps/make_egs.sh: no such file {}; give --config egs/<recipe>/conf/train.toml\n"
     assert run(recipe, Path("data")) == (1, missing.format("conf/train.toml"))
     assert run(recipe, Path("data"), "--config", "no") == (1, missing.format("no"))
     (recipe / "conf" / "train.toml").write_text("seed = 1\n")

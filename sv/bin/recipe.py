@@ -269,8 +269,9 @@ def validate(words: Sequence[str]) -> int:
     parser.add_argument("data_dir", type=Path)
     args = parser.parse_args(words)
     require, skip = args.require.split(), args.skip.split()
-    problems = find_problems(args.data_dir, require=require, skip=skip)
-    if problems and args.data_dir.is_dir():
+    if not args.data_dir.is_dir():
+        problems = [f"no such folder {args.data_dir}"]
+    elif problems := find_problems(args.data_dir, require=require, skip=skip):
         problems = [*problems, "utils/fix_data_dir.sh may repair it"]
     for line in problems:
         print(f"utils/validate_data_dir.sh: {line}", file=sys.stderr)

@@ -96,8 +96,6 @@ def find_problems(
     ``require``: tables that must exist, besides utt2spk and spk2utt (``"feats.scp"``); ``skip``:
     those that are not looked at.
     """
-    if not data_dir.is_dir():
-        return [f"no such folder {data_dir}"]
     problems = []
     if (data_dir / "segments").exists():
         problems.append(f"{data_dir}/segments: {NO_SEGMENTS}")
