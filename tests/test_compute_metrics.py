@@ -3,9 +3,11 @@
 import gzip
 import json
 import random
+import sys
 
 import numpy as np
 import pytest
+from conftest import call
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -206,6 +208,22 @@ def test_ids_may_differ_by_ending_and_folders(tmp_path, capsys, caplog, spell):
     (tmp_path / "scores").write_text("a b 1\na b 2\n")
     with pytest.raises(SvError, match=r"2 of 2 trials have no score \(a.wav b, .* \(a b, a b\)"):
         main([str(tmp_path / "list"), str(tmp_path / "scores")])
+
+
+def test_pipes_are_read_once_and_whole(tmp_path):
+    """Longer than the head that tells the columns, packed, and with uneven blanks at the end."""
+    rows = [(f"{a}-{i}", f"{b}-{i}", y) for i in range(20) for a, b, y in ROWS]
+    listed = "".join(f"{a} {b} {'target' if y else 'nontarget'}\n" for a, b, y in rows)
+    scored = "".join(f"{a} {b} {i}.5\n" for i, (a, b, _) in enumerate(rows))
+    (tmp_path / "list").write_text(listed)
+    with gzip.open(tmp_path / "scores.gz", "wt") as file:
+        file.write(scored.rstrip("\n") + "  \n")
+    measure = f"cat list | {sys.executable} -m sv.bin.compute_metrics --format json /dev/stdin"
+    done = call(["bash", "-c", f"{measure} <(cat scores.gz)"], timeout=60, cwd=tmp_path)
+    assert done.returncode == 0 and json.loads(done.stdout)["trials"] == len(rows), done.stderr
+    assert "/dev/stdin: columns" in done.stderr
+    done = call(["bash", "-c", f"{measure} <(echo a b 1)"], timeout=60, cwd=tmp_path)
+    assert done.returncode == 1 and "/dev/fd/" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_trial_that_is_listed_again_counts_again(measure):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from sv.bin.cli import Parser, run, true_or_false
+from sv.bin.cli import Parser, run, true_or_false, whole_file
 from sv.files import read_json, write_json
 from sv.kaldi.trials import write_scores
 from sv.score.calibration import train_on_list
@@ -26,10 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--allow-shared", type=true_or_false, default=False,
         help="true: also if trials are in both lists (what is measured is then too good)",
     )  # fmt: skip
-    parser.add_argument("dev_trials", type=Path, help="development list")
-    parser.add_argument("dev_scores", type=Path, help="its scores, lines: enrol test score")
-    parser.add_argument("trials", type=Path, help="list to calibrate")
-    parser.add_argument("scores", type=Path, help="its scores, of the same system")
+    parser.add_argument("dev_trials", type=whole_file, help="development list")
+    parser.add_argument("dev_scores", type=whole_file, help="its scores, lines: enrol test score")
+    parser.add_argument("trials", type=whole_file, help="list to calibrate")
+    parser.add_argument("scores", type=whole_file, help="its scores, of the same system")
     parser.add_argument("out", type=Path, help="path of the results without an ending")
     args = parser.parse_args(argv)
     if not 0 < args.p_target < 1:

@@ -6,8 +6,11 @@ import logging
 import math
 import os
 import re
+import shutil
+import stat
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from sv.errors import SvError, UsageError
@@ -57,6 +60,34 @@ def positive_float(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"must be a number above 0, not '{text}'")
     return value
+
+
+class _HeldPath(type(Path())):
+    """The path of a pipe: opens what was read from it, as often as it is opened."""
+
+    held = ""
+
+    def __fspath__(self) -> str:
+        return self.held or super().__fspath__()
+
+
+def whole_file(text: str) -> Path:
+    """Return the path of a file that can be opened more than once.
+
+    A pipe (``/dev/stdin``, ``<(command)``) is read here, once and to its end.
+    """
+    path = _HeldPath(text)
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+            return Path(text)
+        held = os.memfd_create(path.name)
+        with open(path, "rb") as source, open(held, "wb", closefd=False) as copy:
+            shutil.copyfileobj(source, copy)
+    except (OSError, ValueError):  # whoever opens it says what is wrong
+        return Path(text)
+    path.held = f"/proc/self/fd/{held}"
+    return path
 
 
 def run(name: str, main: Callable[[Sequence[str] | None], int]) -> int:

@@ -4,11 +4,10 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from sv.bin.cli import Parser, positive_int, run
+from sv.bin.cli import Parser, positive_int, run, whole_file
 from sv.errors import SvError
 from sv.score.bootstrap import Measured, bootstrap_metrics, compute_digest, subtract
 from sv.score.metrics import compute_metrics
@@ -22,10 +21,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num-threads", type=positive_int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--format", choices=("text", "json"), default="text")
-    parser.add_argument("--utt2spk", type=Path, required=True, help="speaker of every utterance")
-    parser.add_argument("trials", type=Path, help="lines: enrol test target|nontarget")
-    parser.add_argument("scores_a", type=Path, help="of system A, lines: enrol test score")
-    parser.add_argument("scores_b", type=Path, help="of system B")
+    parser.add_argument(
+        "--utt2spk", type=whole_file, required=True, help="speaker of every utterance"
+    )
+    parser.add_argument("trials", type=whole_file, help="lines: enrol test target|nontarget")
+    parser.add_argument("scores_a", type=whole_file, help="of system A, lines: enrol test score")
+    parser.add_argument("scores_b", type=whole_file, help="of system B")
     args = parser.parse_args(argv)
     if args.seed < 0:
         parser.error(f"--seed must be at least 0, not {args.seed}")

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sv.bin.cli import Parser, positive_int, run, true_or_false
+from sv.bin.cli import Parser, positive_int, run, true_or_false, whole_file
 from sv.config import read_config
 from sv.kaldi.trials import find_score_columns, find_trial_columns, read_columns, read_trials
 from sv.score.bootstrap import resample
@@ -27,12 +27,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--calibrated", type=true_or_false, default=False,
         help="true: the scores are log-likelihood ratios (natural logarithm): actDCF and Cllr too",
     )  # fmt: skip
-    parser.add_argument("--utt2spk", type=Path, help="speakers of the list: 95 %% intervals, too")
+    parser.add_argument(
+        "--utt2spk", type=whole_file, help="speakers of the list: 95 %% intervals, too"
+    )
     parser.add_argument("--config", type=Path, help="conf/score.toml, for bootstrap_*")
     parser.add_argument("--num-threads", type=positive_int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--format", choices=("table", "json"), default="table")
-    parser.add_argument("trials", type=Path, help="a trial list, columns in any order")
-    parser.add_argument("scores", type=Path, help="a score file, lines in any order")
+    parser.add_argument("trials", type=whole_file, help="a trial list, columns in any order")
+    parser.add_argument("scores", type=whole_file, help="a score file, lines in any order")
     args = parser.parse_args(argv)
     config = read_config(args.config, ScoreConfig) if args.config else ScoreConfig()
     of_trials = find_trial_columns(args.trials, args.columns)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sv.bin.cli import Parser, positive_int, run, true_or_false
+from sv.bin.cli import Parser, positive_int, run, true_or_false, whole_file
 from sv.config import build_config, read_config
 from sv.data.config import FbankConfig
 from sv.errors import UsageError
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--ngpu", type=int, default=0, help="0: CPU, 1: the first visible GPU (0)")
     parser.add_argument("--num-threads", type=positive_int, default=1, help="CPU threads (1)")
     parser.add_argument("exp_dir", type=Path, help="model folder with final.pt, e.g. exp/M")
-    parser.add_argument("audio", type=Path, nargs="+", help="16 kHz, one channel")
+    parser.add_argument("audio", type=whole_file, nargs="+", help="16 kHz, one channel")
     args = parser.parse_args(argv)
     score = len(args.audio) == 2 if args.score is None else args.score
     if score and len(args.audio) != 2:

@@ -5,9 +5,8 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
-from sv.bin.cli import Parser, run
+from sv.bin.cli import Parser, run, whole_file
 from sv.kaldi.data_dir import read_table
 from sv.report.tables.cells import format_csv, format_markdown
 from sv.report.tables.conditions import build_condition_table
@@ -29,12 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("--by", help="column of a table with several")
     parser.add_argument("--bins", type=_edges, help='edges of numbers in quotes: "2 4 8"')
-    parser.add_argument("--utt2spk", type=Path, help="where the table is one of speakers")
+    parser.add_argument("--utt2spk", type=whole_file, help="where the table is one of speakers")
     parser.add_argument("--min-errors", type=int, default=MIN_ERRORS, help="for a figure")
     parser.add_argument("--format", choices=(*FORMATS, "json"), default="md")
-    parser.add_argument("trials", type=Path, help="lines: enrol test target|nontarget")
-    parser.add_argument("scores", type=Path, help="lines: enrol test score")
-    parser.add_argument("table", type=Path, help=".tsv or .csv with a heading; or 'id value' lines")
+    parser.add_argument("trials", type=whole_file, help="lines: enrol test target|nontarget")
+    parser.add_argument("scores", type=whole_file, help="lines: enrol test score")
+    parser.add_argument(
+        "table", type=whole_file, help=".tsv or .csv with a heading; or 'id value' lines"
+    )
     args = parser.parse_args(argv)
     values = read_utterance_table(args.table, args.by)
     if args.bins:

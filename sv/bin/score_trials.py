@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow
 
-from sv.bin.cli import Parser, positive_int, run
+from sv.bin.cli import Parser, positive_int, run, whole_file
 from sv.config import read_config
 from sv.energy.journal import MARKS_VARIABLE, write_mark
 from sv.errors import UsageError
@@ -35,9 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, help="conf/score.toml (its defaults)")
     parser.add_argument("--num-threads", type=positive_int, default=1, help="CPU threads")
     parser.add_argument("--suffix", default="", help="of the names of the results: _bf16")
-    parser.add_argument("--utt2spk", type=Path, help="speakers of the list: intervals, histogram")
+    parser.add_argument(
+        "--utt2spk", type=whole_file, help="speakers of the list: intervals, histogram"
+    )
     parser.add_argument("xvector_dir", type=Path, help="holds xvector.scp and info.json")
-    parser.add_argument("trials", type=Path, help="lines: enrol test target|nontarget")
+    parser.add_argument("trials", type=whole_file, help="lines: enrol test target|nontarget")
     parser.add_argument("scores_dir", type=Path, help="folder of the results")
     args = parser.parse_args(argv)
     config = read_config(args.config, ScoreConfig) if args.config else ScoreConfig()
