@@ -14,13 +14,8 @@ from sv.config import read_config
 from sv.data.augment import augment_cut
 from sv.data.config import AugmentConfig
 from sv.data.cuts import link_cuts
-from sv.data.manifests import (
-    open_manifests,
-    pack_items,
-    parse_item,
-    read_lines,
-    write_manifest,
-)
+from sv.data.inputs import read_lines
+from sv.data.manifests import open_manifests, pack_items, parse_item, write_manifest
 from sv.data.parallel import log_progress, map_chunks
 from sv.files import write_text
 from sv.kaldi.data_dir import read_table, write_data_dir
@@ -39,7 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = read_config(args.augment_config, AugmentConfig)
     root = find_root(corpora, args.corpora, args.config)
     train, data = corpora.train, args.data
-    sources = {kind: list_sources(root, entries) for kind, entries in corpora.augment.items()}
+    sources = {
+        kind: list_sources(root, kind, entries, nj=args.nj)
+        for kind, entries in corpora.augment.items()
+    }
     for kind, recordings in sources.items():
         write_manifest(data / "manifests" / f"{kind}_recordings.jsonl.gz", recordings)
     if sources:

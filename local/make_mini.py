@@ -264,10 +264,17 @@ def make_corpus(config: MiniConfig, corpora: Path, *, nj: int) -> bool:
         return False
     with mini_voices.open_synthesizer() as synthesizer:
         espeak = synthesizer.version
-    corpora.mkdir(parents=True, exist_ok=True)
+    try:
+        corpora.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix=".mini.", dir=corpora)
+    except OSError as error:
+        raise SvError(
+            f"cannot make the corpus in {corpora}: {error.strerror}; make it where you may write "
+            "(local/make_mini.py DIR) and give --corpora DIR"
+        ) from error
     jobs = list_jobs(config)
     with (
-        tempfile.TemporaryDirectory(prefix=".mini.", dir=corpora) as build_folder,
+        folder as build_folder,
         tempfile.TemporaryDirectory(prefix="mini.") as scratch,
     ):
         build = Path(build_folder)

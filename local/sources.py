@@ -5,35 +5,60 @@ from pathlib import Path
 from lhotse import Recording
 
 from local.corpora import Count
-from sv.data.audio import list_audio
+from sv.data.audio import decode_audio, list_audio, validate_finite
 from sv.data.cuts import build_recording, refuse_losses
+from sv.data.parallel import map_chunks
 from sv.errors import SvError
 from sv.files import read_text
 
 RIR_LIST = "rir_list"  # name of RIRS_NOISES' tables of impulse responses
 
 
-def list_sources(root: Path, entries: list[str]) -> list[Recording]:
+def list_sources(root: Path, kind: str, entries: list[str], *, nj: int = 1) -> list[Recording]:
     """Describe every audio file of some entries of [augment], sorted by id.
 
     Args:
         root: Folder of the corpora; ids are paths below it.
+        kind: What they are for. An impulse response for reverb is read whole: what is convolved
+            with zeros is silent.
         entries: Folders, or RIRS_NOISES' ``rir_list`` tables. The folder of the real impulse
             responses also holds noises, and their names do not distinguish them: 107 of its 325
             responses do not have "rir" in theirs. Its list names the responses.
+        nj: Processes.
 
     Raises:
         SvError: A folder or a file is missing, or too many files cannot be used.
     """
     paths = [path for entry in entries for path in _find(root, root / entry)]
     recordings, bad = [], []
-    for path in sorted(paths):
-        try:
-            recordings.append(build_recording(path, path.relative_to(root).as_posix()))
-        except SvError as error:
-            bad.append(str(error))
+    for found, unusable in map_chunks(_describe_chunk, sorted(paths), (root, kind), nj=nj):
+        recordings += found
+        bad += unusable
     refuse_losses(", ".join(entries), bad, len(paths))
     return recordings
+
+
+def _describe_chunk(
+    paths: list[Path], shared: tuple[Path, str]
+) -> tuple[list[Recording], list[str]]:
+    root, kind = shared
+    recordings, bad = [], []
+    for path in paths:
+        try:
+            recording = build_recording(path, path.relative_to(root).as_posix())
+            if kind == "reverb":
+                _validate_response(path)
+            recordings.append(recording)
+        except SvError as error:
+            bad.append(str(error))
+    return recordings, bad
+
+
+def _validate_response(path: Path) -> None:
+    samples, _ = decode_audio(path)
+    validate_finite(samples, path)
+    if not samples.any():
+        raise SvError(f"{path}: an impulse response of zeros (its first channel)")
 
 
 # www.openslr.org/17 and /28, counted in the archives by public toolkits, 2025.

@@ -115,7 +115,7 @@ def test_features_agree_with_torchaudio_before_compression(tiny, tmp_path, run_c
     config.write_text('num_mel_bins = 16\ncompression = "none"\n')
     out = [tmp_path / name for name in ("f.ark", "f.scp", "frames")]
     test = tiny.data / "mini_test"
-    run_cli("sv.bin.make_fbank", "--config", config, test / "cuts.jsonl.gz", *out)
+    run_cli("sv.bin.make_fbank", "--config", config, test, *out)
     wavs = read_table(test / "wav.scp")
     features = dict(kaldiio.load_scp_sequential(str(out[1])))
     assert features.keys() == wavs.keys() and list(features) == sorted(features)
@@ -196,6 +196,6 @@ def test_a_bad_file_is_said_and_does_not_stop_the_others(tiny, tmp_path, run_cli
         file.writelines(json.dumps(cut) + "\n" for cut in cuts)
     out = [tmp_path / name for name in ("f.ark", "f.scp", "frames")]
     conf = "tests/egs/tiny/conf/features.toml"
-    done = run_cli("sv.bin.make_fbank", "--config", conf, tmp_path / "cuts.jsonl.gz", *out)
+    done = run_cli("sv.bin.make_fbank", "--config", conf, tmp_path, *out)
     assert f"no features for {cuts[0]['id']}" in done.stderr
     assert len(read_table(out[1])) == len(cuts) - 1

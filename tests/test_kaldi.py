@@ -227,6 +227,14 @@ FAULTS = {
         edit("utt2num_frames", first_line_again), "line 2: 'id00002-va-00001' is listed", None),
     "key without value": (
         edit("wav.scp", lambda text: "a\n" + text), "line 1: expected '<key> <value>'", None),
+    "no end of line": (
+        edit("utt2spk", str.rstrip), "utt2spk: its last line has no end", "utt2spk: rewritten"),
+    "two speakers": (
+        edit("utt2spk", lambda text: text.replace("\n", " id00002\n", 1)),
+        "utt2spk: lines with another value than there can be: 1 (id00002-va-00001", None),
+    "no frames": (
+        edit("utt2num_frames", lambda text: text.replace(" 300\n", " 0\n", 1)),
+        "utt2num_frames: lines with another value than there can be: 1 (id00002", None),
     "empty": (edit("wav.scp", lambda text: ""), "wav.scp: empty", None),
     "no utt2spk": (lambda d: (d / "utt2spk").unlink(), "utt2spk: no such file", None),
 }  # fmt: skip
@@ -286,6 +294,18 @@ def test_ids_without_their_speaker_are_named_and_not_guessed_at(run_cli, data_di
         if action == "validate":
             assert "ids that do not begin with their speaker: 1 (u1)" in done.stderr
     assert read_table(data_dir / "utt2spk") == {"u1": "id1"}
+
+
+def test_speakers_that_stand_apart_are_refused_as_kaldi_does(run_cli, data_dir):
+    """One is the beginning of another: `sort -k2` of utt2spk gives another order."""
+    shutil.rmtree(data_dir)
+    write_data_dir(data_dir, {"mark-1": "mark", "mark-2-1": "mark-2", "mark-3": "mark"})
+    (data_dir / "spk2gender").write_text("mark m\n")
+    done = script(run_cli, "validate", data_dir, check=False)
+    assert done.returncode == 1 and "do not stand together" in done.stderr
+    assert "1 (mark)" in done.stderr and "speakers missing: 1 (mark-2)" in done.stderr
+    (data_dir / "spk2gender").write_text("mark m\nmark-2 f\n")
+    script(run_cli, "validate", "--no-spk-sort", data_dir)
 
 
 def test_required_tables_must_be_there_whatever_their_name(run_cli, data_dir):

@@ -7,15 +7,16 @@
 set -euo pipefail
 
 # Begin configuration section.
-require=        # tables that must be there besides utt2spk and spk2utt
-no_feats=false  # as in Kaldi, without a value: feats.scp and utt2num_frames are not looked at
-no_text=false   # text is not looked at
-no_wav=false    # wav.scp is not looked at
+require=           # tables that must be there besides utt2spk and spk2utt
+no_feats=false     # as in Kaldi, without a value: feats.scp and utt2num_frames are not looked at
+no_text=false      # text is not looked at
+no_wav=false       # wav.scp is not looked at
+no_spk_sort=false  # the utterances of a speaker need not stand together
 # End configuration section.
 words=()
 for word in "$@"; do
   words+=("$word")
-  if [[ "$word" =~ ^--no[-_](feats|text|wav)$ ]]; then words+=(true); fi
+  if [[ "$word" =~ ^--no[-_](feats|text|wav|spk[-_]sort)$ ]]; then words+=(true); fi
 done
 set -- "${words[@]}"
 . utils/parse_options.sh
@@ -26,4 +27,5 @@ skip=()
 if [ "$no_feats" = true ]; then skip+=(feats.scp utt2num_frames); fi
 if [ "$no_text" = true ]; then skip+=(text); fi
 if [ "$no_wav" = true ]; then skip+=(wav.scp); fi
-exec python3 -m sv.bin.recipe validate --require "$require" --skip "${skip[*]}" "$1"
+exec python3 -m sv.bin.recipe validate --require "$require" --skip "${skip[*]}" \
+  --no-spk-sort "$no_spk_sort" "$1"

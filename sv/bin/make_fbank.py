@@ -1,4 +1,4 @@
-"""Compute the features of one job's share of a cut manifest, as a Kaldi archive."""
+"""Compute the features of one job's share of a data directory's cuts, as a Kaldi archive."""
 
 import logging
 import sys
@@ -11,9 +11,11 @@ import torch
 
 from sv.bin.cli import Parser, positive_int, run
 from sv.config import read_config
+from sv.data.audio import validate_finite
 from sv.data.config import FRONT_END, FbankConfig
-from sv.data.cuts import load_samples
+from sv.data.cuts import load_samples, name_audio
 from sv.data.fbank import compute_fbank
+from sv.data.inputs import CUTS
 from sv.data.manifests import read_manifest
 from sv.data.parallel import log_progress
 from sv.errors import SvError
@@ -28,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, required=True, help="conf/features.toml")
     parser.add_argument("--job", type=positive_int, default=1, help="number of this share")
     parser.add_argument("--nj", type=positive_int, default=1, help="number of shares")
-    parser.add_argument("cuts", type=Path, help="cuts.jsonl.gz")
+    parser.add_argument("--inputs", type=Path, help="what the share is made from: for its proof")
+    parser.add_argument("data_dir", type=Path, help="has cuts.jsonl.gz")
     parser.add_argument("ark", type=Path)
     parser.add_argument("scp", type=Path)
     parser.add_argument("utt2num_frames", type=Path)
@@ -37,16 +40,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     frames: dict[str, int] = {}
     failures: list[str] = []
+    silent: list[str] = []
 
     def compute() -> Iterator[tuple[str, np.ndarray]]:
-        for cut in read_manifest(args.cuts, job=args.job, nj=args.nj):
+        for cut in read_manifest(args.data_dir / CUTS, job=args.job, nj=args.nj):
             try:
-                features = compute_fbank(load_samples(cut), config)
+                samples = load_samples(cut)
+                features = compute_fbank(samples, config)
                 if len(features) == 0:
                     raise SvError(f"{cut.id}: shorter than one window")
+                validate_finite(features, f"{cut.id}: its features (of {name_audio(cut)})")
             except SvError as error:
                 failures.append(str(error))
                 continue
+            if samples.min() == samples.max():
+                silent.append(f"{cut.id} ({name_audio(cut)})")
             frames[cut.id] = len(features)
             yield cut.id, features
 
@@ -54,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_archive(args.ark, args.scp, items, method=config.compression)
     write_table(args.utt2num_frames, frames)
     write_json(args.ark.parent / FRONT_END, asdict(config))  # every job writes the same
-    logging.info("%d utterances, %d failed", len(frames), len(failures))
+    logging.info("%d utterances, %d failed, %d silent", len(frames), len(failures), len(silent))
+    for name in silent[:MAX_LISTED]:
+        logging.warning("silent: %s", name)
     for message in failures[:MAX_LISTED]:
         logging.warning("no features for %s", message)
     if failures and not frames:

@@ -266,12 +266,15 @@ def validate(words: Sequence[str]) -> int:
     parser = Parser(validate.__doc__)
     parser.add_argument("--require", default="", help="tables that must be there, with spaces")
     parser.add_argument("--skip", default="", help="tables that are not looked at")
+    parser.add_argument("--no-spk-sort", type=true_or_false, default=False)
     parser.add_argument("data_dir", type=Path)
     args = parser.parse_args(words)
     require, skip = args.require.split(), args.skip.split()
     if not args.data_dir.is_dir():
         problems = [f"no such folder {args.data_dir}"]
-    elif problems := find_problems(args.data_dir, require=require, skip=skip):
+    elif problems := find_problems(
+        args.data_dir, require=require, skip=skip, spk_sort=not args.no_spk_sort
+    ):
         problems = [*problems, "utils/fix_data_dir.sh may repair it"]
     for line in problems:
         print(f"utils/validate_data_dir.sh: {line}", file=sys.stderr)
@@ -287,6 +290,18 @@ def fix(words: Sequence[str]) -> int:
     args = parser.parse_args(words)
     for line in fix_data_dir(args.data_dir):
         print(f"utils/fix_data_dir.sh: {line}", file=sys.stderr)
+    return 0
+
+
+def write_inputs(words: Sequence[str]) -> int:
+    """Write what each job of stage 3 is made from: <data-dir>/fbank/inputs.JOB."""
+    from sv.data import inputs  # noqa: PLC0415
+
+    parser = Parser(write_inputs.__doc__)
+    parser.add_argument("--nj", type=positive_int, default=1, help="jobs, at most")
+    parser.add_argument("data_dirs", type=Path, nargs="+")
+    args = parser.parse_args(words)
+    inputs.write_inputs(args.data_dirs, args.nj)
     return 0
 
 
@@ -351,6 +366,7 @@ COMMANDS = {
     "space": check_space,
     "validate": validate,
     "fix": fix,
+    "inputs": write_inputs,
     "front-end": check_front_end,
     "merge-infos": merge_infos,
 }

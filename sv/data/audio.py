@@ -3,12 +3,17 @@
 libsndfile reads FLAC, WAV, NIST SPHERE and OGG as they are. VoxCeleb2 is distributed as AAC and
 Common Voice as MP3; these are decoded in process with PyAV (a program started for each file costs
 ten times as much) and converted once to 16 kHz FLAC of one channel. The number of samples is then
-that of the decoded signal: the header of an AAC file does not count the encoder's padding.
+that of the decoded signal: the header of an AAC file does not count the encoder's padding. A
+decoded copy names the size and time of its source in a comment, and is made again when they change.
+
+`open_audio` is the one door for all that libsndfile reads, Lhotse's cuts included: what it refuses
+is refused everywhere, with the file's path.
 """
 
 import contextlib
 import math
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +32,11 @@ CODED_SUFFIXES = (".m4a", ".mp3", ".opus", ".aac")  # what is converted first
 SUFFIXES = (".flac", ".wav", ".sph", ".ogg", *CODED_SUFFIXES)
 # A truncated file still decodes up to its end; AAC's padding only makes files longer.
 MAX_LOSS_S = 0.1
+# libsndfile's log of a file that ends before its data do: WAV, AIFF, AU; W64 and RF64.
+CUT_OFF = re.compile(r"(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)")
+# Claimed by programs that write to a pipe and do not know the length (SoX, FFmpeg).
+UNKNOWN_BYTES = 0x7FFFF000
+SPHERE_SAMPLES = re.compile(rb"^sample_count -i (\d{1,18})$", re.MULTILINE)
 
 
 def list_audio(folder: Path) -> list[Path]:
@@ -73,16 +83,37 @@ def is_coded(path: Path) -> bool:
     return path.suffix.lower() in CODED_SUFFIXES
 
 
-def read_header(path: Path) -> tuple[int, int]:
-    """Return the samples of each channel, and the channels, from the header of an uncoded file.
+@contextlib.contextmanager
+def open_audio(path: Path) -> Iterator[soundfile.SoundFile]:
+    """Open an uncoded file.
 
     Raises:
-        SvError: Not readable as audio, empty, or not 16 kHz.
+        SvError: Not readable as audio (also while the block reads it), empty, longer than a day,
+            cut off, not 16 kHz, or a name that is not UTF-8.
     """
-    with _naming(path):
-        info = soundfile.info(str(path))
-    _validate_form(path, info.frames, info.samplerate)
-    return info.frames, info.channels
+    with _naming(path), soundfile.SoundFile(os.fspath(path)) as file:
+        _validate_form(path, file.frames, file.samplerate)
+        promised = _read_promised_samples(path, file)
+        if promised > file.frames + MAX_LOSS_S * SAMPLE_RATE_HZ:
+            raise SvError(f"{path}: cut off after {file.frames} of {promised} samples")
+        yield file
+
+
+def _read_promised_samples(path: Path, file: soundfile.SoundFile) -> int:
+    """Return the samples of each channel that a header claims; 0: as many as there are."""
+    if file.format == "NIST":
+        with open(path, "rb") as raw:
+            found = SPHERE_SAMPLES.search(raw.read(1024))
+        return int(found[1]) if found else 0
+    sizes = [tuple(map(int, sizes)) for sizes in CUT_OFF.findall(file.extra_info)]
+    claimed, there = sizes[-1] if sizes else (0, 0)
+    return file.frames * claimed // there if claimed < UNKNOWN_BYTES and there else 0
+
+
+def read_header(path: Path) -> tuple[int, int]:
+    """Return the samples of each channel, and the channels; errors as `open_audio`."""
+    with open_audio(path) as file:
+        return file.frames, file.channels
 
 
 def read_duration_s(path: Path) -> float:
@@ -130,7 +161,7 @@ def decode_audio(path: Path) -> tuple[np.ndarray, int]:
 @contextlib.contextmanager
 def _opening(path: Path) -> Iterator[tuple[av.AudioStream, float | None]]:
     """Open the first audio stream of a coded file, with the duration that its header says."""
-    with _naming(path), av.open(str(path)) as container:
+    with _naming(path), av.open(os.fspath(path)) as container:
         if not container.streams.audio:
             raise SvError(f"{path}: no audio stream in it")
         stream = container.streams.audio[0]
@@ -165,10 +196,10 @@ def read_samples(path: Path) -> np.ndarray:
 
 
 def _read_channels(path: Path) -> np.ndarray:
-    with _naming(path), soundfile.SoundFile(str(path)) as file:
-        _validate_form(path, file.frames, file.samplerate)  # before memory is taken for them
+    with open_audio(path) as file:
         samples = file.read(dtype="float32", always_2d=True)
-        _validate_form(path, len(samples), file.samplerate)
+    if not len(samples):
+        raise SvError(f"{path}: no samples in it")
     return samples  # (samples, channels)
 
 
@@ -176,7 +207,10 @@ def _validate_form(path: Path, num_samples: int, rate_hz: int) -> None:
     if num_samples < 1:
         raise SvError(f"{path}: no samples in it")
     if num_samples > MAX_SAMPLES:
-        raise SvError(f"{path}: its header claims {num_samples} samples, more than a day")
+        raise SvError(
+            f"{path}: its header does not tell its length, or one of more than a day "
+            f"({num_samples} samples); write it again, e.g. by flac -d and flac"
+        )
     if rate_hz != SAMPLE_RATE_HZ:
         raise SvError(f"{path}: {rate_hz} Hz; resample it to {SAMPLE_RATE_HZ} Hz")
 
@@ -191,31 +225,43 @@ def validate_finite(samples: np.ndarray, name: object) -> None:
 def _naming(path: Path) -> Iterator[None]:
     """Turn the errors of both libraries into an `SvError` that names the file."""
     try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        name = ascii(os.fspath(path))
+        raise SvError(f"{name}: its name is not UTF-8, as tables are; rename it") from None
+    try:
         yield
     except (av.FFmpegError, soundfile.LibsndfileError, OSError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or getattr(error, "error_string", None) or error
+        if not path.exists():
+            reason = "no such file"
         raise SvError(f"{path}: not readable as audio ({reason})") from error
 
 
 def convert_to_flac(source: Path, target: Path) -> None:
     """Decode a file, resample it to 16 kHz and write it as 16-bit FLAC.
 
-    A target that is not older than its source is left as it is.
+    A target that was made from the source as it is now, by size and time, is left as it is.
 
     Raises:
         SvError: See `decode_audio`; also NaN or infinity, or the target cannot be written.
     """
-    try:
-        if target.stat().st_mtime_ns >= source.stat().st_mtime_ns:
+    with _naming(source):
+        status = source.stat()
+    made_from = f"decoded from {status.st_size} bytes of {status.st_mtime_ns} ns"
+    with contextlib.suppress(soundfile.LibsndfileError), soundfile.SoundFile(target) as file:
+        if file.comment == made_from:
             return
-    except FileNotFoundError:
-        pass  # if it is the source that is missing, decode_audio reports it
     samples, rate_hz = decode_audio(source)
     validate_finite(samples, source)
     if rate_hz != SAMPLE_RATE_HZ:
         samples = soxr.resample(samples, rate_hz, SAMPLE_RATE_HZ)
-    with replacing(target, mode="wb") as file:
-        soundfile.write(file, samples, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+    with (
+        replacing(target, mode="wb") as raw,
+        soundfile.SoundFile(raw, "w", SAMPLE_RATE_HZ, 1, "PCM_16", format="FLAC") as file,
+    ):
+        file.comment = made_from
+        file.write(samples)
 
 
 def cut_to_flac(source: Path, target: Path, start_s: float, end_s: float) -> None:
@@ -236,7 +282,7 @@ def cut_to_flac(source: Path, target: Path, start_s: float, end_s: float) -> Non
         seconds = num_samples / SAMPLE_RATE_HZ
         raise SvError(f"{source}: {start_s} to {end_s} s is not in its {seconds:.2f} s")
     start, end = (round(min(s * SAMPLE_RATE_HZ, num_samples)) for s in (start_s, end_s))
-    with _naming(source), soundfile.SoundFile(str(source)) as file:
+    with open_audio(source) as file:
         file.seek(start)
         kind = "float32" if file.subtype in FLOATING else "int16"
         samples = file.read(end - start, dtype=kind, always_2d=True)[:, 0]

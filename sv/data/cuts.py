@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +12,18 @@ import lhotse
 import numpy as np
 from lhotse import MonoCut, Recording, SupervisionSegment
 from lhotse.audio import AudioSource
-from lhotse.cut import Cut
+from lhotse.audio.backend import LibsndfileBackend
+from lhotse.audio.utils import (
+    get_audio_duration_mismatch_tolerance,
+    set_audio_duration_mismatch_tolerance,
+)
+from lhotse.cut import Cut, MixedCut
+from lhotse.utils import compute_num_samples
 
 from sv.data.audio import (
     convert_to_flac,
     is_coded,
+    open_audio,
     read_duration_s,
     read_header,
     validate_finite,
@@ -29,6 +37,8 @@ from sv.files import validate_name
 from sv.kaldi.data_dir import MAX_LISTED, write_data_dir
 
 MIN_KEPT = 0.999  # share of the files that must be usable
+# Between a file and its manifest, for rounding. Lhotse would mirror half a second that is missing.
+TOLERANCE_S = 1 / SAMPLE_RATE_HZ
 MANIFESTS = ("recordings", "supervisions", "cuts")
 # 0.7 of 16-bit samples at 16 kHz, as CN-Celeb's FLAC is: 22 GB of 274 h (www.openslr.org/82);
 # read speech has 0.54 (LibriSpeech, /12). Noise does not compress.
@@ -63,9 +73,9 @@ def write_data_set(
         The ids of the utterances, sorted.
 
     Raises:
-        SvError: A duplicate id or one with a space, a name that no file can have, more than one
-            file in a thousand that cannot be used, no utterance at all, or no room for what is
-            converted.
+        SvError: A duplicate id, one with a space or none in it, a name that no file can have,
+            more than one file in a thousand that cannot be used, no utterance at all, or no room
+            for what is converted.
     """
     wanted = _sort_utterances(validate_name(name, "the data set"), utterances)
     if coded := [utterance for utterance in wanted if is_coded(utterance.path)]:
@@ -86,7 +96,9 @@ def write_data_set(
     tables: dict[str, dict[str, str]] = {}  # of each label that some utterance has
     for key, path, seconds in rows:
         values = {"wav_scp": path, "utt2dur": seconds}
-        values |= {f"utt2{label}": value for label, value in by_id[key].labels.items()}
+        for label, value in by_id[key].labels.items():
+            if text := " ".join(value.split()):  # else there is none
+                values[f"utt2{label}"] = text
         for table, value in values.items():
             tables.setdefault(table, {})[key] = value
     write_data_dir(data / name, {key: by_id[key].speaker_id for key, _, _ in rows}, **tables)
@@ -129,6 +141,8 @@ def _sort_utterances(name: str, utterances: Iterable[Utterance]) -> list[Utteran
             f"columns of Kaldi's tables; rename {blank.path}"
         )
     for utterance in ordered:
+        if len(utterance.speaker_id.split()) != 1:
+            raise SvError(f"{name}: {utterance.speaker_id!r} is no speaker id: {utterance.path}")
         if is_coded(utterance.path):  # the FLAC is called after both
             validate_name(utterance.speaker_id, f"{name}: the speaker")
             validate_name(utterance.utterance_id, f"{name}: the utterance")
@@ -198,7 +212,8 @@ def build_recording(path: Path, recording_id: str, *, converted: Path | None = N
     num_samples, channels = read_header(path)
     return Recording(
         id=recording_id,
-        sources=[AudioSource("file", channels=list(range(channels)), source=str(path))],
+        # Absolute: a manifest can be used from any folder, by Lhotse alone.
+        sources=[AudioSource("file", list(range(channels)), str(path.absolute()))],
         sampling_rate=SAMPLE_RATE_HZ,
         num_samples=num_samples,
         duration=num_samples / SAMPLE_RATE_HZ,
@@ -226,6 +241,28 @@ def build_cut(recording: Recording, utterance: Utterance) -> MonoCut:
     )
 
 
+class _Backend(LibsndfileBackend):
+    """What Lhotse reads by: `open_audio`, and no sample that is NaN or infinite."""
+
+    def read_audio(
+        self,
+        path_or_fd: str,
+        offset: float = 0.0,
+        duration: float | None = None,
+        force_opus_sampling_rate: int | None = None,  # noqa: ARG002 - Lhotse's
+    ) -> tuple[np.ndarray, int]:
+        """Return (channels, samples) float32 and the rate in Hz."""
+        with open_audio(Path(path_or_fd)) as file:
+            file.seek(compute_num_samples(offset, SAMPLE_RATE_HZ))
+            wanted = -1 if duration is None else compute_num_samples(duration, SAMPLE_RATE_HZ)
+            samples = file.read(wanted, dtype="float32", always_2d=True).T
+        validate_finite(samples, path_or_fd)
+        return samples, SAMPLE_RATE_HZ
+
+
+_BACKEND = _Backend()
+
+
 def load_samples(cut: Cut) -> np.ndarray:
     """Load the audio of a cut, mixed or reverberated as the cut says.
 
@@ -237,10 +274,40 @@ def load_samples(cut: Cut) -> np.ndarray:
     """
     # Lhotse's default tries backends in an order that depends on what is installed (torchaudio,
     # ffmpeg, sph2pipe); the same corpus must give the same samples everywhere.
-    lhotse.set_current_audio_backend("LibsndfileBackend")
+    lhotse.set_current_audio_backend(_BACKEND)
+    if get_audio_duration_mismatch_tolerance() != TOLERANCE_S:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Lhotse's, that it is less than the default
+            set_audio_duration_mismatch_tolerance(TOLERANCE_S)
     try:
         samples = cut.load_audio()[0]
     except Exception as error:  # lhotse wraps any backend's failure in its own types
-        raise SvError(f"{cut.id}: cannot load its audio: {describe(error)}") from error
+        reason = _find_changed(cut) or describe(error)
+        raise SvError(f"{cut.id}: cannot load its audio: {reason}") from error
     validate_finite(samples, cut.id)
     return samples
+
+
+def name_audio(cut: Cut) -> str:
+    """Return the file of a cut; of a mix or a reverberated copy, that of the clean utterance."""
+    clean = cut.tracks[0].cut if isinstance(cut, MixedCut) else cut
+    return clean.recording.sources[0].source
+
+
+def _find_changed(cut: Cut) -> str:
+    """Name a file that a cut is made from and that has another length than its manifest says."""
+    todo = [cut.to_dict()]  # a mix, its cuts and recordings, their impulse responses
+    while todo:
+        value = todo.pop()
+        if isinstance(value, list):
+            todo += value
+        elif isinstance(value, dict):
+            todo += value.values()
+            if not value.get("sources"):
+                continue
+            path, known = value["sources"][0]["source"], value["num_samples"]
+            with contextlib.suppress(SvError):
+                found, _ = read_header(Path(path))
+                if found != known:
+                    return f"{path} had {known} samples in stage 1, has {found}; run stages 1 and 2"
+    return ""

@@ -12,9 +12,7 @@ recording, in the tracks of a mix, as an impulse response.
 
 import contextlib
 import gzip
-import itertools
 import json
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -25,11 +23,11 @@ from lhotse.cut import Cut
 from lhotse.serialization import deserialize_item
 
 from sv.data.config import MAX_SAMPLES
+from sv.data.inputs import read_lines
 from sv.data.parallel import split_chunks
 from sv.errors import SvError, describe
 from sv.files import parse_json, replacing
 
-MAX_LINE = 1 << 24  # characters; the longest of ours, a mix of many noises, has thousands
 Manifested = Recording | SupervisionSegment | Cut
 
 
@@ -74,18 +72,6 @@ def write_manifest(path: Path, items: Iterable[Manifested]) -> None:
     with open_manifests(path) as [file]:
         for chunk in split_chunks(items):
             file.write(pack_items(chunk))
-
-
-def read_lines(path: Path, *, job: int = 1, nj: int = 1) -> Iterator[str]:
-    """Read the lines of a manifest, or those of one job; see `read_manifest`."""
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            lines = iter(lambda: file.readline(MAX_LINE), "")
-            yield from itertools.islice(lines, job - 1, None, nj)
-    except (OSError, EOFError, zlib.error) as error:
-        raise SvError(f"cannot read {path}: {error}") from error
-    except ValueError as error:
-        raise SvError(f"{path}: not a manifest: {error}") from error
 
 
 def read_manifest(path: Path, *, job: int = 1, nj: int = 1) -> Iterator:

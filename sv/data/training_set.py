@@ -128,7 +128,8 @@ def make_cohort_dir(data_dir: Path, utterances: Path, per_speaker: int, cohort_d
     )
     # Archives made anew can have the very same table; what reads it must see that they are new.
     source, made = data_dir / "feats.scp", cohort_dir / "feats.scp"
-    if (time_ns := source.stat().st_mtime_ns) > made.stat().st_mtime_ns:
+    time_ns = source.stat().st_mtime_ns  # older, where a backup was moved back
+    if time_ns != made.stat().st_mtime_ns:
         os.utime(made, ns=(time_ns, time_ns))
 
 
@@ -163,8 +164,11 @@ def _hold_out(
     """Draw the validation utterances: the same number from each of some speakers."""
     rng = random.Random(config.seed)
     chosen = set(rng.sample(speakers, config.valid_speakers))
+    of_speaker: dict[str, list[str]] = {}  # C order may part a speaker's: mark-1, mark-2-1, mark-3
+    for utterance in utterances:
+        of_speaker.setdefault(utt2spk[utterance], []).append(utterance)
     held_out: set[str] = set()
-    for speaker, group in itertools.groupby(utterances, key=utt2spk.__getitem__):
+    for speaker, spoken in of_speaker.items():
         if speaker in chosen:
-            held_out.update(rng.sample(list(group), config.valid_utterances))
+            held_out.update(rng.sample(spoken, config.valid_utterances))
     return held_out

@@ -4,10 +4,11 @@ Jobs (utils/run.py, utils/slurm.py) keep their proof next to their log, stages n
 sidecar. Work is finished while its command is the same and every file in the proof is as the work
 found or left it. Work that failed, that was killed, or whose inputs changed while it ran is not.
 
-A job reads and writes the files that its command line, words or a line of shell, names. A stage
-runs a step, a script whose head names its arguments and files; an option stands for its value,
-``<backends...>`` for each word of it in turn, ``<list>`` for the last part of ``<trials>``, and a
-file with an option that is not given is left out:
+A job reads and writes the files that its command line, words or a line of shell, names; for the
+audio that a manifest names, stage 3 puts a digest there (sv/data/inputs.py). A stage runs a step, a
+script whose head names its arguments and files; an option stands for its value, ``<backends...>``
+for each word of it in turn, ``<list>`` for the last part of ``<trials>``, and a file with an option
+that is not given is left out:
 
     # Usage: steps/train_xvector.sh [options] <egs-dir> <exp-dir>
     # Reads: <config> <egs-dir>/train.npz
@@ -20,7 +21,8 @@ touched and not changed costs one look by the stage itself. Code and versions do
 options, which say where and how a step runs: of a stage's command the script alone is kept. Nor
 are folders, so a tree that was moved with its times kept stays finished.
 
-Proofs of commit f8b4a44 are honoured. Those of jobs did not tell read files from written ones;
+Proofs of commit f8b4a44 are honoured, but for features, as they knew nothing of the audio. Those of
+jobs did not tell read files from written ones;
 those of stages had no command and wrote ``{exp}`` for ``<exp-dir>``.
 """
 

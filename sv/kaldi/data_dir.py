@@ -5,7 +5,9 @@ a space and the rest. Lines are in C order of their keys (``LC_ALL=C sort``), an
 start with their speaker's id, so that sorting by utterance sorts by speaker too.
 """
 
+import itertools
 import re
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
@@ -13,7 +15,17 @@ from sv.errors import SvError
 from sv.files import read_text, replacing
 
 # Tables with one line for each utterance, other than utt2spk.
-UTTERANCE_TABLES = ("wav.scp", "text", "vad.scp", "utt2dur", "utt2num_frames", "feats.scp")
+UTTERANCE_TABLES = (
+    "wav.scp", "text", "vad.scp", "utt2dur", "utt2num_frames", "feats.scp", "utt2lang", "utt2uniq",
+)  # fmt: skip
+SPEAKER_TABLES = ("spk2gender", "cmvn.scp")
+# What a value must be, in Kaldi's own check (egs/wsj/s5/utils/validate_data_dir.sh, 2025-07).
+VALUES = {
+    "utt2spk": r"\S+",
+    "utt2dur": r"(?=.*[1-9])[0-9.]+(e[+-]?[0-9]+)?",  # above 0
+    "utt2num_frames": r"0*[1-9][0-9]*",
+    "spk2gender": "[mf]",
+}
 NO_SEGMENTS = "not read here: an utterance is a whole recording; cut the audio first"
 MAX_LISTED = 10  # problems named in a message; the rest are counted
 
@@ -89,55 +101,93 @@ def write_data_dir(
 
 
 def find_problems(
-    data_dir: Path, *, require: Iterable[str] = (), skip: Container[str] = ()
+    data_dir: Path,
+    *,
+    require: Iterable[str] = (),
+    skip: Container[str] = (),
+    spk_sort: bool = True,
 ) -> list[str]:
     """List the problems of a data directory, a line each; an empty list means it is valid.
 
-    ``require``: tables that must exist, besides utt2spk and spk2utt (``"feats.scp"``); ``skip``:
-    those that are not looked at.
+    Args:
+        data_dir: The directory.
+        require: Tables that must exist, besides utt2spk and spk2utt (``"feats.scp"``).
+        skip: Tables that are not looked at.
+        spk_sort: Whether the utterances of a speaker must stand together, as in Kaldi's own check
+            (``--no-spk-sort`` is Kaldi's name for leaving it out).
     """
     problems = []
     if (data_dir / "segments").exists():
         problems.append(f"{data_dir}/segments: {NO_SEGMENTS}")
-    tables: dict[str, dict[str, str]] = {}
-    for name in dict.fromkeys(("utt2spk", "spk2utt", *UTTERANCE_TABLES, *require)):
+    required = ("utt2spk", "spk2utt", *require)
+    found: dict[str, dict[str, str]] = {}
+    for name in dict.fromkeys((*required, *UTTERANCE_TABLES, *SPEAKER_TABLES)):
         path = data_dir / name
         if name in skip:
             continue
         if not path.exists():
-            if name in ("utt2spk", "spk2utt", *require):
+            if name in required:
                 problems.append(f"{path}: no such file")
             continue
         try:
-            tables[name] = read_table(path)
+            found[name] = read_table(path)
         except SvError as error:
             problems.append(str(error))
             continue
-        keys = list(tables[name])
-        if not keys:
-            problems.append(f"{path}: empty")
-        if keys != sorted(keys):
-            first = next(b for a, b in zip(keys, sorted(keys), strict=True) if a != b)
-            problems.append(
-                f"{path}: not in C order (first misplaced: {first}); sort with LC_ALL=C"
-            )
-    utt2spk = tables.get("utt2spk")
+        problems += _check_lines(path, found[name])
+    utt2spk = found.get("utt2spk")
     if utt2spk is None:
         return problems
     strays = [u for u, s in utt2spk.items() if not u.startswith(s)]
     problems += _describe(
         f"{data_dir}/utt2spk: utterance ids that do not begin with their speaker", strays
     )
-    if "spk2utt" in tables and dict(tables["spk2utt"]) != invert_utt2spk(utt2spk):
+    speakers = invert_utt2spk(utt2spk)
+    if "spk2utt" in found and dict(found["spk2utt"]) != speakers:
         problems.append(f"{data_dir}/spk2utt: is not the inverse of utt2spk")
-    for name in UTTERANCE_TABLES:
-        if name in tables:
-            other = tables[name].keys()
-            problems += _describe(f"{data_dir}/{name}: utterances missing", utt2spk.keys() - other)
-            problems += _describe(
-                f"{data_dir}/{name}: utterances not in utt2spk", other - utt2spk.keys()
-            )
+    if spk_sort and (parted := find_parted_speakers(utt2spk)):
+        problems += _describe(
+            f"{data_dir}/utt2spk: speakers whose utterances do not stand together, as their id is "
+            "the beginning of another's; rename them, or give --no-spk-sort", parted
+        )  # fmt: skip
+    for names, keys, what in (
+        (UTTERANCE_TABLES, utt2spk.keys(), "utterances"),
+        (SPEAKER_TABLES, speakers.keys(), "speakers"),
+    ):
+        for name in names:
+            if name in found:
+                other, path = found[name].keys(), data_dir / name
+                problems += _describe(f"{path}: {what} missing", keys - other)
+                problems += _describe(f"{path}: {what} not in utt2spk", other - keys)
     return problems
+
+
+def _check_lines(path: Path, table: Mapping[str, str]) -> list[str]:
+    """List what is wrong with the order of a table, its values or its end."""
+    problems, keys = [], list(table)
+    if not keys:
+        return [f"{path}: empty"]
+    if keys != sorted(keys):
+        first = next(b for a, b in zip(keys, sorted(keys), strict=True) if a != b)
+        problems.append(f"{path}: not in C order (first misplaced: {first}); sort with LC_ALL=C")
+    if not path.read_bytes().endswith(b"\n"):
+        problems.append(f"{path}: its last line has no end")
+    return problems + _check_values(path, table)
+
+
+def _check_values(path: Path, table: Mapping[str, str]) -> list[str]:
+    form = re.compile(VALUES.get(path.name, ".*"))
+    wrong = [f"{key} {value}" for key, value in table.items() if not form.fullmatch(value)]
+    return _describe(f"{path}: lines with another value than there can be", wrong)
+
+
+def find_parted_speakers(utt2spk: Mapping[str, str]) -> list[str]:
+    """Return the speakers between whose utterances, in C order, those of another one stand.
+
+    mark-1, mark-2-1 (of mark-2), mark-3: Kaldi sorts by utterance and by speaker, and refuses it.
+    """
+    runs = Counter(speaker for speaker, _ in itertools.groupby(utt2spk[u] for u in sorted(utt2spk)))
+    return [speaker for speaker, count in runs.items() if count > 1]
 
 
 def _describe(what: str, keys: Iterable[str]) -> list[str]:
@@ -164,6 +214,9 @@ def fix_data_dir(data_dir: Path) -> list[str]:
     if "utt2spk" not in present:
         raise SvError(f"{data_dir}/utt2spk: no such file; nothing can be repaired without it")
     tables = {name: read_table(data_dir / name) for name in present}
+    for name, table in tables.items():
+        if problems := _check_values(data_dir / name, table):
+            raise SvError(problems[0])
     keep = set.intersection(*(set(table) for table in tables.values()))
     if not keep:
         raise SvError(f"{data_dir}: no utterance is in all of {', '.join(present)}")

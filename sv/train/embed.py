@@ -5,6 +5,7 @@ threads read the next batches, and the embeddings of a batch are fetched when th
 """
 
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from sv.data.fbank import compute_fbank
 from sv.data.parallel import map_ahead
 from sv.errors import SvError
 from sv.kaldi.archive import ArchiveReader
-from sv.train.device import autocast
+from sv.train.device import autocast, explain_out_of_memory
 
 # Frames of one batch, padding included; tests/bench/extraction.py compares sizes on a CPU. A GPU
 # needs more to be busy, and 24000 are 1 GB per feature map at the study's width.
@@ -157,12 +158,16 @@ def embed_files(
     """
     net.eval()
     for path in paths:
-        frames = compute_fbank(read_samples(path), features)
-        if len(frames) == 0:
-            raise SvError(f"{path}: shorter than one window ({features.frame_length_ms:g} ms)")
-        x = torch.from_numpy(frames)[None].to(device)  # (1, T, features)
-        with autocast(precision, device):
-            y = net(x)
+        samples = read_samples(path)
+        if samples.min() == samples.max():
+            logging.warning("%s is silent: its embedding says nothing of a speaker", path)
+        with explain_out_of_memory(device, [f"cut {path} into shorter files"]):
+            frames = compute_fbank(samples, features)
+            if len(frames) == 0:
+                raise SvError(f"{path}: shorter than one window ({features.frame_length_ms:g} ms)")
+            x = torch.from_numpy(frames)[None].to(device)  # (1, T, features)
+            with autocast(precision, device):
+                y = net(x)
         for _, embedding in _fetch([str(path)], y, precision):
             yield embedding
 
