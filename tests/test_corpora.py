@@ -1,19 +1,23 @@
 """Corpus preparation: AN4, where it is at hand, and requests that are refused."""
 
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
 import soundfile
-from conftest import SHARED_DATA
+from conftest import ROOT, SHARED_DATA
 from corpora import prepare as prepare_data
 from corpora import run_here, write_audio, write_config
 
 from local.corpora import Request
 from local.prepare_an4 import prepare
+from sv.data.config import TrainingSetConfig
 from sv.data.cuts import load_samples
 from sv.data.manifests import read_manifest
-from sv.kaldi.data_dir import find_problems, read_table
+from sv.data.training_set import make_training_set
+from sv.kaldi.archive import write_archive
+from sv.kaldi.data_dir import find_problems, read_table, write_data_dir, write_table
 from sv.kaldi.trials import read_trials
 
 AN4 = SHARED_DATA / "an4"
@@ -195,3 +199,65 @@ def test_a_kaldi_folder_is_counted_in_stage_0_and_never_written_to(tmp_path):
     (where / "test" / "mine").unlink()
     done = run_here(*words, "--corpora", tmp_path, check=False)
     assert done.returncode == 1 and "no trial list 'mine'" in done.stderr
+
+
+def test_a_corpus_that_grew_or_shrank_is_prepared_again(tmp_path):
+    """Features of before are in the way of nothing; ids that begin alike are a warning."""
+    corpora = tmp_path / "corpora"
+    for folder, speakers in (("an4_clstk", ("mark", "mark-2")), ("an4test_clstk", ("fa", "fb"))):
+        for speaker in speakers:
+            for number in range(1, 4):
+                write_audio(corpora / "an4/wav" / folder / speaker / f"{number}.wav")
+    write_config(corpora / "conf/corpora.toml", GROWING)
+    done = prepare_data(corpora)
+    assert "the id of a speaker is the beginning of another's (mark)" in done.stderr
+    train = corpora / "data/an4_train"
+    utt2spk = read_table(train / "utt2spk")
+    for name in ("feats.scp", "utt2num_frames"):  # what stage 3 leaves
+        write_table(train / name, dict.fromkeys(utt2spk, 100))
+    write_audio(corpora / "an4/wav/an4_clstk/mark/4.wav")
+    prepare_data(corpora)
+    assert len(read_table(train / "utt2spk")) == len(utt2spk) + 1
+    for number in (3, 4):
+        (corpora / f"an4/wav/an4_clstk/mark/{number}.wav").unlink()
+    prepare_data(corpora)
+    assert len(read_table(train / "utt2spk")) == len(utt2spk) - 1
+    (train / "wav.scp").unlink()
+    assert any(
+        "wav.scp: no such file" in line for line in find_problems(train, require=["wav.scp"])
+    )
+
+
+GROWING = """train = "an4_train"
+[trials]
+an4 = "an4_test"
+[speech.an4]
+path = "an4"
+[augment]
+"""
+
+
+def test_as_many_are_held_out_of_speakers_that_stand_apart(tmp_path):
+    """mark-1, mark-2-1 ... mark-2-4, mark-3 ...: in C order mark's utterances are parted."""
+    utt2spk = {f"mark-{i}": "mark" for i in (1, 3, 4, 5)}
+    utt2spk |= {f"mark-2-{i}": "mark-2" for i in range(1, 5)}
+    feats = {key: np.random.default_rng(i).normal(size=(30, 4)).astype(np.float32)
+             for i, key in enumerate(sorted(utt2spk))}  # fmt: skip
+    data = tmp_path / "set"
+    write_data_dir(data, utt2spk, utt2num_frames=dict.fromkeys(utt2spk, 30))
+    write_archive(data / "f.ark", data / "feats.scp", iter(feats.items()), method="none")
+    config = TrainingSetConfig(
+        min_frames=1, min_utterances=3, valid_speakers=2, valid_utterances=2, seed=0
+    )
+    make_training_set(data, [], tmp_path / "egs", config)
+    held_out = Counter(read_table(tmp_path / "egs/valid/utt2spk").values())
+    assert held_out == {"mark": 2, "mark-2": 2}
+    assert Counter(read_table(tmp_path / "egs/utterances").values()) == held_out
+
+
+def test_a_folder_where_nothing_can_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    config = ROOT / "tests/egs/tiny/conf/mini.toml"
+    done = run_here("local.make_mini", "--config", config, tmp_path / "file/corpora", check=False)
+    assert done.returncode == 1 and "give --corpora DIR" in done.stderr
+    assert done.stderr.count("\n") == 1

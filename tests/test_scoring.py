@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from sv.errors import SvError
+from sv.files import hash_file
 from sv.kaldi.archive import read_vectors, write_archive
 from sv.kaldi.data_dir import read_table, write_data_dir, write_table
 from sv.kaldi.trials import Trials
-from sv.score.backends import Cohort, Scorer, read_cohort
+from sv.score.backends import Cohort, Scorer, read_cohort, read_info
 from sv.score.record import read_scored_list, read_scores, write_scored_list
 from sv.score.trials import match_embeddings
 
@@ -325,6 +326,17 @@ def test_a_cohort_of_another_network_or_precision_is_refused(scored):
     root = scored[0]
     with pytest.raises(SvError, match=r"its precision is bf16, that of the .* is fp32; make"):
         read_cohort(root / "cohort", {"model": "exp/M/final.pt", "precision": "fp32"})
+    info, final = root / "cohort" / "info.json", root / "final.pt"
+    final.write_text("a network")
+    made_by = {"model": str(final), "model_sha256": hash_file(final, "sha256")}
+    earlier = json.loads(info.read_text())
+    info.write_text(json.dumps(earlier | made_by))
+    with pytest.raises(SvError, match="its model_sha256 is"):
+        read_cohort(root / "cohort", {**made_by, "precision": "bf16", "model_sha256": "0"})
+    final.write_text("trained again")
+    with pytest.raises(SvError, match=f"embeddings of another network than {final} is; run stage"):
+        read_info(root / "cohort")
+    info.write_text(json.dumps(earlier))
     (root / "cohort" / "utt2spk").write_text("s6-0 s6\n")
     with pytest.raises(SvError, match=r"19 utterances of xvector.scp missing \(first: s6-1\)"):
         read_cohort(root / "cohort", {"model": "exp/M/final.pt", "precision": "bf16"})

@@ -10,7 +10,7 @@ import torch
 
 from sv.bin.cli import Parser, positive_int, run, true_or_false
 from sv.data.parallel import log_progress
-from sv.files import write_json
+from sv.files import hash_file, write_json
 from sv.kaldi.archive import write_archive
 from sv.kaldi.data_dir import read_feats
 from sv.score.config import PRECISIONS
@@ -57,6 +57,7 @@ def extract(args: Namespace, device: torch.device) -> int:
     write_archive(args.ark, args.scp, iter(embeddings), method="none")
     info = {
         "model": str(args.model),
+        "model_sha256": hash_file(args.model, "sha256"),
         "precision": args.precision,
         "untrained": args.untrained,
         "utterances": len(frames),

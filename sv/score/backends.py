@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from sv.errors import SvError
-from sv.files import read_json
+from sv.files import hash_file, read_json
 from sv.kaldi.archive import read_vectors
 from sv.kaldi.data_dir import read_table
 from sv.kaldi.trials import Trials
@@ -184,13 +184,16 @@ def read_info(directory: Path) -> dict[str, Any]:
     """Read the info.json of embeddings: of which network, data set and precision they are.
 
     Raises:
-        SvError: It is missing or lacks one of them.
+        SvError: It is missing or lacks one of them, or the network has been trained again since.
     """
     path = directory / "info.json"
     info = read_json(path)
     for key in ("model", "data_set", "precision"):
         if not isinstance(info, dict) or not isinstance(info.get(key), str):
             raise SvError(f"{path}: no {key} in it")
+    model, made_by = Path(info["model"]), info.get("model_sha256")
+    if made_by and model.is_file() and hash_file(model, "sha256") != made_by:
+        raise SvError(f"{directory}: embeddings of another network than {model} is; run stage 6")
     return info
 
 
@@ -220,8 +223,8 @@ def read_cohort(directory: Path, info: Mapping[str, object]) -> Cohort:
     if not (directory / "xvector.scp").is_file():
         raise SvError(f"no such file {directory / 'xvector.scp'}; run stage 6 first")
     own = read_info(directory)
-    for key in ("model", "precision"):
-        if own.get(key) != info.get(key):
+    for key in own.keys() & info.keys() & {"model", "model_sha256", "precision"}:
+        if own[key] != info[key]:
             raise SvError(
                 f"{directory}: its {key} is {own.get(key)}, that of the embeddings to score is "
                 f"{info.get(key)}; make stage 6 again"
