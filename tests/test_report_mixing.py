@@ -79,7 +79,7 @@ def test_tables_of_energies_say_what_was_computed_twice(study, run_cli):
     data, exp = study
     with open(exp / B / "config.toml") as file:
         text = file.read()
-    write(exp / B / "config.toml", f'checkpointing = "selective"\n{text}')
+    write(exp / B / "config.toml", f'checkpointing = "selective"\ncompile = true\n{text}')
     with open(exp / C / "config.toml") as file:
         text = file.read()
     write(exp / C / "config.toml", f"activation_checkpointing = true\n{text}")  # of before
@@ -87,11 +87,16 @@ def test_tables_of_energies_say_what_was_computed_twice(study, run_cli):
     done = run_cli("steps/make_results.sh", data, exp, env=env, check=False)
     assert "different settings" not in done.stderr
     tables = {n: json.loads((exp / "results" / f"table{n}.json").read_text()) for n in range(1, 5)}
-    noted = {
-        n: [x["text"] for x in t["notes"] if HOW_KEYS[0] in x["text"]] for n, t in tables.items()
-    }
-    assert noted[1] == noted[3] and not noted[2] and not noted[4]
-    assert all(part in noted[1][0] for part in (f"selective ({B})", f"none ({A})", f"full ({C})"))
+    for key, parts in (
+        (HOW_KEYS[0], (f"selective ({B})", f"none ({A})", f"full ({C})")),
+        (HOW_KEYS[1], (f"true ({B})", f"false ({A}, {C})")),
+    ):
+        noted = {
+            n: [x["text"] for x in t["notes"] if f"{key} is" in x["text"]]
+            for n, t in tables.items()
+        }
+        assert noted[1] == noted[3] and not noted[2] and not noted[4]
+        assert all(part in noted[1][0] for part in parts)
 
 
 def test_the_program_refuses_or_names_what_differs(study, run_cli):

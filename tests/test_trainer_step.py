@@ -1,7 +1,7 @@
 """A training step: number formats, accumulation, checkpointing, late results."""
 
 import contextlib
-import copy
+import functools
 
 import numpy as np
 import pytest
@@ -14,8 +14,8 @@ from sv.errors import SvError, UsageError
 from sv.nnet.architectures import build_embedding_network
 from sv.nnet.margin import MarginHead
 from sv.nnet.recompute import set_checkpointing
-from sv.train.config import read_train_config
-from sv.train.device import set_precision
+from sv.train.config import read_train_config, validate_processes
+from sv.train.device import explain_compiler, set_precision
 from sv.train.group import Group
 from sv.train.step import TrainStep
 from sv.train.trainer import AsyncMetrics, prefetch
@@ -144,27 +144,54 @@ def test_checkpointed_activations_change_nothing(
     assert buffers2["resnet.stages.1.0.norm1.num_batches_tracked"] == 2
 
 
+@pytest.fixture
+def traced(monkeypatch):
+    """Traced and differentiated by the compiler; no code is generated, which takes a minute."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+
+
+@pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("mode", ["none", "selective", "full"])
 def test_a_compiled_step_is_the_same_step(small_egs, tmp_path, batch, mode):
-    """Traced and differentiated by the compiler, no code generated; padded batches too."""
-    step = build_step(small_egs, tmp_path, checkpointing=mode)
-    step.net.train()
-    plain, compiled = step.net, torch.compile(copy.deepcopy(step.net), backend="aot_eager")
-    lengths = torch.tensor([60, 33, 20, 41, 60, 8, 59, 25])
-    for given in (None, lengths):
-        found = []
-        for net in (plain, compiled):
-            net.zero_grad()
-            embeddings = net(batch[0], given)
-            embeddings.square().mean().backward()
-            gradients = torch.cat([p.grad.flatten() for p in net.parameters()])
-            buffers = torch.cat([b.flatten().float() for b in net.buffers()])
-            found.append((embeddings.detach(), gradients, buffers))
-        for a, b in zip(*found, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
-    with torch.no_grad():
-        padded = [net.eval()(batch[0], lengths) for net in (plain, compiled)]
-    torch.testing.assert_close(*padded, rtol=1e-4, atol=1e-5)
+    found = []
+    for compiled in (False, True):
+        step = build_step(small_egs, tmp_path, checkpointing=mode, compile=compiled)
+        step.net.train()
+        loss, _ = step.compute_gradients(*batch, margin=0.2, micro_batch_size=4)
+        buffers = torch.cat([b.flatten().float() for b in step.net.buffers()])
+        found.append((loss, torch.cat([g.flatten() for g in get_gradients(step)]), buffers))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    if mode == "none":  # as extraction would use it
+        lengths = torch.tensor([60, 33, 20, 41, 60, 8, 59, 25])
+        with torch.no_grad():
+            padded = [run(batch[0], lengths) for run in (step.net.eval(), torch.compile(step.net))]
+        torch.testing.assert_close(*padded, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_compiled_training_is_resumed_by_one_that_is_not(small_egs, tmp_path):
+    """And gives nearly the same: rounding aside it is the same computation."""
+    plain = train(small_egs, tmp_path / "a" / MODEL, num_epochs=1)
+    for max_steps, compiled in ((3, True), (None, False)):
+        changes = {"num_epochs": 1, "compile": compiled}
+        pieced = train(small_egs, tmp_path / "b" / MODEL, max_steps=max_steps, **changes)
+    losses = [run.epochs[1]["loss"] for run in (plain, pieced)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+
+
+def test_what_cannot_be_compiled_is_one_line(small_egs, tmp_path):
+    def fail(*_):
+        raise OSError("no C++ compiler\n\nread more")
+
+    run = torch.compile(lambda x: -x, backend=fail)
+    with pytest.raises(SvError, match="set compile = false") as raised, explain_compiler(True):
+        run(torch.ones(1))
+    assert "no C++ compiler" in str(raised.value) and "\n" not in str(raised.value)
+    config = read_train_config(small_egs.write_config(tmp_path / "c.toml", compile=True))
+    validate_processes(config, 1)
+    with pytest.raises(UsageError, match="compile = true is for one process, and here are 2"):
+        validate_processes(config, 2)
 
 
 @pytest.mark.parametrize(

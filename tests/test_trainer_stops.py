@@ -65,8 +65,8 @@ def test_a_bounded_run_marks_what_it_did(small_egs, whole, tmp_path):
     assert not (first.exp / "final.pt").exists()
     (plan,) = first.get_marks("plan")
     fields = {"first_step": 0, "total_steps": 20, "steps_per_epoch": 10, "num_epochs": 2,
-              "crops_per_step": 8, "crop_frames": 60, "fine_tuning_steps": 0,
-              "fine_tuning_crop_frames": 600}  # fmt: skip
+              "crops_per_step": 8, "crop_frames": 60, "checkpointing": "none",
+              "fine_tuning_steps": 0, "fine_tuning_crop_frames": 600}  # fmt: skip
     assert plan == {"mark": "plan", **fields}
     segments = first.get_marks("stretch")
     assert [mark["steps"] for mark in segments] == [2] * 8

@@ -15,7 +15,12 @@ from sv.energy.journal import write_mark
 from sv.energy.live import read_live
 from sv.model_name import check_model_name
 from sv.train.config import read_train_config, validate_device
-from sv.train.device import choose_device, explain_out_of_memory, list_savings
+from sv.train.device import (
+    choose_device,
+    explain_compiler,
+    explain_out_of_memory,
+    list_savings,
+)
 from sv.train.group import Group, report_to_launcher
 from sv.train.stopping import StopConditions
 from sv.train.trainer import Trainer
@@ -50,7 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
             signal.signal(number, conditions.request_stop)
-    with explain_out_of_memory(device, list_savings(config, device)), group.joined():
+    with (
+        explain_compiler(config.compile),
+        explain_out_of_memory(device, list_savings(config, device)),
+        group.joined(),
+    ):
         stop = Trainer(
             args.model,
             config,

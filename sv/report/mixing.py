@@ -11,8 +11,8 @@ Compared between systems are
 
 A system without config.toml was not trained, and what a system lacks is compared with nothing.
 
-Checkpointing changes no result, but what it cost: tables of training energies say where systems
-differ in it.
+Checkpointing and compilation change no result, but what it cost: tables of training energies say
+where systems differ in them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,9 +27,13 @@ from sv.report.results import Results, System
 from sv.report.tables.evidence import list_some
 
 # Of config.toml: when something is saved or kept and how the same is computed, not what.
-_MEMORY = "checkpointing"
+_MEMORY, _COMPILE = "checkpointing", "compile"
 _OLD_MEMORY = "activation_checkpointing"  # of before: false or true
-HOW_KEYS = (_MEMORY, "checkpoint_minutes", "keep_checkpoints")
+HOW_KEYS = (_MEMORY, _COMPILE, "checkpoint_minutes", "keep_checkpoints")
+_ARITHMETIC = {
+    _MEMORY: "full computed feature maps twice, selective all but the outputs of convolutions",
+    _COMPILE: "true computed several operations in one pass over memory",
+}
 _OF_NETWORK = ("input_dim", "speakers", "crops_trained")
 _NOT_SET = "not set"
 _BASE = {"network.base_channels": f"[{', '.join(map(str, BASE_CHANNELS))}]"}
@@ -65,10 +69,13 @@ def explain_arithmetic(results: Results) -> list[str]:
     """
     configs = _read_configs(results.systems)
     old = {name: "full" if c.get(_OLD_MEMORY) else "none" for name, c in configs.items()}
-    settings = ((_MEMORY, c.get(_MEMORY, old[name]), name) for name, c in configs.items())
+    settings = chain(
+        ((_MEMORY, c.get(_MEMORY, old[name]), name) for name, c in configs.items()),
+        ((_COMPILE, str(c.get(_COMPILE, False)).lower(), name) for name, c in configs.items()),
+    )
     return [
-        f"Trainings differ in what they computed for the same results: {found.describe()}; full "
-        "computed feature maps twice, selective all but the outputs of convolutions."
+        f"Trainings differ in what they computed for the same results: {found.describe()}; "
+        f"{_ARITHMETIC[found.key]}."
         for found in _group(settings)
     ]
 

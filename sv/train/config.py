@@ -25,8 +25,8 @@ from sv.model_name import STUDY_NETWORK, NetworkConfig
 TURING = (7, 5)  # no build for CUDA 13 has kernels for older cards (CUDA 13.0, release notes)
 AMPERE = (8, 0)  # the compute capability from which on a GPU has bf16 and TF32
 BUILDS = "utils/install.sh --cuda auto installs a build for the GPUs of this machine into .venv"
-# Settings that change when something is saved or kept, not what is computed.
-NOT_COMPARED = ("checkpoint_minutes", "keep_checkpoints", "checkpointing")
+# Settings that change when something is saved or kept, or how it is computed, not what.
+NOT_COMPARED = ("checkpoint_minutes", "keep_checkpoints", "checkpointing", "compile")
 # Of configs before there was `checkpointing`: whether it was full.
 OLD_CHECKPOINTING = "activation_checkpointing"
 TRAINING = "training"  # the names of the phases
@@ -123,6 +123,7 @@ class TrainConfig:
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"  # of the arithmetic
     # Which maps of a block are recomputed, not kept: sv/nnet/recompute.py; "auto": as few as fit.
     checkpointing: Literal["auto", "none", "selective", "full"] = "auto"
+    compile: bool = False  # the network, by torch.compile: the same up to rounding
     fine_tuning: FineTuningConfig = FineTuningConfig()
 
     def __post_init__(self) -> None:
@@ -165,11 +166,17 @@ def build_resolved_config(values: dict[str, Any], *, where: str) -> TrainConfig:
 
 
 def validate_processes(config: TrainConfig, processes: int) -> None:
-    """Check that this many processes can share every micro-batch.
+    """Check that this many processes can train together and share every micro-batch.
 
     Raises:
         UsageError: They cannot.
     """
+    if config.compile and processes > 1:
+        # Their normalisations exchange numbers, at which torch's compiler gives up (2.13).
+        raise UsageError(
+            f"compile = true is for one process, and here are {processes}; set compile = false in "
+            "train.toml, or train on one GPU"
+        )
     optimizer, fine = config.optimizer, config.fine_tuning
     sizes = [optimizer.micro_batch_size, fine.micro_batch_size if fine.num_epochs else 0]
     for crops in sizes:

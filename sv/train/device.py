@@ -189,6 +189,27 @@ def explain_out_of_memory(device: torch.device, savings: Sequence[str]) -> Itera
         raise SvError(f"out of {where}; {', or '.join(savings)}") from error
 
 
+@contextlib.contextmanager
+def explain_compiler(is_used: bool) -> Iterator[None]:
+    """Turn an error of torch's compiler into one line.
+
+    Raises:
+        SvError: It failed, for want of a C++ compiler for example.
+    """
+    if not is_used:
+        yield
+        return
+    # Only now: it is slow to import.
+    from torch._dynamo.exc import TorchDynamoException  # noqa: PLC0415
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        cause = " ".join(str(error).strip().partition("\n\n")[0].split())
+        advice = "set compile = false in train.toml"
+        raise SvError(f"torch.compile failed: {cause}; {advice}") from error
+
+
 def list_savings(config: TrainConfig, device: torch.device) -> list[str]:
     """List what would make a training take less memory, on this device."""
     ways = []

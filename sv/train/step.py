@@ -22,12 +22,15 @@ STATE = ("net", "head", "optimizer", "scaler")  # of a `TrainStep`, in a checkpo
 class _Joint(nn.Module):
     """Network and head as one model, whose gradients several processes exchange."""
 
-    def __init__(self, net: nn.Module, head: nn.Module) -> None:
+    def __init__(self, net: nn.Module, head: nn.Module, *, compiled: bool) -> None:
         super().__init__()
         self.net, self.head = net, head
+        # Not of the module itself: in a validation each batch has a shape of its own, and a
+        # compilation takes minutes.
+        self.embed = torch.compile(net.forward, dynamic=False) if compiled else net.forward
 
     def forward(self, crops: Tensor, speakers: Tensor, margin: float) -> tuple[Tensor, Tensor]:
-        return self.head(self.net(crops), speakers, margin)
+        return self.head(self.embed(crops), speakers, margin)
 
 
 class TrainStep:
@@ -58,7 +61,8 @@ class TrainStep:
             # (tests/bench/train_step.py).
             net.to(memory_format=choose_memory_format(config.precision, device))
         self.net, self.head, self.device, self.precision = net, head, device, config.precision
-        self.group, self.model = group, group.prepare(_Joint(net, head))
+        joint = _Joint(net, head, compiled=config.compile)
+        self.group, self.model = group, group.prepare(joint)
         self.optimizer = build_optimizer(net, head, config.optimizer)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
 

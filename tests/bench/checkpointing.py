@@ -5,9 +5,10 @@ Usage: python3 tests/bench/checkpointing.py [--models "NAME..."] [--compile "fal
          [--crops N] [--frames N] [--rounds N] [--threads N]
 
 Forward and backward pass over a micro-batch in float32, with the margin head over 5,994 speakers.
-The time is the median of the rounds, in which the modes take turns; the peak is what torch's
-allocator gave during one more step, by its profiler, with weights and momentum; next to it what
-sv.bin.model_info computes. Prints a Markdown table.
+The time is the processor time of a step, which others on the machine change little: the median of
+the rounds, in which the modes take turns. The peak is what torch's allocator gave during one more
+step, by its profiler, with weights and momentum; next to it what sv.bin.model_info computes. Prints
+a Markdown table.
 """
 
 import argparse
@@ -51,10 +52,10 @@ class Step:
         """Compute the gradients; return the seconds."""
         for parameter in self.parameters():
             parameter.grad = None
-        started = time.perf_counter()
+        started = time.process_time()
         loss, _ = self.head(self.net(self.crops), self.speakers, 0.1)
         loss.backward()
-        return time.perf_counter() - started
+        return time.process_time() - started
 
     def measure_peak(self) -> float:
         """Return the bytes at most of a step, with weights and momentum."""
@@ -83,7 +84,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"torch {torch.__version__}, {options.crops} crops of {options.frames} frames, fp32")
-    print("\n| system | compiled | checkpointing | s a step | ratio | peak GB | computed GB |")
+    print("\n| system | compiled | checkpointing | CPU s a step | ratio | peak GB | computed GB |")
     print("|---|---|---|---:|---:|---:|---:|", flush=True)
     for name in options.models.split():
         model = StepModel(lambda name=name: build(name), FEATURES)
