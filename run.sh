@@ -119,7 +119,8 @@ if [ "$stage" -le 2 ] && [ "$stop_stage" -ge 2 ]; then
   need "$data/train_set" "run stage 1 first"
   utils/meter.sh "${shared[@]}" --stage 2 --name augment -- \
     python3 -m local.augment_data --config "$conf/corpora.toml" \
-    --augment-config "$conf/augment.toml" --corpora "$corpora" --nj "$nj" "$data"
+    --augment-config "$conf/augment.toml" --corpora "$corpora" --nj "$nj" \
+    --allow-partial "$allow_partial" "$data"
 fi
 
 if [ "$stop_stage" -ge 3 ] && [ "$stage" -le 7 ]; then
@@ -138,6 +139,11 @@ if [ "$stage" -le 3 ] && [ "$stop_stage" -ge 3 ]; then
   for set in "${test_sets[@]}"; do sets+=("$data/$set"); done
   utils/meter.sh "${shared[@]}" --stage 3 --name fbank -- \
     steps/make_fbank.sh --cmd "$cmd" --nj "$nj" --config "$conf/features.toml" "${sets[@]}"
+fi
+
+if [ "$stage" -le 5 ] && [ "$stop_stage" -ge 3 ]; then
+  # A list that stage 7 would refuse is refused before anything is trained.
+  python3 -m local.check_lists --allow-partial "$allow_partial" "$data"
 fi
 
 if [ "$stage" -le 4 ] && [ "$stop_stage" -ge 4 ]; then

@@ -7,9 +7,15 @@ from pathlib import Path
 
 from lhotse import Recording
 
-from local.corpora import find_root, read_corpora_config
-from local.sources import list_sources
-from sv.bin.cli import Parser, positive_int, run
+from local.corpora import (
+    find_root,
+    read_corpora_config,
+    refuse_missing,
+    remark_missing,
+    write_remarks,
+)
+from local.sources import find_missing_sources, list_sources
+from sv.bin.cli import Parser, positive_int, run, true_or_false
 from sv.config import read_config
 from sv.data.augment import augment_cut
 from sv.data.config import AugmentConfig
@@ -28,15 +34,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--augment-config", type=Path, required=True, help="conf/augment.toml")
     parser.add_argument("--corpora", default="", help="the folder that holds the corpora")
     parser.add_argument("--nj", type=positive_int, default=1, help="processes")
+    parser.add_argument(
+        "--allow-partial", type=true_or_false, default=False, help="continue without missing parts"
+    )
     parser.add_argument("data", type=Path)
     args = parser.parse_args(argv)
     corpora = read_corpora_config(args.config)
     config = read_config(args.augment_config, AugmentConfig)
     root = find_root(corpora, args.corpora, args.config)
     train, data = corpora.train, args.data
+    missing = find_missing_sources(root, corpora.augment)
+    refuse_missing(missing, allow_partial=args.allow_partial)
     sources = {
-        kind: list_sources(root, kind, entries, nj=args.nj)
+        kind: list_sources(root, kind, there, nj=args.nj)
         for kind, entries in corpora.augment.items()
+        if (there := [entry for entry in entries if f"augment {kind} {entry}" not in missing])
     }
     for kind, recordings in sources.items():
         write_manifest(data / "manifests" / f"{kind}_recordings.jsonl.gz", recordings)
@@ -53,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         link_cuts(data, name)
         logging.info("%s: %d cuts from %d recordings", name, len(utt2spk), len(recordings))
-    kinds = "".join(f"{kind}\n" for kind in corpora.augment)
+    write_remarks(data / "augment_remarks.tsv", remark_missing(missing))
+    kinds = "".join(f"{kind}\n" for kind in sources)
     write_text(data / "augment_kinds", kinds, keep_if_same=True)
     return 0
 

@@ -9,14 +9,14 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from local.corpora import (
     CorporaConfig,
     Count,
     Request,
-    find_lists,
     find_root,
-    load_program,
+    plan_preparation,
     read_corpora_config,
 )
 from local.sources import count_sources
@@ -53,16 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _make(config.make, args.config.with_name(f"{config.make}.toml"), args.nj, root)
     counts: list[Count] = []
     missing: list[str] = []
-    for name, speech in config.speech.items():
-        request = Request(
-            corpus=root / speech.path,
-            data=Path(),
-            lists=find_lists(root, speech, args.lists),
-            train=config.train,
-            trials=config.trials,
-        )
+    plan = plan_preparation(config, args.config, root, args.lists, data=Path())
+    missing += [f"{what}: {why}" for what, why in plan.missing.items()]
+    for name, (program, request) in plan.requests.items():
         try:
-            counts += _count(name, speech.kind or name, request)
+            counts += _count(name, program, request)
         except SvError as error:
             missing.append(f"speech {name}: {error}")
     counts += _count_sources(config, root, missing)
@@ -84,8 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _count(name: str, kind: str, request: Request) -> Iterable[Count]:
-    program = load_program(kind)
+def _count(name: str, program: Any, request: Request) -> Iterable[Count]:
     if hasattr(program, "check"):
         return program.check(request)
     paths = tuple(list_audio(request.corpus))

@@ -1,15 +1,17 @@
 """What a recipe's corpora are (conf/corpora.toml), and the contract of local/prepare_<name>.py.
 
 Such a program has a function ``prepare(request)``, which returns `Remark` items, and perhaps
-``check(request)``, which returns `Count` items. docs/adding-a-corpus.md has an example.
+``check(request)``, which returns `Count` items, and ``find_missing(request)``, which says of each
+trial list that is not there why, and raises SvError where the corpus is not there: it is asked
+before any corpus is read. docs/adding-a-corpus.md has an example.
 """
 
 import importlib
 import importlib.util
 import logging
 import sys
-from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from sv.bin.cli import Parser, run
 from sv.config import FileName, read_config
 from sv.data.config import KINDS
 from sv.errors import SvError, UsageError
-from sv.files import write_text
+from sv.files import read_text, write_text
 
 EVERY_LIST = "*"
 Rows = list[tuple[str, str, bool]]  # of a trial list: enrol, test, whether it is a target trial
@@ -140,6 +142,89 @@ def find_lists(root: Path, speech: SpeechConfig, lists: str) -> Path:
     return Path(lists)
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What of a recipe's speech corpora is there, before any is read.
+
+    Attributes:
+        requests: Program and arguments of each corpus that is there; its ``trials`` are without
+            the lists that are not.
+        missing: What is not there, a corpus or a trial list, and why.
+    """
+
+    requests: dict[str, tuple[Any, Request]]
+    missing: dict[str, str]
+
+
+def plan_preparation(
+    config: CorporaConfig, config_path: Path, root: Path, lists: str, **settings: Any
+) -> Plan:
+    """Find out which corpora and trial lists are there.
+
+    Args:
+        config: The recipe's corpora.
+        config_path: Its file, for messages.
+        root: The folder that holds the corpora.
+        lists: The option --lists.
+        settings: Further fields of the requests.
+
+    Raises:
+        UsageError: A corpus has no program, or its program does not know a list.
+    """
+    plan = Plan({}, {})
+    for name, speech in config.speech.items():
+        try:
+            program = load_program(speech.kind or name)
+        except UsageError as error:
+            raise UsageError(f"{config_path}: [speech.{name}]: {error}") from error
+        request = Request(
+            corpus=root / speech.path,
+            lists=find_lists(root, speech, lists),
+            train=config.train,
+            trials=config.trials,
+            max_unmatched=speech.max_unmatched,
+            **settings,
+        )
+        try:
+            absent = getattr(program, "find_missing", _find_missing)(request)
+        except UsageError:
+            raise
+        except SvError as error:
+            plan.missing[f"speech {name}"] = str(error)
+            continue
+        plan.missing.update(absent)
+        there = {trials: s for trials, s in config.trials.items() if trials not in absent}
+        plan.requests[name] = program, replace(request, trials=there)
+    return plan
+
+
+def _find_missing(request: Request) -> dict[str, str]:
+    """Look for the folder alone, of a corpus whose program knows no more."""
+    if not request.corpus.is_dir():
+        raise SvError(f"no such folder {request.corpus}")
+    return {}
+
+
+def refuse_missing(missing: Mapping[str, str], *, allow_partial: bool) -> None:
+    """Log what is not there.
+
+    Raises:
+        SvError: Something is not there, and ``allow_partial`` is false.
+    """
+    lines = [f"{what}: {why}" for what, why in missing.items()]
+    if lines and not allow_partial:
+        raise SvError(
+            f"{'; '.join(lines)}; see --corpora, or give --allow-partial true to go on without"
+        )
+    for line in lines:
+        logging.warning("left out: %s", line)
+
+
+def remark_missing(missing: Mapping[str, str]) -> list[Remark]:
+    """Return what every table says of what is not there."""
+    return [Remark(EVERY_LIST, f"without {what}: {why}") for what, why in missing.items()]
+
+
 def load_program(name: str) -> Any:
     """Import local/prepare_<name>.py; see `find_program`."""
     return importlib.import_module(find_program(name))
@@ -163,6 +248,12 @@ def write_remarks(path: Path, remarks: Iterable[Remark]) -> None:
     write_text(path, "".join(lines), keep_if_same=True)
 
 
+def append_remarks(path: Path, remarks: Iterable[Remark]) -> None:
+    """Add remarks to a remarks.tsv."""
+    lines = [f"{remark.trials}\t{remark.text}\n" for remark in remarks]
+    write_text(path, read_text(path) + "".join(lines), keep_if_same=True)
+
+
 def keep_scorable(
     name: str, rows: Rows, kept: Container[str], *, allow_partial: bool
 ) -> tuple[Rows, list[Remark]]:
@@ -178,7 +269,7 @@ def keep_scorable(
         The trials, and a remark if some are lost.
 
     Raises:
-        SvError: Trials are lost and ``allow_partial`` is false, or none is left.
+        SvError: Trials are lost and ``allow_partial`` is false.
     """
     usable = [row for row in rows if row[0] in kept and row[1] in kept]
     lost = len(rows) - len(usable)
@@ -187,8 +278,6 @@ def keep_scorable(
             f"{name}: {lost} of {len(rows)} trials name files that cannot be used, see above; "
             "give --allow-partial true to continue without them"
         )
-    if not usable:
-        raise SvError(f"{name}: none of its {len(rows)} trials can be scored")
     logging.info("%s: %d trials", name, len(usable))
     text = f"partial: {lost} of {len(rows)} trials without audio"
     return usable, [Remark(name, text)] if lost else []

@@ -25,7 +25,7 @@ Files = dict[str, Path | None]
 
 def check(request: Request) -> list[Count]:
     """Count models, test utterances and trials against the published numbers."""
-    lists = _read_lists(request.corpus)
+    lists = Lists(request.corpus / "eval" / "lists")
     files = _locate(request, lists)
     paths = tuple(path for path in files.values() if path)
     return [
@@ -65,11 +65,12 @@ def _read(path: Path, columns: int | None) -> list[list[str]]:
     return rows
 
 
-def _read_lists(corpus: Path) -> Lists:
-    folder = corpus / "eval" / "lists"
+def find_missing(request: Request) -> dict[str, str]:
+    """Look for the folder of the lists: all protocols need it."""
+    folder = request.corpus / "eval" / "lists"
     if not folder.is_dir():
         raise SvError(f"no such folder {folder}: unpack cn-celeb_v2.tar.gz, see --corpora")
-    return Lists(folder)
+    return {}
 
 
 def prepare(request: Request) -> list[Remark]:
@@ -81,7 +82,7 @@ def prepare(request: Request) -> list[Remark]:
     names = [name for name, data_set in request.trials.items() if data_set == SET]
     if unknown := [name for name in names if name not in (CONCATENATED, AVERAGED)]:
         raise UsageError(f"[trials] {unknown[0]}: the lists of {SET} are cnceleb, cnceleb_avg")
-    lists = _read_lists(request.corpus)
+    lists = Lists(request.corpus / "eval" / "lists")
     files = _locate(request, lists)
     if missing := [key for key, path in files.items() if path is None]:
         text = f"{SET}: {len(missing)} of {len(files)} files missing ({missing[:MAX_LISTED]})"

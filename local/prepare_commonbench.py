@@ -7,6 +7,7 @@ label (0 or 1) first or last, and two clips, with or without folders and suffix.
 """
 
 import csv
+import io
 import logging
 import re
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 from local.corpora import Count, Remark, Request, Rows, keep_scorable
 from sv.data.cuts import Utterance, write_data_set
 from sv.errors import SvError
-from sv.files import hash_file, write_json
+from sv.files import hash_file, open_unpacked, write_json
 from sv.kaldi.data_dir import MAX_LISTED
 from sv.kaldi.trials import write_trials
 
@@ -37,6 +38,14 @@ def check(request: Request) -> list[Count]:
         Count(SET, "trials", len(rows)),
         Count(SET, "clips of the list", len(paths), len(clips), paths),
     ]
+
+
+def find_missing(request: Request) -> dict[str, str]:
+    """Look for the corpus and its one list."""
+    if not request.corpus.is_dir():
+        raise SvError(f"no such folder {request.corpus}")
+    _find_list(request)
+    return {}
 
 
 def prepare(request: Request) -> list[Remark]:
@@ -86,7 +95,7 @@ def prepare(request: Request) -> list[Remark]:
 def _find_list(request: Request) -> Path:
     if request.lists.is_file():
         return request.lists
-    named = sorted(request.lists.glob("*.txt")) if request.lists.is_dir() else []
+    named = sorted(request.lists.glob("*.txt*")) if request.lists.is_dir() else []
     if len(named) != 1:
         raise SvError(
             f"{TRIALS}: {len(named)} lists (*.txt) in {request.lists}; CommonBench's makers hand "
@@ -128,11 +137,11 @@ def read_list(path: Path) -> Rows:
 
 def _read_words(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
-        with open(path, encoding="utf-8-sig", newline=None) as file:
+        with open_unpacked(path) as packed, io.TextIOWrapper(packed, "utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if words := line.replace(",", " ").split():
                     yield number, words
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError) as error:
         raise SvError(f"cannot read {path}: {error}") from error
 
 

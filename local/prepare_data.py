@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from local.corpora import (
-    Request,
-    find_lists,
+    Remark,
     find_root,
-    load_program,
+    plan_preparation,
     read_corpora_config,
+    refuse_missing,
+    remark_missing,
     write_remarks,
 )
+from local.sources import find_missing_sources
 from sv.bin.cli import Parser, positive_int, run, true_or_false
-from sv.errors import SvError, UsageError
+from sv.errors import SvError
 from sv.files import write_text
 from sv.kaldi.data_dir import (
     MAX_LISTED,
@@ -23,7 +25,7 @@ from sv.kaldi.data_dir import (
     find_problems,
     read_table,
 )
-from sv.kaldi.trials import read_models, read_trials
+from sv.kaldi.trials import count_repeated, describe_repeated, read_models, read_trials
 
 WRITTEN = ("wav.scp", "utt2dur")  # with a line for each utterance
 LATER = set(UTTERANCE_TABLES) - set(WRITTEN)
@@ -43,55 +45,87 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     config = read_corpora_config(args.config)
     root = find_root(config, args.corpora, args.config)
+    settings = {"data": args.data, "nj": args.nj, "allow_partial": args.allow_partial}
+    plan = plan_preparation(config, args.config, root, args.lists, **settings)
+    # Sources too, though stage 2 reads them: decoding a corpus may take days.
+    sources = find_missing_sources(root, config.augment)
+    refuse_missing(plan.missing | sources, allow_partial=args.allow_partial)
     remarks = []
-    for name, speech in config.speech.items():
-        try:
-            program = load_program(speech.kind or name)
-        except UsageError as error:
-            raise UsageError(f"{args.config}: [speech.{name}]: {error}") from error
-        request = Request(
-            corpus=root / speech.path,
-            data=args.data,
-            lists=find_lists(root, speech, args.lists),
-            train=config.train,
-            trials=config.trials,
-            nj=args.nj,
-            max_unmatched=speech.max_unmatched,
-            allow_partial=args.allow_partial,
-        )
+    for program, request in plan.requests.values():
         remarks += program.prepare(request)
-    for data_set in sorted({config.train, *config.trials.values()}):
-        # Only what this stage wrote: the features of a corpus that grew are made by stage 3.
-        if problems := find_problems(
-            args.data / data_set, require=WRITTEN, skip=LATER, spk_sort=False
-        ):
-            raise SvError("; ".join(problems))
-        if parted := find_parted_speakers(read_table(args.data / data_set / "utt2spk")):
-            logging.warning(
-                "%s: the id of a speaker is the beginning of another's (%s): this recipe takes it, "
-                "Kaldi's validate_data_dir.sh does not", data_set, ", ".join(parted[:MAX_LISTED]),
-            )  # fmt: skip
+    try:
+        _check_set(args.data / config.train)
+    except SvError as error:
+        raise SvError(
+            "; ".join([str(error), *(f"{k}: {v}" for k, v in plan.missing.items())])
+        ) from error
+    lists, missing, checked = {}, dict(plan.missing), {config.train}
     for name, data_set in config.trials.items():
-        _check_trials(args.data / "trials" / name, args.data / data_set)
+        if name in missing:
+            continue
+        try:
+            if data_set not in checked:
+                _check_set(args.data / data_set)
+                checked.add(data_set)
+            remarks += _check_list(name, args.data, args.data / data_set)
+        except SvError as error:
+            if not args.allow_partial:
+                raise
+            missing[name] = str(error)
+        else:
+            lists[name] = data_set
+    if not lists:
+        raise SvError(f"no trial list is left: {'; '.join(missing.values())}")
+    remarks += remark_missing(missing)
     for remark in remarks:
         logging.warning("%s: %s", remark.trials, remark.text)
     write_remarks(args.data / "remarks.tsv", remarks)
     write_text(args.data / "train_set", f"{config.train}\n", keep_if_same=True)
-    lines = [f"{name} {data_set}\n" for name, data_set in config.trials.items()]
+    lines = [f"{name} {data_set}\n" for name, data_set in lists.items()]
     write_text(args.data / "test_trials", "".join(lines), keep_if_same=True)
     return 0
 
 
-def _check_trials(path: Path, data_dir: Path) -> None:
-    """Check that every utterance of a list, or of its enrolment models, is in the data set."""
+def _check_set(data_dir: Path) -> None:
+    """Check what this stage wrote of a set: the features of one that grew are made by stage 3.
+
+    Raises:
+        SvError: It is no valid data directory.
+    """
+    if problems := find_problems(data_dir, require=WRITTEN, skip=LATER, spk_sort=False):
+        raise SvError("; ".join(problems))
+    if parted := find_parted_speakers(read_table(data_dir / "utt2spk")):
+        logging.warning(
+            "%s: the id of a speaker is the beginning of another's (%s): this recipe takes it, "
+            "Kaldi's validate_data_dir.sh does not", data_dir.name, ", ".join(parted[:MAX_LISTED]),
+        )  # fmt: skip
+
+
+def _check_list(name: str, data: Path, data_dir: Path) -> list[Remark]:
+    """Check that a list can be scored: it has both kinds of trial, and its set all utterances.
+
+    Returns:
+        What a reader of its results must know.
+
+    Raises:
+        SvError: It cannot.
+    """
+    path = data / "trials" / name
     trials, utterances = read_trials(path), read_table(data_dir / "utt2spk")
     models = read_models(path)
     known = utterances.keys() | models.keys()
     named = [*trials.utterances, *(u for model in models.values() for u in model)]
     if unknown := sorted({u for u in named if u not in known}):
         raise SvError(f"{path}: {len(unknown)} utterances are not in {data_dir}: {unknown[0]}, ...")
-    targets = int(trials.is_target.sum())
-    logging.info("%s: %d trials, %d of them targets", path, len(trials.enrol), targets)
+    total, targets = len(trials.enrol), int(trials.is_target.sum())
+    if targets in (0, total):
+        raise SvError(
+            f"{path}: {targets} target and {total - targets} nontarget trials: both are needed; "
+            "give another list, or --allow-partial true to leave this one out"
+        )
+    logging.info("%s: %d trials, %d of them targets", path, total, targets)
+    repeated = count_repeated(trials, path)
+    return [Remark(name, describe_repeated(repeated, total))] if repeated else []
 
 
 if __name__ == "__main__":

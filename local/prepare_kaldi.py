@@ -25,6 +25,19 @@ Spans = dict[str, tuple[float, float]]  # utterance -> start and end in its reco
 TO_THE_END = -1.0  # Kaldi's end of a segment that ends with its recording
 
 
+def find_missing(request: Request) -> dict[str, str]:
+    """Return the lists that are not there, with the reason; errors as `list_sets`."""
+    sets = list_sets(request)
+    missing = {}
+    for trials, name in request.trials.items():
+        if name in sets:
+            try:
+                find_list(request, trials, name)
+            except SvError as error:
+                missing[trials] = str(error)
+    return missing
+
+
 def prepare(request: Request) -> list[Remark]:
     """Write the recipe's sets and trial lists that the folder has."""
     found = {name: read_utterances(request.corpus / name) for name in list_sets(request)}
@@ -51,7 +64,7 @@ def prepare(request: Request) -> list[Remark]:
 
 
 def check(request: Request) -> list[Count]:
-    """Count utterances and speakers of each set, and see that its lists are there."""
+    """Count utterances and speakers of each set."""
     counts = []
     for name in list_sets(request):
         folder = request.corpus / name
@@ -60,8 +73,6 @@ def check(request: Request) -> list[Count]:
         paths = tuple(sorted({utterance.path for utterance in utterances}))
         what = f"utterances of {speakers} speakers in {folder}"
         counts.append(Count(f"speech {name}", what, len(utterances), None, paths))
-        for trials in (t for t, data_set in request.trials.items() if data_set == name):
-            find_list(request, trials, name)
     return counts
 
 

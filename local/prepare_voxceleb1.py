@@ -13,6 +13,7 @@ from local.voxceleb import (
     SpeakerRow,
     find_file,
     find_hard_speakers,
+    find_lists_of,
     find_utterances,
     read_meta,
     read_trial_list,
@@ -63,6 +64,18 @@ def check(request: Request) -> list[Count]:
     return counts
 
 
+def find_missing(request: Request) -> dict[str, str]:
+    """Return the lists that are not there, with the reason; errors as `_find_roots`."""
+    _find_roots(request)
+    missing = {}
+    for name in _choose_lists(request):
+        try:
+            _find_list(name, request)
+        except SvError as error:
+            missing[name] = str(error)
+    return missing
+
+
 def prepare(request: Request) -> list[Remark]:
     """Write the set voxceleb1 and the lists that the recipe names.
 
@@ -83,6 +96,8 @@ def prepare(request: Request) -> list[Remark]:
         path = _find_list(name, request)
         lists[name] = read_trial_list(path)
         remarks += _compare_with_published(name, path, lists[name], meta)
+    if not lists:
+        return remarks
     found, strays = find_utterances(_find_roots(request))
     if strays:
         logging.warning("%d files are no <speaker>/<video>/<number>: %s", len(strays), strays[0])
@@ -126,13 +141,17 @@ def _find_roots(request: Request) -> list[Path]:
 
 
 def _find_list(name: str, request: Request) -> Path:
-    path = find_file(LISTS[name].file, [request.lists, request.corpus])
-    if path is None:
-        raise SvError(
-            f"{name}: no {LISTS[name].file} in {request.lists}; local/download_corpora.sh fetches "
-            "it, --lists DIR gives its folder"
-        )
-    return path
+    """Return a list by its name, or else the one file that has as many trials as published."""
+    wanted, folders = LISTS[name], [request.lists, request.corpus]
+    if path := find_file(wanted.file, folders):
+        return path
+    if found := find_lists_of(wanted.trials, folders):
+        logging.info("%s: %s has its number of trials", name, found[0])
+        return found[0]
+    raise SvError(
+        f"no {wanted.file} in {request.lists}, nor another list of {wanted.trials} trials; "
+        "local/download_corpora.sh fetches it, --lists DIR gives its folder"
+    )
 
 
 def _compare_with_published(

@@ -28,6 +28,12 @@ def check(request: Request) -> list[Count]:
     ]
 
 
+def find_missing(request: Request) -> dict[str, str]:
+    """Look for the development part; it has no lists."""
+    _find_roots(request)
+    return {}
+
+
 def prepare(request: Request) -> list[Remark]:
     """Write the set voxceleb2_dev; errors as `sv.data.cuts.write_data_set`."""
     found = _find(request)
@@ -54,7 +60,7 @@ def prepare(request: Request) -> list[Remark]:
     return [Remark(EVERY_LIST, text)]
 
 
-def _find(request: Request) -> dict[str, Path]:
+def _find_roots(request: Request) -> list[Path]:
     roots = [request.corpus / "dev" / form for form in FORMS]
     present = [root for root in roots if root.is_dir()]
     if not present:
@@ -62,6 +68,11 @@ def _find(request: Request) -> dict[str, Path]:
             f"no such folder {request.corpus}/dev/aac (or dev/wav, dev/flac): unpack VoxCeleb2's "
             "development part there"
         )
+    return present
+
+
+def _find(request: Request) -> dict[str, Path]:
+    present = _find_roots(request)
     if len(present) > 1:
         logging.info("%s: using %s, not %s", SET, present[0], ", ".join(map(str, present[1:])))
     found, strays = find_utterances(present[:1])

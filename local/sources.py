@@ -1,5 +1,6 @@
 """Sources of augmentation: recordings of noise, music and voices, and room impulse responses."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lhotse import Recording
@@ -59,6 +60,18 @@ def _validate_response(path: Path) -> None:
     validate_finite(samples, path)
     if not samples.any():
         raise SvError(f"{path}: an impulse response of zeros (its first channel)")
+
+
+def find_missing_sources(root: Path, augment: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Return entries of [augment] that are not there: ``augment <kind> <entry>``, and why."""
+    missing = {}
+    for kind, entries in augment.items():
+        for entry in entries:
+            try:
+                _find(root, root / entry)
+            except SvError as error:
+                missing[f"augment {kind} {entry}"] = str(error)
+    return missing
 
 
 # www.openslr.org/17 and /28, counted in the archives by public toolkits, 2025.

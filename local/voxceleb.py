@@ -6,6 +6,7 @@ ids contain '-' and '_' and may begin with them: ids are split by their fixed wi
 """
 
 import csv
+import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from sv.data.audio import walk_audio
 from sv.errors import SvError
-from sv.files import read_text
+from sv.files import open_unpacked, read_text
 
 AUDIO = re.compile(r"(id\d{5})/([\w-]{11})/(\d{5})\.(wav|flac|m4a)", re.ASCII)
 
@@ -63,7 +64,7 @@ def read_trial_list(
     """
     ids: dict[str, str | None] = {}
     trials = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path, unpack=True).splitlines(), 1):
         words = line.split()
         if not words:
             continue
@@ -139,9 +140,28 @@ def find_hard_speakers(meta: dict[str, SpeakerRow]) -> tuple[set[str], int]:
 
 
 def find_file(name: str, folders: Iterable[Path]) -> Path | None:
-    """Return the first ``<folder>/name`` or ``<folder>/meta/name`` that exists."""
+    """Return the first ``<folder>/name`` or ``<folder>/meta/name`` that exists, perhaps as .gz."""
     for folder in folders:
         for path in (folder / name, folder / "meta" / name):
-            if path.is_file():
-                return path
+            for each in (path, path.with_name(f"{name}.gz")):
+                if each.is_file():
+                    return each
     return None
+
+
+def find_lists_of(trials: int, folders: Iterable[Path]) -> list[Path]:
+    """Find trial lists in VoxCeleb's form by their number of trials: other toolkits rename them.
+
+    Kaldi calls VoxCeleb1-O voxceleb1_test_v2.txt, WeSpeaker vox1-O(cleaned).txt.
+    """
+    tried = {path for f in folders for top in (f, f / "meta") for path in top.glob("*.txt*")}
+    return [path for path in sorted(tried) if path.is_file() and _count_trials(path) == trials]
+
+
+@functools.cache
+def _count_trials(path: Path) -> int:
+    with open_unpacked(path) as file:
+        first = file.readline().split()
+        if len(first) != 3 or utterance_id(first[1].decode(errors="replace")) is None:
+            return 0
+        return 1 + sum(bool(line.strip()) for line in file)

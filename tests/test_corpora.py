@@ -18,7 +18,7 @@ from sv.data.manifests import read_manifest
 from sv.data.training_set import make_training_set
 from sv.kaldi.archive import write_archive
 from sv.kaldi.data_dir import find_problems, read_table, write_data_dir, write_table
-from sv.kaldi.trials import read_trials
+from sv.kaldi.trials import read_trials, write_models, write_trials
 
 AN4 = SHARED_DATA / "an4"
 needs_an4 = pytest.mark.skipif(not AN4.is_dir(), reason=f"no AN4 in {SHARED_DATA}")
@@ -53,6 +53,36 @@ def test_an4_in_its_public_forms(tmp_path, ending, form):
     assert len(read_table(tmp_path / "data" / "an4_train" / "utt2spk")) == 6
     for cut in read_manifest(tmp_path / "data" / "an4_test" / "cuts.jsonl.gz"):
         assert len(load_samples(cut)) == cut.num_samples
+
+
+def test_a_test_utterance_without_features_is_said_before_training(tmp_path):
+    """Stage 3 leaves out one file in a thousand; a list that names it cannot be scored."""
+    rows = [("a1", "a2", True), ("a1", "b1", False), ("a1", "b2", False), ("b1", "b2", True)]
+    utt2spk = {key: key[0] for key in ("a1", "a2", "b1")}
+    write_data_dir(tmp_path / "test", utt2spk, feats_scp=dict.fromkeys(utt2spk, "x.ark:1"))
+    write_table(tmp_path / "test/.backup/wav.scp", {"b2": "/audio/b2.flac"})
+    (tmp_path / "test/log").mkdir()
+    (tmp_path / "test/log/fbank.1.log").write_text("12:00 no features for b2: lost sync\n")
+    write_trials(tmp_path / "trials/x", rows)
+    (tmp_path / "test_trials").write_text("x test\n")
+    (tmp_path / "remarks.tsv").write_text("x\told\n")
+    done = run_here("local.check_lists", tmp_path, check=False)
+    assert done.returncode == 1
+    assert "2 of 4 trials cannot be scored: no features of 1 utterances (first: b2: " in done.stderr
+    assert "/audio/b2.flac: lost sync)" in done.stderr and "--allow-partial true" in done.stderr
+    for _ in range(2):  # the second time nothing is lost
+        run_here("local.check_lists", "--allow-partial", "true", tmp_path)
+        assert read_trials(tmp_path / "trials/x").utterances == ["a1", "a2", "b1"]
+        old, new = (tmp_path / "remarks.tsv").read_text().splitlines()
+        assert old == "x\told" and new.startswith("x\tpartial: 2 of 4 trials cannot be scored")
+    # A model without one of its utterances is not scored; what is left needs both kinds.
+    write_trials(tmp_path / "trials/x", [("m", "a2", True), ("m", "b1", False)])
+    write_models(tmp_path / "trials/x", {"m": ("a1", "b2")})
+    done = run_here("local.check_lists", "--allow-partial", "true", tmp_path, check=False)
+    assert done.returncode == 1 and "0 target and 0 nontarget trials can be scored" in done.stderr
+    (tmp_path / "test/feats.scp").unlink()
+    done = run_here("local.check_lists", tmp_path, check=False)
+    assert done.returncode == 1 and "run stage 3 first" in done.stderr
 
 
 def test_a_corpus_without_a_program_is_refused(tmp_path, run_cli):

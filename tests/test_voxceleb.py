@@ -1,5 +1,6 @@
 """VoxCeleb1 and 2 in their layouts, with their lists, whole and with parts missing."""
 
+import gzip
 import json
 import os
 import shutil
@@ -8,6 +9,8 @@ import pytest
 from conftest import ROOT, SHARED_DATA, call
 from corpora import prepare, run_here, write_audio, write_coded, write_config
 
+from local import prepare_voxceleb1
+from local.corpora import Request
 from local.voxceleb import find_hard_speakers, read_meta, read_trial_list, utterance_id
 from sv.errors import SvError
 from sv.kaldi.data_dir import find_problems, read_table
@@ -111,14 +114,95 @@ def test_the_other_layouts(corpora):
 
 def test_a_missing_utterance_stops_unless_partial_is_allowed(corpora):
     (corpora / "voxceleb1/wav/id10271" / VIDEOS[0] / "00001.wav").unlink()
+    with open(corpora / "voxceleb1/veri_test2.txt", "a") as file:
+        file.write(f"0 id10270/{VIDEOS[0]}/00001.wav id10271/{VIDEOS[1]}/00001.wav\n")
     done = prepare(corpora, check=False)
     assert done.returncode == 1
-    assert "1 of 3 utterances of the lists are not below" in done.stderr
+    assert "1 of 4 utterances of the lists are not below" in done.stderr
     assert "give --allow-partial true" in done.stderr
     prepare(corpora, "--allow-partial", "true")
-    assert len(read_trials(corpora / "data/trials/vox1_o").enrol) == 1
+    assert len(read_trials(corpora / "data/trials/vox1_o").enrol) == 2
     remarks = (corpora / "data/remarks.tsv").read_text()
-    assert "vox1_o\tpartial: 2 of 3 trials without audio" in remarks
+    assert "vox1_o\tpartial: 2 of 4 trials without audio" in remarks
+
+
+def test_what_is_missing_is_said_before_anything_is_decoded_or_left_out(corpora):
+    write_audio(corpora / "musan/noise/n.wav", seconds=2)
+    text = CONFIG.replace("[speech.voxceleb2]", 'vox1_e = "voxceleb1"\ncn = "cnceleb"\n'
+                          '[speech.cnceleb]\npath = "cn"\n[speech.voxceleb2]')  # fmt: skip
+    config = write_config(
+        corpora / "conf/corpora.toml", text + 'noise = ["musan/noise", "x"]\nmusic = ["y"]\n'
+    )
+    done = prepare(corpora, check=False)
+    assert done.returncode == 1 and not (corpora / "data").exists()
+    last = done.stderr.splitlines()[-1]
+    for part in ("speech cnceleb: no such folder", "vox1_e: no list_test_all2.txt in",
+                 "augment noise x: ", "augment music y: ", "--allow-partial true"):  # fmt: skip
+        assert part in last
+    partial = ("--allow-partial", "true")
+    prepare(corpora, *partial)
+    data = corpora / "data"
+    assert (data / "test_trials").read_text() == "vox1_o voxceleb1\n"
+    remarks = (data / "remarks.tsv").read_text()
+    assert "*\twithout vox1_e: no list_test_all2.txt in" in remarks
+    assert "*\twithout speech cnceleb: no such folder" in remarks
+    settings = ROOT / "tests/egs/tiny/conf/augment.toml"
+    argv = ["local.augment_data", "--config", config, "--augment-config", settings,
+            "--corpora", corpora]  # fmt: skip
+    done = run_here(*argv, data, check=False)
+    assert done.returncode == 1 and "augment music y: " in done.stderr
+    run_here(*argv, *partial, data)
+    assert (data / "augment_kinds").read_text() == "noise\n"
+    assert len(read_table(data / "voxceleb2_dev_noise/utt2spk")) == 3
+    remarks = [line for _, line in _read_remarks(data)]
+    assert [line for line in remarks if "augment" in line] == [
+        f"without augment {part}: no such folder {corpora / part[-1]}"
+        for part in ("noise x", "music y")
+    ]
+    # The training set and the last list cannot be left out.
+    (corpora / "voxceleb1/veri_test2.txt").unlink()
+    done = prepare(corpora, *partial, check=False)
+    assert done.returncode == 1 and "no trial list is left: " in done.stderr
+    shutil.rmtree(corpora / "voxceleb2")
+    shutil.rmtree(data)
+    done = prepare(corpora, *partial, check=False)
+    assert done.returncode == 1 and "speech voxceleb2: no such folder" in done.stderr
+
+
+def _read_remarks(data):
+    lines = [line for path in sorted(data.glob("*remarks.tsv")) for line in path.open()]
+    return [line.rstrip("\n").split("\t") for line in lines]
+
+
+def test_a_list_is_known_by_its_content_and_may_be_packed(corpora, monkeypatch):
+    wanted = prepare_voxceleb1.TrialList("veri_test2.txt", 3)
+    monkeypatch.setitem(prepare_voxceleb1.LISTS, "vox1_o", wanted)
+    path = corpora / "voxceleb1/veri_test2.txt"
+    for name, pack in (("vox1-O(cleaned).txt", bytes), ("voxceleb1_test_v2.txt.gz", gzip.compress)):
+        (corpora / "lists" / name).parent.mkdir(exist_ok=True)
+        (corpora / "lists" / name).write_bytes(pack(path.read_bytes()))
+        (corpora / "lists/other.txt").write_text("three\nother\nlines\n")
+        request = Request(corpora / "voxceleb1", corpora / "data", corpora / "lists",
+                          {"vox1_o": "voxceleb1"})  # fmt: skip
+        path.rename(corpora / "aside")
+        assert prepare_voxceleb1.find_missing(request) == {}
+        prepare(corpora, "--lists", corpora / "lists")
+        (corpora / "aside").rename(path)
+        assert len(read_trials(corpora / "data/trials/vox1_o").enrol) == 3
+        shutil.rmtree(corpora / "lists")
+
+
+def test_a_list_that_cannot_be_scored_is_refused_in_stage_1(corpora):
+    path = corpora / "voxceleb1/veri_test2.txt"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines, lines[1], lines[1]]))
+    prepare(corpora)
+    assert ["vox1_o", "2 of 5 trials repeat an earlier one; each counts as often as it stands"] in (
+        _read_remarks(corpora / "data")
+    )
+    path.write_text("".join(lines[1:]))
+    done = prepare(corpora, check=False)
+    assert done.returncode == 1 and "0 target and 2 nontarget trials: both" in done.stderr
 
 
 def test_lists_from_another_folder(corpora):

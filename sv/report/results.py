@@ -229,8 +229,9 @@ def collect_results(data: Path, exp: Path, models: list[str] | None = None) -> R
     sets = read_trial_sets(data)
     for score in sorted(scores, key=lambda score: score.trials_name):
         sets.setdefault(score.trials_name, score.data_set)
-    # What stage 1 wrote; * is of all lists.
-    remarks = _read_pairs(data / "remarks.tsv", "\t", "<trials-name><tab><remark>")
+    # What stages 1 and 2 wrote; * is of all lists.
+    paths = (data / "remarks.tsv", data / "augment_remarks.tsv")
+    remarks = [r for path in paths for r in _read_pairs(path, "\t", "<trials-name><tab><remark>")]
     # Not exp/energy: the journal of stage 8 is being written now.
     folders = [data / "energy", *(system.directory / "energy" for system in systems)]
     return Results(
