@@ -3,7 +3,8 @@
 Usage: tests/run.sh tests/gpu_smoke.py (without a GPU everything is skipped)
 
 A step and an extraction in every number format that the card has against a CPU's, the order of
-maps, what the host waits for, a resumed training, exhausted memory, and two GPUs against one.
+maps, what the host waits for, the memory of a step against what was computed, a resumed training, a
+compiled step, exhausted memory, and two GPUs against one.
 """
 
 import json
@@ -19,6 +20,8 @@ from sv.kaldi.archive import write_archive
 from sv.kaldi.data_dir import read_table
 from sv.nnet.architectures import build_embedding_network
 from sv.nnet.margin import MarginHead
+from sv.nnet.memory import StepModel
+from sv.nnet.recompute import MODES, set_checkpointing
 from sv.train.config import read_train_config
 from sv.train.device import choose_memory_format, explain_out_of_memory, set_precision
 from sv.train.embed import embed_utterances
@@ -98,6 +101,43 @@ def test_the_host_waits_in_a_step_only_where_torch_does(small_egs, tmp_path, bat
         update = count_waits(lambda: step.update(0.1))
         # The first step allocates; the scaler reads whether a gradient is not finite.
         assert first or (gradients, update) == (0, int(precision == "fp16"))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_step_takes_the_memory_that_was_computed(small_egs, tmp_path, precision, mode):
+    """The peak of torch's allocator, which has the workspaces in it and the card's context not."""
+    crops, frames, features = 16, 350, 81
+    if torch.cuda.mem_get_info(GPU)[0] < 13e9:
+        pytest.skip("needs 13 GB of the GPU")
+
+    def build():
+        return build_embedding_network("resnet50_d", features, 256), MarginHead(256, 5994, 30.0)
+
+    before = torch.cuda.memory_allocated(GPU)
+    config = read_train_config(small_egs.write_config(tmp_path / "c.toml", precision=precision))
+    net, head = (module.to(GPU) for module in build())
+    set_checkpointing(net, mode)
+    step = TrainStep(net.train(), head, config, GPU, Group())
+    x, y = torch.randn(crops, frames, features, device=GPU), torch.arange(crops, device=GPU)
+    for _ in range(2):  # the momentum comes with the first
+        torch.cuda.reset_peak_memory_stats(GPU)
+        step.compute_gradients(x, y, margin=0.2, micro_batch_size=crops)
+        step.update(0.1)
+    taken = torch.cuda.max_memory_allocated(GPU) - before
+    half = precision == "fp16"
+    needed = StepModel(build, features).measure(frames, crops, checkpointing=mode, half=half)
+    assert taken == pytest.approx(needed.total(crops), rel=0.15)
+
+
+def test_a_compiled_step_is_that_of_a_cpu(small_egs, tmp_path, batch):
+    losses = []
+    for device, compiled in ((CPU, False), (GPU, True)):
+        step = build_step(small_egs, tmp_path, device, compile=compiled)
+        set_checkpointing(step.net, "selective")
+        x, y = (tensor.to(device) for tensor in batch)
+        losses.append(step.compute_gradients(x, y, margin=0.2, micro_batch_size=4)[0].item())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
 @pytest.mark.parametrize("precision", AGREES)

@@ -2,21 +2,21 @@
 """The recipe's training steps of all fifteen systems: crops/s, J per crop, where the time goes.
 
 Usage: python3 tests/bench/gpu_training.py [--models "NAME..."] [--precision fp16] [--steps N]
-         [--batch-size B] [--micro-batch-size M]
+         [--batch-size B] [--micro-batch-size M] [--checkpointing MODE] [--compile true]
  e.g.: python3 tests/bench/gpu_training.py --device cpu --models resnet18_w0.125
 
 What a training runs: batches of the loader from archives on disk, copies to the card,
-micro-batches, scaled loss, update, results a step late; settings of egs/voxceleb/conf/train.toml,
-those above and a CPU's small sizes excepted. Energy is that of the visible boards' NVML counters
-over the steps, of everything on the board; take --steps so that a line lasts some seconds. Shares
-of the time are of one more step under torch's profiler: convolutions and other products,
-elementwise work (and all else), transposes and copies; waiting is when the device did nothing (on a
-CPU: waited for data).
+micro-batches, checkpointing, scaled loss, update, results a step late; settings of
+egs/voxceleb/conf/train.toml, those above and a CPU's small sizes excepted. Energy is that of the
+visible boards' NVML counters over the steps, of everything on the board; take --steps so that a
+line lasts some seconds. Shares of the time are of one more step under torch's profiler:
+convolutions and other products, elementwise work (and all else), transposes and copies; waiting is
+when the device did nothing (on a CPU: waited for data).
 
 The roofline is what the step would take if every operation ran at the rate of a large product or of
 a large copy, whichever takes longer, both measured here; operations and bytes are counted on fake
-tensors, each operand read once, without the update. Goal: 60 % of it for resnet50_d in half
-precision. Prints a Markdown table for egs/voxceleb/RESULTS.md.
+tensors, each operand read once, without the update and what checkpointing computes again. Goal: 60
+% of it for resnet50_d in half precision. Prints a Markdown table for egs/voxceleb/RESULTS.md.
 """
 
 import argparse
@@ -43,6 +43,7 @@ from sv.data.crops import CropReader
 from sv.energy.sensors.nvml import NvmlReader
 from sv.errors import UsageError
 from sv.nnet.margin import MarginHead
+from sv.nnet.recompute import MODES, set_checkpointing
 from sv.train.config import FineTuningConfig, TrainConfig, read_train_config
 from sv.train.device import AUTOCAST, is_out_of_memory, set_precision
 from sv.train.group import Group
@@ -164,6 +165,7 @@ class Training:
     ) -> None:
         net, head = (module.to(device) for module in build(name, config))
         self.config, self.device = config, device
+        set_checkpointing(net, config.checkpointing)
         self.step = TrainStep(net.train(), head, config, device, Group())
         self.metrics, self.wait_s, self.steps = AsyncMetrics(device, Group()), 0.0, 0
         size = config.optimizer.batch_size
@@ -252,6 +254,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=0, help="(20, on a CPU 2)")
     parser.add_argument("--batch-size", type=int, default=0, help="(the recipe's, on a CPU 4)")
     parser.add_argument("--micro-batch-size", type=int, default=0, help="(likewise, on a CPU 2)")
+    parser.add_argument("--checkpointing", choices=MODES, default=config.checkpointing)
+    parser.add_argument("--compile", choices=("true", "false"), default=str(config.compile).lower())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -264,7 +268,10 @@ def main() -> None:
     )
     precision = options.precision or (config.precision if device.type == "cuda" else "fp32")
     fine_tuning = FineTuningConfig()  # none: its micro-batch need not fit these
-    config = replace(config, optimizer=optimizer, precision=precision, fine_tuning=fine_tuning)
+    config = replace(
+        config, optimizer=optimizer, precision=precision, fine_tuning=fine_tuning,
+        checkpointing=options.checkpointing, compile=options.compile == "true",
+    )  # fmt: skip
     try:
         rates = measure_rates(precision, device)
     except UsageError as error:
@@ -272,7 +279,8 @@ def main() -> None:
     card = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     print(f"{card}, torch {torch.__version__}, {precision}: ", end="")
     print(f"product {rates.product / 1e12:.2f} TFLOP/s, copy {rates.copy / 1e9:.1f} GB/s; ", end="")
-    print(f"batches of {optimizer.batch_size} by {optimizer.micro_batch_size}")
+    print(f"batches of {optimizer.batch_size} by {optimizer.micro_batch_size}; ", end="")
+    print(f"checkpointing {config.checkpointing}{', compiled' * config.compile}")
     print(f"\n{HEAD}\n|{'---|' * (HEAD.count('|') - 1)}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         index, _ = write_set(Path(folder))
