@@ -15,7 +15,7 @@ from slurm_site import slurm  # noqa: F401 - a fixture
 from small_training import MODEL, train
 
 from sv.data.crops import CropReader, load_crop_index
-from sv.data.loader import find_rows, iterate_batches
+from sv.data.loader import count_at_once, find_share, iterate_batches
 from sv.errors import SvError, UsageError
 from sv.train.config import read_train_config
 from sv.train.launch import find_first_node, find_meeting
@@ -100,6 +100,61 @@ def test_two_processes_have_the_curve_of_one(small_egs, tmp_path):
     assert log.count("epoch 2/4 done") == 1 and "Warning" not in log
 
 
+def test_steps_of_any_number_of_processes_are_those_of_one(tmp_path):
+    """Losses, statistics and collectives of 32 crops in micro-batches of 8."""
+    cases = {1: "20:none", 2: "20:selective", 4: "20:full", 3: "3:none", 6: "3:full"}
+    script = ROOT / "tests" / "step_processes.py"
+    argv = ["python3", script, tmp_path, *(f"{n}:{case}" for n, case in cases.items())]
+    done = call(argv, timeout=240)
+    assert done.returncode == 0, done.stderr
+    found = {
+        n: [torch.load(tmp_path / f"{n}.{rank}.pt", weights_only=True) for rank in range(n)]
+        for n in cases
+    }
+    (one,) = found[1]
+    for n, parts in found.items():
+        assert sum((part["rows"] for part in parts), []) == list(range(32))
+        # Gradients (one bucket) and running statistics, once; nothing else but of shared ones.
+        assert one["collectives"] == [] or n > 1
+        if n in (2, 3, 4):
+            assert parts[0]["collectives"] == ["gloo:all_reduce"] * 2
+        for part in parts:
+            steps = len(part["losses"])
+            assert part["losses"] == pytest.approx(one["losses"][:steps], rel=1e-6)
+            for key, value in one[0].items():
+                if n <= 4:
+                    assert torch.equal(part[0][key], value), (n, key)  # from the same weights
+                torch.testing.assert_close(part[0][key], value, rtol=1e-5, atol=1e-6)
+                if steps == 20:
+                    torch.testing.assert_close(part[19][key], one[19][key], rtol=1e-5, atol=1e-5)
+                # All have the same bits at any time.
+                assert torch.equal(part[steps - 1][key], parts[0][steps - 1][key])
+    assert one[19]["resnet.stem_norm.num_batches_tracked"] == 80
+    # Six have four micro-batches: every normalisation, forward, recomputed and backward.
+    assert found[6][0]["collectives"].count("gloo:all_gather") > 20
+
+
+def test_every_crop_is_computed_once_whatever_the_numbers():
+    for processes in range(1, 25):
+        for micro_batch_size in (1, 3, 4, 6, 12, 24):
+            sizes = 24, micro_batch_size
+            shares = [find_share(*sizes, rank, processes) for rank in range(processes)]
+            assert [row for share in shares for row in share.rows] == list(range(24))
+            at_once = max(min(len(share.rows), micro_batch_size) for share in shares)
+            assert at_once == count_at_once(*sizes, processes)
+            for rank, share in enumerate(shares):
+                assert rank in share.sharers and share.rows
+                if processes <= 24 // micro_batch_size:  # whole ones
+                    assert share.sharers == range(rank, rank + 1)
+                    edges = share.rows.start, share.rows.stop
+                    assert [edge % micro_batch_size for edge in edges] == [0, 0]
+                else:  # the same one
+                    numbers = {
+                        row // micro_batch_size for r in share.sharers for row in shares[r].rows
+                    }
+                    assert len(numbers) == 1
+
+
 def test_a_signal_saves_first_and_any_number_goes_on(small_egs, tmp_path):
     """SIGTERM to one of two processes; then one goes on for a step, then two for another."""
     exp, marks = tmp_path / "two" / MODEL, tmp_path / "marks"
@@ -149,12 +204,12 @@ def find_processes(exp):
 
 def test_an_error_is_said_once_and_its_status_kept(small_egs, tmp_path):
     exp = tmp_path / "two" / MODEL
-    changes = {**GENTLE, "optimizer": {**GENTLE["optimizer"], "micro_batch_size": 5}}
+    changes = {"optimizer": {**GENTLE["optimizer"], "batch_size": 1, "micro_batch_size": 1}}
     done = call(two(small_egs, exp, changes=changes), timeout=60)
     assert done.returncode == 2
     lines = [s for s in (exp / "log" / "train.log").read_text().splitlines() if s[0] != "#"]
     assert len(lines) == 1
-    assert lines[0].startswith("sv.bin.train: micro_batch_size (5)") and "2 processes" in lines[0]
+    assert lines[0].startswith("sv.bin.train: batch_size (1)") and "processes (2)" in lines[0]
     done = call(two(small_egs, exp, "--ngpu", 3), timeout=60)
     assert done.returncode == 2 and "--ngpu 3 has 3 processes a node" in done.stderr
 
@@ -168,7 +223,7 @@ def test_more_gpus_than_there_are(small_egs, tmp_path):
 
 
 def test_each_process_reads_its_own_crops(small_egs, monkeypatch):
-    """All draw the same; together they are the whole batch, and each reads half of its bytes."""
+    """All draw the same; together they are the whole batch, and each reads its bytes alone."""
     read = []
     preadv = os.preadv
 
@@ -182,21 +237,18 @@ def test_each_process_reads_its_own_crops(small_egs, monkeypatch):
     reader = CropReader(index)
     options = {"seed": 3, "epoch": 1, "batch_size": 40, "frames": 50, "first_step": 1}
     batches, counts = [], []
-    for rows in (None, *(find_rows(40, 8, rank, 2) for rank in range(2))):
+    for rows in (None, *(find_share(40, 8, rank, 2).rows for rank in range(2))):
         read.clear()
         (batch,) = iterate_batches(reader, **options, specaugment=config.specaugment, rows=rows)
         batches.append(batch)
         counts.append(sum(read))
     reader.close()
-    assert counts[1] == counts[2] == counts[0] / 2
-    whole, *halves = batches
+    assert counts[1] + counts[2] == counts[0] and 1.5 * counts[1] == counts[2]
+    whole, *parts_read = batches
     assert (whole.crops == 0).any()  # SpecAugment's masks are in what is compared
-    for start_at in range(0, 40, 8):
-        parts = [half.crops[start_at // 2 :][:4] for half in halves]
-        np.testing.assert_array_equal(whole.crops[start_at:][:8], np.concatenate(parts))
-    assert [half.speakers.tolist() for half in halves] == [
-        [n for i, n in enumerate(whole.speakers.tolist()) if i % 8 // 4 == rank] for rank in (0, 1)
-    ]
+    for name in ("crops", "speakers"):
+        parts = [getattr(part, name) for part in parts_read]
+        np.testing.assert_array_equal(getattr(whole, name), np.concatenate(parts))
 
 
 def test_all_end_after_the_same_step():

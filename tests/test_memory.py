@@ -135,9 +135,10 @@ def test_auto_recomputes_as_little_as_fits(choose, needed):
     assert choose(needed[1], precision="fp16") == "none"  # half the memory
     # An own choice is kept where it fits.
     assert choose(needed[0], checkpointing="full") == "full"
-    # Of several cards the fullest decides; each has its share of the crops.
-    assert choose(needed[0], 0.75 * needed[2]) in MODES[1:]
+    # Of several cards the fullest decides; two have a micro-batch each, four have half of one.
+    assert choose(needed[0], needed[1]) == "selective"
     assert choose(needed[0], needed[0]) == "none"
+    assert choose(*[needed[0]] * 3, 0.75 * needed[2]) in MODES[1:]
 
 
 def test_what_does_not_fit_is_refused_with_what_would(choose, needed):

@@ -1,12 +1,11 @@
 """Batch normalisation over several processes against torch's own on the whole batch."""
 
-import subprocess
 import sys
 
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import ROOT, environment
+from conftest import call
 from torch import nn
 
 from sv.nnet.sync_norm import SyncNorm, convert_norms
@@ -36,10 +35,11 @@ def test_gradients_of_the_normalisation(alone, shape):
 
 
 HALVES = """
-import sys, torch, torch.distributed as dist
+import os, sys, torch, torch.distributed as dist
 from torch import nn
 from sv.nnet.sync_norm import convert_norms
-rank, folder = int(sys.argv[1]), sys.argv[2]
+folder, child = sys.argv[1], os.fork()
+rank = int(not child)
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
 whole = torch.load(f"{folder}/whole.pt", weights_only=True)
@@ -66,12 +66,8 @@ for kind, (x, grad, weight, bias, *expected) in whole.items():
     net.eval()
     torch.testing.assert_close(net(x), norm.eval()(x), **close)
 dist.destroy_process_group()
+sys.exit(child and os.waitpid(child, 0)[1] > 0)
 """
-
-
-def start_half(rank, folder):
-    command = [sys.executable, "-c", HALVES, str(rank), str(folder)]
-    return subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
 
 
 def test_the_normalisation_of_two_parts_is_that_of_the_whole(tmp_path):
@@ -97,10 +93,8 @@ def test_the_normalisation_of_two_parts_is_that_of_the_whole(tmp_path):
             norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var,
         ]  # fmt: skip
     torch.save(whole, tmp_path / "whole.pt")
-    processes = [start_half(rank, tmp_path) for rank in range(2)]
-    for process in processes:
-        error = process.communicate(timeout=240)[1]
-        assert process.returncode == 0, error
+    done = call([sys.executable, "-c", HALVES, tmp_path], timeout=240)
+    assert done.returncode == 0, done.stderr
 
 
 def test_conversion_keeps_the_tensors():

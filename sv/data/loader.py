@@ -7,7 +7,7 @@ its own crops of it.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -33,17 +33,39 @@ class Batch:
     read_s: float
 
 
-def find_rows(batch_size: int, micro_batch_size: int, rank: int, processes: int) -> np.ndarray:
-    """Find the rows of a batch that process ``rank`` computes: its share of every micro-batch.
+@dataclass(frozen=True)
+class Share:
+    """The part of every batch that one process computes: ``rows`` of it.
 
-    Both sizes count crops over all processes. A micro-batch is divided among the processes, and
-    a batch consists of whole micro-batches.
-
-    Returns:
-        Ascending row numbers, (batch_size / processes,) int64.
+    They are whole micro-batches, and ``sharers`` the process itself. Where there are more
+    processes than micro-batches, the ranks ``sharers`` compute one together.
     """
-    rows = np.arange(batch_size).reshape(-1, processes, micro_batch_size // processes)
-    return rows[:, rank].ravel()
+
+    rows: range
+    sharers: range
+
+
+def find_share(batch_size: int, micro_batch_size: int, rank: int, processes: int) -> Share:
+    """Find what process ``rank`` computes of a batch; sizes are over all processes.
+
+    Neighbours share a micro-batch, because they are on the same machine. Numbers that do not
+    divide evenly give some processes more than others.
+    """
+    micro_batches = batch_size // micro_batch_size
+    teams = min(micro_batches, processes)
+    team = rank * teams // processes
+    sharers = range(-(-team * processes // teams), -(-(team + 1) * processes // teams))
+    first, last = (number * micro_batches // teams for number in (team, team + 1))
+    start, crops = first * micro_batch_size, (last - first) * micro_batch_size
+    place = rank - sharers.start
+    edges = [start + crops * number // len(sharers) for number in (place, place + 1)]
+    return Share(range(*edges), sharers)
+
+
+def count_at_once(batch_size: int, micro_batch_size: int, processes: int) -> int:
+    """Count the crops that a process has in memory at once: those of a micro-batch, or its part."""
+    sharers = max(1, processes // (batch_size // micro_batch_size))  # the fewest
+    return -(-micro_batch_size // sharers)
 
 
 def count_steps(utterances: int, batch_size: int) -> int:
@@ -58,7 +80,7 @@ def read_batch(
     frames: int,
     specaugment: SpecAugmentConfig | None,
     *,
-    rows: np.ndarray | None = None,
+    rows: Sequence[int] | None = None,
 ) -> Batch:
     """Read one batch, or part of it: a random crop of a random copy of each utterance.
 
@@ -68,15 +90,14 @@ def read_batch(
         seed: Of all random numbers drawn here, for the whole batch.
         frames: Frames of a crop.
         specaugment: Masks, or None.
-        rows: Rows of the batch to read (`find_rows`); None: all.
+        rows: Rows of the batch to read (`find_share`); None: all.
     """
     index = reader.index
     rng = np.random.default_rng(seed)
     kinds = rng.integers(len(index.kinds), size=len(order))
     room = np.maximum(index.rows[0, order] - frames + 1, 1)
     starts = (rng.random(len(order)) * room).astype(np.int64)
-    if rows is None:
-        rows = np.arange(len(order))
+    rows = np.arange(len(order)) if rows is None else np.asarray(rows)
     crops = np.empty((len(rows), frames, index.columns), dtype=np.float32)
     started = time.monotonic()
     reader.read(kinds[rows], order[rows], starts[rows], crops)
@@ -120,7 +141,7 @@ def iterate_batches(
     frames: int,
     specaugment: SpecAugmentConfig | None,
     first_step: int = 0,
-    rows: np.ndarray | None = None,
+    rows: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
     """Yield the batches of an epoch from ``first_step`` on, read ahead by a thread.
 

@@ -166,25 +166,22 @@ def build_resolved_config(values: dict[str, Any], *, where: str) -> TrainConfig:
 
 
 def validate_processes(config: TrainConfig, processes: int) -> None:
-    """Check that this many processes can train together and share every micro-batch.
+    """Check that this many processes can train together.
 
     Raises:
-        UsageError: They cannot.
+        UsageError: They cannot: one has no crop of a batch, or the compiler gives up.
     """
+    crops = config.optimizer.batch_size
+    if processes > crops:
+        raise UsageError(
+            f"batch_size ({crops}) is less than the number of processes ({processes}); change "
+            "it in train.toml, or start fewer"
+        )
     if config.compile and processes > 1:
-        # Their normalisations exchange numbers, at which torch's compiler gives up (2.13).
         raise UsageError(
             f"compile = true is for one process, and here are {processes}; set compile = false in "
             "train.toml, or train on one GPU"
         )
-    optimizer, fine = config.optimizer, config.fine_tuning
-    sizes = [optimizer.micro_batch_size, fine.micro_batch_size if fine.num_epochs else 0]
-    for crops in sizes:
-        if crops % processes:
-            raise UsageError(
-                f"micro_batch_size ({crops}) is not a multiple of the {processes} processes "
-                "that share these crops; change it in train.toml, or the number of processes"
-            )
 
 
 def validate_device(precision: str, ngpu: int) -> None:

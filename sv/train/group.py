@@ -1,12 +1,14 @@
 """The processes that train one network together, and what they exchange.
 
-A batch is divided by micro-batches: each process computes its part of every one, and the
-normalisations exchange their statistics. So batch, data order and learning curve are those of one
-process, whatever their number.
+A batch is divided by micro-batches: each process computes some of them, and once a step gradients
+and statistics of the normalisations are exchanged (sv/train/step.py). So batch, data order and
+learning curve are those of one process, whatever their number. Only where there are more processes
+than micro-batches, neighbours share one, and every normalisation exchanges its statistics.
 """
 
 import contextlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from torch.nn.parallel import DistributedDataParallel
 
+from sv.data.loader import Share, find_share
 from sv.errors import SvError, UsageError
 from sv.nnet.sync_norm import convert_norms
 from sv.system import end_with_parent
@@ -54,6 +57,7 @@ class Group:
         if not self._is_alone:
             self.rank, self.size = int(environ["RANK"]), int(environ["WORLD_SIZE"])
             end_with_parent()  # a killed launcher: save and end rather than train on alone
+        self._teams = [range(rank, rank + 1) for rank in range(self.size)]
 
     @property
     def is_first(self) -> bool:
@@ -75,7 +79,11 @@ class Group:
             torch.cuda.set_device(self._device)
         try:
             # Numbers on the host go by gloo, so that exchanging them never waits for a GPU.
-            dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=TIMEOUT)
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+                timeout=TIMEOUT,
+                device_id=self._device if on_gpu else None,  # NCCL connects now, or fails now
+            )
             yield
             self.agree(0)  # the first one has written its files
             dist.destroy_process_group()
@@ -88,23 +96,39 @@ class Group:
             raise LostProcess(f"another process of this training has ended ({reason})") from error
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        """Wrap a model so that gradients are means, and normalisations one, over all processes.
-
-        Its parts stay the same objects.
-        """
+        """Wrap a model so that gradients are means over all processes; its parts stay the same."""
         if self._is_alone:
             return model
-        devices = None
-        if self._device.type == "cuda":
-            nn.SyncBatchNorm.convert_sync_batchnorm(model)
-            devices = [self._device.index]
-        else:
-            convert_norms(model)
+        devices = [self._device.index] if self._device.type == "cuda" else None
         wrapped = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
-        # Running statistics are the same in all processes: they need not be sent. The second name
+        # Running statistics are not the first process's: the step exchanges them. The second name
         # is that of torch before 2.13, whose constructor does not know the first.
         wrapped.forward_sync_buffers = wrapped.broadcast_buffers = False
         return wrapped
+
+    def divide(self, model: nn.Module, batch_size: int, micro_batch_size: int) -> Share:
+        """Find this process's share of a batch; a collective call.
+
+        Where processes share a micro-batch, the normalisations of the model are replaced by some
+        that exchange their statistics; their tensors stay the same.
+        """
+        sizes = batch_size, micro_batch_size
+        shares = [find_share(*sizes, rank, self.size) for rank in range(self.size)]
+        teams = list(dict.fromkeys(share.sharers for share in shares))
+        if teams != self._teams:
+            self._teams = teams
+            own, _ = dist.new_subgroups_by_enumeration([list(team) for team in teams], TIMEOUT)
+            if self._device.type == "cuda":
+                nn.SyncBatchNorm.convert_sync_batchnorm(model, own)
+            else:
+                convert_norms(model, own)
+            if len(teams) < self.size:
+                logging.info(
+                    "%d processes and %d micro-batches of %d crops: neighbours share one, and "
+                    "exchange the statistics of every normalisation",
+                    self.size, batch_size // micro_batch_size, micro_batch_size,
+                )  # fmt: skip
+        return shares[self.rank]
 
     def exchange(self, model: nn.Module, is_last: bool) -> contextlib.AbstractContextManager:
         """Return the context of a micro-batch: gradients are exchanged in the last one alone."""

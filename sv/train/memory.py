@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
+from sv.data.loader import count_at_once
 from sv.errors import UsageError
 from sv.nnet.recompute import MODES
 from sv.train.config import TRAINING, Phase, Plan
@@ -50,13 +51,14 @@ def choose_checkpointing(
     free = min(group.gather([torch.cuda.mem_get_info(device)[0]])) - RESERVE_BYTES
     model, half = StepModel(build, input_dim), plan.config.precision in AUTOCAST
     modes = [asked] if asked != "auto" else MODES if model.has_blocks else MODES[:1]
-    largest: dict[Phase, int] = {}
+    largest: dict[Phase, int] = {}  # number of crops at once that fit
+    batch_size = plan.config.optimizer.batch_size
     for mode in modes:
         needed = 0.0
         for phase in plan.phases:
-            crops = phase.micro_batch_size // group.size
+            crops = count_at_once(batch_size, phase.micro_batch_size, group.size)
             step = model.measure(phase.crop_frames, crops, checkpointing=mode, half=half)
-            largest[phase] = step.count_crops(free) * group.size
+            largest[phase] = step.count_crops(free)
             needed = max(needed, step.total(crops))
         if needed <= free:
             logging.info(
@@ -75,12 +77,13 @@ def choose_checkpointing(
 
 def _advise(plan: Plan, largest: dict[Phase, int], processes: int) -> Iterable[str]:
     """Yield what to set for each phase that does not fit."""
-    batch = plan.config.optimizer.batch_size
+    batch_size = plan.config.optimizer.batch_size
     for phase, crops in largest.items():
-        if crops >= phase.micro_batch_size:
+        sizes = [n for n in range(1, phase.micro_batch_size + 1) if batch_size % n == 0]
+        fits = [n for n in sizes if count_at_once(batch_size, n, processes) <= crops]
+        if fits and fits[-1] == phase.micro_batch_size:
             continue
         key = "micro_batch_size" if phase.name == TRAINING else "fine_tuning.micro_batch_size"
-        fits = [n for n in range(processes, crops + 1, processes) if batch % n == 0]
         if fits:
             yield f"set {key} = {fits[-1]} or less ({crops} crops fit)"
         else:

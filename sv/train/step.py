@@ -2,12 +2,17 @@
 
 On a GPU the host waits for the device in two places of a step, both torch's: `GradScaler.step` in
 fp16 reads whether a gradient is not finite (SGD's ``fused`` would not, but counts a skipped step in
-its momentum: torch 2.11), and SyncBatchNorm, of several processes, how many values they have
-(torch/nn/modules/_functions.py). `AsyncMetrics` waits for the step before, when this one is queued.
+its momentum: torch 2.11), and SyncBatchNorm, of processes that share a micro-batch, how many values
+they have (torch/nn/modules/_functions.py). `AsyncMetrics` waits for the step before, when this one
+is queued.
 """
+
+import contextlib
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sv.train.config import OptimizerConfig, TrainConfig
 from sv.train.device import autocast, choose_memory_format, set_precision
@@ -31,6 +36,54 @@ class _Joint(nn.Module):
 
     def forward(self, crops: Tensor, speakers: Tensor, margin: float) -> tuple[Tensor, Tensor]:
         return self.head(self.embed(crops), speakers, margin)
+
+
+class _RunningStatistics:
+    """Collects the statistics of a step's micro-batches and applies them in their order.
+
+    With momentum 1 the running statistics of a normalisation are those of its last batch. They are
+    read after each micro-batch, gathered from all processes once a step, and applied by all: the
+    same arithmetic for any number of processes.
+
+    Args:
+        net: Whose normalisations get momentum 1; their tensors must stay the same objects.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+        pairs = [
+            (t, norm.momentum) for norm in norms for t in (norm.running_mean, norm.running_var)
+        ]
+        self._running = [tensor for tensor, _ in pairs]
+        self._counts = [norm.num_batches_tracked for norm in norms]
+        self._momenta = [torch.full_like(tensor, momentum) for tensor, momentum in pairs]
+        for norm in norms:
+            norm.momentum = 1.0
+
+    @contextlib.contextmanager
+    def collected(self, micro_batches: int, group: Group) -> Iterator[Callable[[int], None]]:
+        """Yield what is called with the number of each micro-batch when it has been computed.
+
+        A collective call. After an error the running statistics are those of the last step.
+        """
+        if not self._running:  # a network without such normalisations
+            yield lambda number: None
+            return
+        running, counts = torch.cat(self._running), torch.stack(self._counts)
+        found = running.new_zeros(micro_batches, len(running))
+
+        def collect(number: int) -> None:
+            torch.cat(self._running, out=found[number])
+
+        try:
+            yield collect
+            momenta = torch.cat(self._momenta)
+            for statistics in group.total(found):  # zeros where another process has computed it
+                running.lerp_(statistics, momenta)
+            counts += micro_batches
+        finally:
+            torch._foreach_copy_(self._running, running.split([len(t) for t in self._running]))
+            torch._foreach_copy_(self._counts, counts.unbind())
 
 
 class TrainStep:
@@ -61,38 +114,54 @@ class TrainStep:
             # (tests/bench/train_step.py).
             net.to(memory_format=choose_memory_format(config.precision, device))
         self.net, self.head, self.device, self.precision = net, head, device, config.precision
+        self._statistics = _RunningStatistics(net)
         joint = _Joint(net, head, compiled=config.compile)
         self.group, self.model = group, group.prepare(joint)
         self.optimizer = build_optimizer(net, head, config.optimizer)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
 
     def compute_gradients(
-        self, crops: Tensor, speakers: Tensor, *, margin: float, micro_batch_size: int
+        self,
+        crops: Tensor,
+        speakers: Tensor,
+        *,
+        margin: float,
+        micro_batch_size: int,
+        batch_size: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Compute the gradients of a batch; a collective call: every process makes it.
 
         Args:
-            crops: This process's crops, (B, frames, features) float32 on the device.
+            crops: This process's crops, (B, frames, features) float32 on the device: its share of
+                the batch (`sv.data.loader.find_share`).
             speakers: (B,) int64 on the device.
             margin: Margin of this step.
-            micro_batch_size: Crops of this process at once; divides B.
+            micro_batch_size: Crops that are normalised together.
+            batch_size: Crops of all processes together; None: this one has all.
 
         Returns:
-            Mean loss and number of correct answers over this process's crops, scalars on the
-            device: reading them here would make the device wait for the host.
+            What this process adds to the batch's mean loss and to the number of correct answers,
+            scalars on the device: reading them here would make the device wait for the host.
         """
+        batch_size, size = batch_size or len(speakers), self.group.size
+        share = self.group.divide(self.model, batch_size, micro_batch_size)
+        first = share.rows.start // micro_batch_size
+        parts = crops.split(micro_batch_size), speakers.split(micro_batch_size)
         self.optimizer.zero_grad()
-        parts = len(speakers) // micro_batch_size
         loss_sum = torch.zeros((), dtype=torch.double, device=self.device)
         correct_sum = torch.zeros((), dtype=torch.int64, device=self.device)
-        micro_batches = zip(crops.chunk(parts), speakers.chunk(parts), strict=True)
-        for number, (x, y) in enumerate(micro_batches, 1):
-            with self.group.exchange(self.model, number == parts):
-                with autocast(self.precision, self.device):
-                    loss, correct = self.model(x, y, margin)
-                self.scaler.scale(loss / parts).backward()
-            loss_sum += loss.detach() / parts
-            correct_sum += correct
+        with self._statistics.collected(batch_size // micro_batch_size, self.group) as collect:
+            for number, (x, y) in enumerate(zip(*parts, strict=True), 1):
+                weight = len(y) / batch_size
+                with self.group.exchange(self.model, number == len(parts[0])):
+                    with autocast(self.precision, self.device):
+                        loss, correct = self.model(x, y, margin)
+                    # Times size, because the exchange takes the mean over the processes.
+                    self.scaler.scale(loss * (weight * size)).backward()
+                if self.group.rank == share.sharers.start:
+                    collect(first + number - 1)
+                loss_sum += loss.detach() * weight
+                correct_sum += correct
         return loss_sum, correct_sum
 
     def update(self, rate: float) -> None:

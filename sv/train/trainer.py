@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sv.data.crops import CropReader
-from sv.data.loader import Batch, find_rows, iterate_batches
+from sv.data.loader import Batch, find_share, iterate_batches
 from sv.data.parallel import map_ahead
 from sv.errors import SvError
 from sv.nnet.recompute import set_checkpointing
@@ -120,16 +120,15 @@ class AsyncMetrics:
 
         Args:
             step: Its number.
-            loss: Mean over the crops of this process, a scalar on the device.
-            correct: Number of correct answers among them, likewise.
+            loss: What this process adds to the batch's mean, a scalar on the device.
+            correct: Number of correct answers of this process, likewise.
             crops: Crops of the whole batch.
             waited_s: How long this host waited for data.
             stop: Exit status with which this process requests a stop, 0: it does not.
         """
-        size = self._group.size
-        own = [waited_s / size, *vote(stop)]
+        own = [waited_s / self._group.size, *vote(stop)]
         host = torch.tensor(own, dtype=torch.double, pin_memory=loss.is_cuda)
-        found = torch.stack([loss.double() / size, correct.double()])
+        found = torch.stack([loss.double(), correct.double()])
         numbers = torch.cat([found, host.to(loss.device, non_blocking=True)])
         numbers = self._group.total(numbers)
         last_end, began = self._end, self._began
@@ -304,6 +303,7 @@ class Trainer:
     def _train_epoch(self, reader: CropReader) -> None:
         """Train the rest of the current epoch."""
         phase, batch_size = self.plan.find_phase(self.step), self.config.optimizer.batch_size
+        group = self.group
         self.log.mark_phase(self.step)
         batches = iterate_batches(
             reader,
@@ -313,7 +313,7 @@ class Trainer:
             frames=phase.crop_frames,
             specaugment=phase.specaugment,
             first_step=self.step % self.plan.steps_per_epoch,
-            rows=find_rows(batch_size, phase.micro_batch_size, self.group.rank, self.group.size),
+            rows=find_share(batch_size, phase.micro_batch_size, group.rank, group.size).rows,
         )
         self.net.train()
         torch.backends.cudnn.benchmark = True  # crops have one shape: the fastest algorithm for it
@@ -351,19 +351,20 @@ class Trainer:
         self.log.mark_segment(self.totals, is_last=True)
 
     def _do_step(self, crops: Tensor, speakers: Tensor, waited_s: float) -> None:
-        rate = self.plan.learning_rate(self.step)
+        rate, batch_size = self.plan.learning_rate(self.step), self.config.optimizer.batch_size
         self.metrics.begin()
         loss, correct = self.train_step.compute_gradients(
             crops,
             speakers,
             margin=self.plan.margin(self.step),
-            micro_batch_size=self.plan.find_phase(self.step).micro_batch_size // self.group.size,
+            micro_batch_size=self.plan.find_phase(self.step).micro_batch_size,
+            batch_size=batch_size,
         )
         self.metrics.put(
             self.step,
             loss,
             correct,
-            crops=len(speakers) * self.group.size,
+            crops=batch_size,
             waited_s=waited_s,
             stop=self.conditions.find_status(),
         )
