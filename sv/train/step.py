@@ -4,7 +4,7 @@ On a GPU the host waits for the device in two places of a step, both torch's: `G
 fp16 reads whether a gradient is not finite (SGD's ``fused`` would not, but counts a skipped step in
 its momentum: torch 2.11), and SyncBatchNorm, of processes that share a micro-batch, how many values
 they have (torch/nn/modules/_functions.py). `AsyncMetrics` waits for the step before, when this one
-is queued.
+is queued. Between steps a line of the log, a checkpoint and a validation wait: they read results.
 """
 
 import contextlib

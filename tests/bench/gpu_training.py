@@ -52,7 +52,7 @@ from sv.train.store import build_head, build_network
 from sv.train.trainer import AsyncMetrics, prefetch
 
 SPEAKERS = 5994
-WARM_UP = 3
+WARM_UP = {"cpu": 1, "cuda": 3}  # steps
 SIZES = {"cpu": (4, 2, 2), "cuda": (None, None, 20)}  # batch, micro-batch (None: config's), steps
 PRODUCT, COPY = {"cpu": 1024, "cuda": 8192}, {"cpu": 2**24, "cuda": 2**28}
 # In the names of CUDA kernels and of CPU operations.
@@ -225,7 +225,7 @@ def measure(
 ) -> Iterator[str]:
     """Yield the measured cells of a system's line: from crops/s to waiting, and GB."""
     training = Training(name, config, reader, device)
-    training.run(WARM_UP)
+    training.run(WARM_UP[device.type])
     boards = Boards(device)
     started, before = time.perf_counter(), boards.read_j()
     training.run(steps)
