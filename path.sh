@@ -1,6 +1,12 @@
 #!/usr/bin/env bash
-# Sets up the environment of every script; source it: . ./path.sh (from anywhere, by its path).
+# Sets up the environment of every script; source it in the folder of the repository: . ./path.sh
 # An active environment that has the packages is used as it is; else .venv, made on first use.
+
+# Scripts name programs and modules from here: those of another folder are never run instead.
+if [ ! "$(dirname "${BASH_SOURCE[0]}")" -ef . ]; then
+  printf '%s: call it from %s\n' "$0" "$(dirname "$(realpath "${BASH_SOURCE[0]}")")" >&2
+  exit 1
+fi
 
 # C order is the order of every table on disk, in sort as in Python.
 export LC_ALL=C

@@ -128,6 +128,9 @@ if [ "$stop_stage" -ge 3 ] && [ "$stage" -le 7 ]; then
   for f in "$data/train_set" "$data/test_trials" "$data/augment_kinds"; do
     [ -e "$f" ] || die "no such file $f; run stages 1 and 2 first"
   done
+  if wrong=$(grep -alE '[/\\[:cntrl:]]|(^| )\.?\.( |$)' "$data"/{train_set,augment_kinds,test_trials}); then
+    die "${wrong%%$'\n'*}: not names of folders; run stages 1 and 2 again"
+  fi
   train_set=$data/$(cat "$data/train_set")
   mapfile -t kinds <"$data/augment_kinds"
   mapfile -t test_sets < <(cut -d ' ' -f 2 "$data/test_trials" | sort -u)

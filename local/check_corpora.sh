@@ -11,8 +11,8 @@ nj=2                 # parallel jobs
 audio=none           # none|header|decode: whether each file is opened, or decoded to its end
 allow_partial=false  # true|false: status 0 where parts are missing
 # End configuration section.
-. utils/parse_options.sh
-. ./path.sh
+. "$(dirname "$0")/../utils/parse_options.sh"
+. "$(dirname "$0")/../path.sh"
 [ $# -eq 1 ] || usage
 [ -s "$1/conf/corpora.toml" ] || die "no such file $1/conf/corpora.toml"
 

@@ -11,6 +11,7 @@ import io
 import logging
 import lzma
 import os
+import re
 import shutil
 import stat
 import sys
@@ -29,7 +30,7 @@ from urllib.parse import urlsplit
 from sv.bin.cli import Parser, run
 from sv.config import build_config
 from sv.errors import SvError, UsageError
-from sv.files import hash_file, read_toml, validate_name
+from sv.files import hash_file, read_toml, refuse_link, validate_name
 from sv.system import mask_secrets
 
 TRIES = 5
@@ -186,19 +187,25 @@ def _fetch_rest(url: str, part: Path) -> None:
         raise
     with response:
         resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
-        length = response.headers.get("Content-Length")
-        if length is not None and not (length.isascii() and length.isdigit()):
-            raise ConnectionError("the server gives no number for the length")
+        length, free = (
+            response.headers.get("Content-Length", ""),
+            shutil.disk_usage(part.parent).free,
+        )
+        if not re.fullmatch("[0-9]{1,18}", length):
+            raise ConnectionError("the server does not say how long the file is")
+        if int(length) > free:
+            raise SvError(f"{part}: {int(length)} bytes to come, and {free} are free")
         done, last = (have if resumed else 0), time.monotonic()
-        expected = None if length is None else done + int(length)
-        with open(part, "ab" if resumed else "wb") as file:  # a server may not support ranges
+        expected = done + int(length)
+        # A server may not support ranges.
+        with open(part, "ab" if resumed else "wb", opener=refuse_link) as file:
             while block := response.read(BLOCK):
                 file.write(block)
                 done += len(block)
                 if time.monotonic() - last > PROGRESS_S:
                     logging.info("%s: %d MB", part.name, done // 1_000_000)
                     last = time.monotonic()
-        if expected is not None and done < expected:
+        if done < expected:
             raise ConnectionError(f"{done} of {expected} bytes arrived")
 
 

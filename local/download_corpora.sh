@@ -10,8 +10,8 @@ set -euo pipefail
 only=                       # tables of local/downloads.toml, with spaces (all)
 table=local/downloads.toml  # what to fetch, from where
 # End configuration section.
-. utils/parse_options.sh
-. ./path.sh
+. "$(dirname "$0")/../utils/parse_options.sh"
+. "$(dirname "$0")/../path.sh"
 [ $# -eq 1 ] || usage
 [ -s "$table" ] || die "no such file $table"
 

@@ -184,13 +184,24 @@ def _read_speakers(
             path = corpus / language / table
             if not path.is_file():
                 continue
-            with open(path, encoding="utf-8", newline="") as file:
-                for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
-                    clip = _name_clip(row["path"])
-                    if clip in found:
-                        speakers[clip] = row["client_id"][:SPEAKER_CHARACTERS]
-                        labels[clip] = _label(row, language)
+            for row in _read_rows(path):
+                clip = _name_clip(row["path"])
+                if clip in found:
+                    speakers[clip] = row["client_id"][:SPEAKER_CHARACTERS]
+                    labels[clip] = _label(row, language)
     return speakers, labels
+
+
+def _read_rows(path: Path) -> Iterator[dict[str, str]]:
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            # A line may lack its last columns.
+            rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, restval="")
+            if missing := {"client_id", "path"}.difference(rows.fieldnames or ()):
+                raise SvError(f"{path}: no column {missing.pop()} in its first line")
+            yield from rows
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SvError(f"cannot read {path}: {error}") from error
 
 
 def _label(row: dict[str, str], language: str) -> dict[str, str]:

@@ -104,10 +104,13 @@ def read_meta(path: Path) -> dict[str, SpeakerRow]:
     Raises:
         SvError: No column of ids, genders or parts.
     """
-    lines = read_text(path).splitlines()
+    lines = read_text(path).splitlines() or [""]
     delimiter = "\t" if "\t" in lines[0] else ","
-    reader = csv.reader(lines, delimiter=delimiter)
-    header = [name.strip().lower() for name in next(reader)]
+    try:
+        names, *table = csv.reader(lines, delimiter=delimiter)
+    except csv.Error as error:
+        raise SvError(f"{path}: {error}") from error
+    header = [name.strip().lower() for name in names]
 
     def find(word: str) -> int | None:
         return next((i for i, name in enumerate(header) if word in name), None)
@@ -116,7 +119,7 @@ def read_meta(path: Path) -> dict[str, SpeakerRow]:
     if speaker is None or gender is None or part is None:
         raise SvError(f"{path}: expected columns 'VoxCeleb. ID', 'Gender', 'Set', not {header}")
     rows = {}
-    for words in reader:
+    for words in table:
         if len(words) < len(header):
             continue
         rows[words[speaker].strip()] = SpeakerRow(

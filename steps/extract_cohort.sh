@@ -14,8 +14,8 @@ nj=1              # number of parallel jobs
 ngpu=0            # 0: CPU, N: N jobs with a GPU each, whatever nj
 precision=fp32    # fp32|fp16|bf16: number format of the arithmetic
 # End configuration section.
-. utils/parse_options.sh
-. ./path.sh
+. "$(dirname "$0")/../utils/parse_options.sh"
+. "$(dirname "$0")/../path.sh"
 [ $# -eq 4 ] || usage
 config=${config:-$(find_config score.toml "$3")}
 need "$config" "give --config egs/<recipe>/conf/score.toml"

@@ -14,8 +14,8 @@ ngpu=0            # 0: CPU, N: N jobs with a GPU each, whatever nj
 precision=fp32    # fp32|fp16|bf16: number format of the arithmetic
 untrained=false   # true|false: extract with the weights before training, for comparison
 # End configuration section.
-. utils/parse_options.sh
-. ./path.sh
+. "$(dirname "$0")/../utils/parse_options.sh"
+. "$(dirname "$0")/../path.sh"
 [ $# -eq 3 ] || usage
 
 exp_dir=$1

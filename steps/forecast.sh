@@ -17,8 +17,8 @@ nproc=            # processes, for several without GPUs (a process a GPU, or one
 num_threads=2     # CPU threads, shared by the processes
 num_steps=60      # steps of the segment
 # End configuration section.
-. utils/parse_options.sh
-. ./path.sh
+. "$(dirname "$0")/../utils/parse_options.sh"
+. "$(dirname "$0")/../path.sh"
 [ $# -eq 2 ] || usage
 [ -n "$model" ] || die "give --model"
 config=${config:-$(find_config train.toml "$1")}

@@ -8,8 +8,8 @@ set -euo pipefail
 config=  # training config (the recipe's conf/train.toml, table [set])
 kinds=   # augmented copies to train on too: <data-dir>_<kind>
 # End configuration section.
-. utils/parse_options.sh
-. ./path.sh
+. "$(dirname "$0")/../utils/parse_options.sh"
+. "$(dirname "$0")/../path.sh"
 [ $# -eq 2 ] || usage
 config=${config:-$(find_config train.toml "$2")}
 need "$config" "give --config egs/<recipe>/conf/train.toml"

@@ -9,8 +9,8 @@ cmd=utils/run.py  # how jobs are run
 nj=2              # number of parallel jobs
 config=           # features config (the recipe's conf/features.toml)
 # End configuration section.
-. utils/parse_options.sh
-. ./path.sh
+. "$(dirname "$0")/../utils/parse_options.sh"
+. "$(dirname "$0")/../path.sh"
 [ $# -ge 1 ] || usage
 config=${config:-$(find_config features.toml "$1")}
 need "$config" "give --config egs/<recipe>/conf/features.toml"

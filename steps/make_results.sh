@@ -18,8 +18,8 @@ year=               # of that factor (the latest)
 g_per_kwh=          # that factor, of --carbon fixed
 # End configuration section.
 
-. utils/parse_options.sh
-. ./path.sh
+. "$(dirname "$0")/../utils/parse_options.sh"
+. "$(dirname "$0")/../path.sh"
 
 [ $# -eq 2 ] || usage
 data=$1

@@ -18,8 +18,8 @@ suffix=           # of the names of the results: _bf16
 num_threads=1     # CPU threads
 utt2spk=          # speakers of the list: with them also intervals and histogram
 # End configuration section.
-. utils/parse_options.sh
-. ./path.sh
+. "$(dirname "$0")/../utils/parse_options.sh"
+. "$(dirname "$0")/../path.sh"
 [ $# -eq 3 ] || usage
 
 xvector_dir=$1 trials=$2 scores_dir=$3

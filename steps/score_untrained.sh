@@ -11,8 +11,8 @@ cmd=utils/run.py  # how jobs are run
 nj=1              # number of parallel jobs
 ngpu=0            # 0: CPU, N: N jobs with a GPU each, whatever nj
 # End configuration section.
-. utils/parse_options.sh
-. ./path.sh
+. "$(dirname "$0")/../utils/parse_options.sh"
+. "$(dirname "$0")/../path.sh"
 [ $# -eq 4 ] || usage
 
 exp_dir=$1 data_dir=$2 trials=$3 scores_dir=$4

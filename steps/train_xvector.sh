@@ -21,8 +21,8 @@ max_kwh=          # energy of this attempt at which to save a checkpoint and end
 max_steps=        # end after so many steps, without a final model: to see what they cost (no limit)
 resume=true       # true|false: false begins again, and moves an earlier run to <exp-dir>/.backup
 # End configuration section.
-. utils/parse_options.sh
-. ./path.sh
+. "$(dirname "$0")/../utils/parse_options.sh"
+. "$(dirname "$0")/../path.sh"
 [ $# -eq 2 ] || usage
 [ -n "$model" ] || die "give --model"
 config=${config:-$(find_config train.toml "$1")}
@@ -50,7 +50,7 @@ if [[ "$resume" = false && "$node_rank" -eq 0 ]] &&
   # The energy folder stays: earlier attempts have cost energy too.
   backup=$exp_dir/.backup/$(date -u +%Y%m%dT%H%M%SZ)
   limits+=(--backup "$backup")
-  if [ -e "$log" ]; then cp -p "$log" "$log.1"; fi  # the job writes its own
+  if [ -e "$log" ]; then cp -p --remove-destination "$log" "$log.1"; fi  # the job writes its own
   printf '%s: once all is checked, the earlier run goes to %s; this brings it back: ' \
     "$0" "$backup" >&2
   printf 'mv --backup=numbered -t %q %q/*\n' "$exp_dir" "$backup" >&2

@@ -43,7 +43,8 @@ def replacing(
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(tmp, "wb") as raw:
+        tmp.unlink(missing_ok=True)  # of a killed process, or a link that leads elsewhere
+        with open(tmp, "xb") as raw:
             yield from _stream(raw, mode, compress=path.suffix == ".gz" and not packed)
             raw.flush()
             os.fsync(raw.fileno())
@@ -75,6 +76,11 @@ def _stream(raw: IO[bytes], mode: str, *, compress: bool) -> Iterator[IO[Any]]:
         text.detach()
     if binary is not raw:
         binary.close()
+
+
+def refuse_link(path: str, flags: int) -> int:
+    """Open a file that is appended to, as the ``opener`` of `open`: a link would lead elsewhere."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
 def write_text(path: Path, text: str, *, keep_if_same: bool = False) -> None:
@@ -128,6 +134,18 @@ def read_json(path: Path) -> Any:
         raise SvError(f"{path}: not JSON: {error.msg} in line {error.lineno}") from error
     except ValueError as error:
         raise SvError(f"{path}: not JSON: {error}") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        SvError: See `read_json`, or it holds something else.
+    """
+    record = read_json(path)
+    if not isinstance(record, dict):
+        raise SvError(f"{path}: not a JSON object")
+    return record
 
 
 def parse_json(text: str) -> Any:

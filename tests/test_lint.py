@@ -28,7 +28,7 @@ def test_ruff(argv):
 
 def test_shellcheck():
     done = subprocess.run(
-        ["shellcheck", "-x", *SCRIPTS],
+        ["shellcheck", "-x", "-P", "SCRIPTDIR:.", *SCRIPTS],
         cwd=ROOT, env=environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import os
 import pickle
@@ -16,25 +17,36 @@ import struct
 import subprocess
 import sys
 import tarfile
+import threading
 import time
+import tomllib
 import zipfile
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import numpy as np
 import pytest
 from conftest import ROOT, environment
-from corpora import run_here, write_audio, write_coded
+from corpora import prepare, run_here, write_audio, write_coded, write_config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from report_tree import MEASURED, read_csv, write, write_model, write_scores, write_sidecar
 
-from local.download_corpora import unpack
-from sv.data.audio import list_audio, read_header
+from local.download_corpora import fetch, unpack
+from sv.data.audio import read_header
+from sv.data.crops import load_crop_index
 from sv.data.cuts import Utterance, write_data_set
 from sv.data.manifests import parse_item
+from sv.energy.check import check_files
 from sv.energy.config import build_energy_config
-from sv.energy.journal import open_journal, read_journal
+from sv.energy.journal import append_line, open_journal, read_journal
+from sv.energy.live import describe, read_live_file, write_live
+from sv.energy.nodes import read_expected
+from sv.energy.sidecar import read_energy_series, write_trace
 from sv.energy.web import FetchError, fetch_json
 from sv.errors import SvError, UsageError
-from sv.files import read_json, read_toml, validate_name
+from sv.files import read_json, read_toml, validate_name, write_text
 from sv.jobs import slurm
+from sv.jobs.completion import is_finished
 from sv.jobs.jobs import build_parser, parse
 from sv.kaldi.archive import read_matrix, read_vectors
 from sv.model_name import check_model_name
@@ -125,6 +137,26 @@ def test_an_archive_is_numbers_and_nothing_else(tmp_path, made, kind):
     (tmp_path / "x.ark").write_bytes(b"utt1 " + HEADS[kind](made))
     done = score(tmp_path / "xv", f"utt1 {tmp_path}/x.ark:5\n")
     assert_one_line(done, "xvector.scp")
+
+
+MATRICES = {
+    b"\0BFM \4": lambda rows, columns: struct.pack("<ibi", rows, 4, columns),
+    b"\0BCM2 ": lambda rows, columns: struct.pack("<ffii", 0, 1, rows, columns),
+}
+
+
+@pytest.mark.parametrize("head", MATRICES)
+def test_a_matrix_is_as_large_as_its_file_allows(tmp_path, head):
+    ark = tmp_path / "x.ark"
+    shapes = [(-1, 80), (80, -1), (-3, -4), (0, 4), (2**31 - 1, 80), (2**31 - 1, 2**31 - 1), (2, 3)]
+    for shape in shapes:
+        ark.write_bytes(head + MATRICES[head](*shape) + b"\0" * 11)
+        with pytest.raises(SvError, match="rows|truncated"):
+            read_matrix(f"{ark}:0")
+    ark.unlink()
+    os.mkfifo(ark)
+    with pytest.raises(SvError, match="regular"):
+        read_matrix(f"{ark}:0")
 
 
 def write_cuts(path, source, where):
@@ -290,6 +322,40 @@ def test_places_of_a_table_are_below_the_corpora(tmp_path):
         assert done.returncode == 2, key
 
 
+class Answer(BaseHTTPRequestHandler):
+    """Answers with the header that the path names."""
+
+    def do_GET(self):
+        name, _, value = self.path[1:].partition("=")
+        self.send_response(302 if name == "Location" else 200)
+        self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(b"x" * 100)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def answers():
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["Content-Length=abc", "Content-Length=-5", "Content-Length=999999999999999999", "X=1",
+     "Location=file:///etc/hostname"],
+)  # fmt: skip
+def test_a_server_fills_no_disk(tmp_path, answers, header):
+    with pytest.raises(SvError) as error:
+        fetch(f"http://user:hunter2@{answers}/{header}", tmp_path / "x", "", pause_s=0)
+    assert "hunter2" not in str(error.value)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) == 0
+
+
 # Names that become paths.
 
 BAD_NAMES = ("../x", "a/b", "..", ".", "", "a b", "a\nb", "a\0", "a\\b", "/etc", "x/../../../PWN")
@@ -318,6 +384,42 @@ def test_no_audio_is_written_under_a_name_that_leads_out(tmp_path, name, who):
     assert not list(tmp_path.rglob("*.flac"))
 
 
+CORPUS = """
+train = "commonbench"
+[trials]
+commonbench = "commonbench"
+[speech.commonbench]
+path = "cv"
+lists = "list.txt"
+[augment]
+noise = ["noise"]
+"""
+TSV = "client_id\tpath\n../../../../zz/a\tcommon_voice_en_1.mp3\n"
+
+
+@pytest.mark.parametrize("table", [TSV, "x\ty\n1\t2\n", "", "client_id\tpath\na\n\xff\n"])
+def test_a_corpus_writes_nothing_outside(tmp_path, table):
+    """Through stage 1: speakers of Common Voice are named by its tables."""
+    corpora = tmp_path / "a" / "b" / "c"
+    write_config(corpora / "conf" / "corpora.toml", CORPUS)
+    write_coded(corpora / "cv" / "en" / "clips" / "common_voice_en_1.mp3", seconds=0.2, codec="mp3")
+    (corpora / "cv" / "en" / "validated.tsv").write_bytes(table.encode("latin-1"))
+    (corpora / "list.txt").write_text("1 common_voice_en_1 common_voice_en_1\n")
+    done = prepare(corpora, check=False)
+    assert_one_line(done, "commonbench: the speaker '../" if table == TSV else "validated.tsv")
+    assert not list(tmp_path.rglob("*.flac"))
+
+
+def test_a_table_of_a_recipe_names_modules_of_local_alone(tmp_path):
+    for name in ("an4.x", "../x", "os", ""):
+        config = write_config(
+            tmp_path / "corpora.toml",
+            f'train = "a"\n[trials]\n[speech."{name}"]\npath = "."\n[augment]\n',
+        )
+        done = run_here("local.corpora", config, tmp_path, check=False)
+        assert_one_line(done, f"no local/prepare_{name}.py")
+
+
 def test_ids_of_files_that_are_only_read_may_hold_separators(tmp_path):
     source = write_audio(tmp_path / "in" / "x.wav")
     keys = write_data_set(tmp_path / "data", "d", [Utterance("s/a/1", "s", source)])
@@ -341,6 +443,54 @@ def test_results_have_names_and_no_paths(tmp_path, key):
             read_scored_list(path)
 
 
+# Networks of somebody else.
+
+
+def test_a_checkpoint_is_tensors_and_nothing_else(tmp_path, made):
+    import torch  # noqa: PLC0415 - it takes a second
+
+    audio, final = write_audio(tmp_path / "x.wav"), tmp_path / "final.pt"
+    network = {"format": "xvector/2", "features": None, "input_dim": 81, "embedding_dim": 2,
+               "pooling": "statistics", "base_channels": (2, 2, 2, 2), "net": {}}  # fmt: skip
+
+    def save(state, **how):
+        torch.save(state, final, **how)
+
+    spoil = (
+        lambda: final.write_bytes(b""),
+        lambda: final.write_bytes(b"\x80\x02Nr\xff\xff\xff\x7f."),
+        lambda: final.write_bytes(b"\x80\x05\x8e" + b"\xff" * 8),
+        lambda: save({"format": "xvector/2", "x": Payload(made)}),
+        lambda: save(Payload(made), _use_new_zipfile_serialization=False),
+        lambda: save({"format": "xvector/2"}),
+        lambda: save({**network, "model": "../../../PWN"}),
+        lambda: save({**network, "model": "resnet18_d", "features": []}),
+        lambda: save({**network, "model": "resnet18_d"}),
+        lambda: save({**network, "model": "resnet18_d", "pooling": []}),
+    )
+    for write_final in spoil:
+        write_final()
+        for argv in (
+            ("sv.bin.embed", tmp_path, audio),
+            ("sv.bin.export", "--format", "torchscript", tmp_path),
+        ):
+            assert_one_line(run_here(*argv, check=False), "final.pt")
+    assert {path.name for path in tmp_path.iterdir()} == {"x.wav", "final.pt"}
+
+
+def test_an_index_of_crops_is_numbers(tmp_path, made):
+    path = tmp_path / "train.npz"
+    for write_index in (
+        lambda: path.write_bytes(b""),
+        lambda: path.write_bytes(b"PK\3\4" + b"\0" * 40),
+        lambda: np.savez(path, columns=np.array(Payload(made), dtype=object)),
+        lambda: np.savez(path, columns=np.array([1, 2])),
+    ):
+        write_index()
+        with pytest.raises(SvError, match="train.npz"):
+            load_crop_index(path)
+
+
 # JSON, TOML and journals.
 
 DEEP = "[" * 100_000
@@ -362,17 +512,143 @@ BAD_LINES = (
     '{"line":"head"}', '{"line":"head","channels":[1]}', '{"line":"sample"}', DEEP,
     '{"line":["head"]}', '{"line":"sample","raw":5}', '{"line":"head","channels":[]}',
 )  # fmt: skip
+BAD_HEADS = (
+    {"started_utc": "x"}, {"started_utc": 5}, {"t_s": "x"}, {"period_s": []}, {"stage": []},
+    {"channels": [{"id": "a", "kind": "measured"}]}, {"pue": 5},
+)  # fmt: skip
 
 
-@pytest.mark.parametrize("line", BAD_LINES)
-def test_a_bad_journal_stops_no_other(tmp_path, run_cli, line):
-    meter = ("utils/meter.sh", "--stage", 1, "--dir", tmp_path, "--country", "FRA")
-    run_cli(*meter, "--name", "z", "--", "true")
-    (tmp_path / "01_z.json").unlink()
-    (tmp_path / "01_a.journal.jsonl").write_text(f"{line}\n")
+@pytest.fixture(scope="module")
+def metered(tmp_path_factory):
+    """The folder of a stage that the real meter has metered."""
+    folder = tmp_path_factory.mktemp("metered")
+    subprocess.run(
+        ["utils/meter.sh", "--stage", "1", "--name", "z", "--dir", folder, "--country", "FRA", "--",
+         "true"],
+        cwd=ROOT, env=environment(), check=True, capture_output=True,
+    )  # fmt: skip
+    return folder
+
+
+def test_a_bad_journal_stops_no_other(tmp_path, metered, run_cli):
+    journal = (metered / "01_z.journal.jsonl").read_text()
+    head, *rest = journal.splitlines()
+    bad = [*BAD_LINES, *(json.dumps({**json.loads(head), **wrong}) for wrong in BAD_HEADS)]
+    names = [f"01_a{number}" for number in range(len(bad))]
+    for name, line in zip(names, bad, strict=True):
+        (tmp_path / f"{name}.journal.jsonl").write_text("\n".join([line, *rest]) + "\n")
+    (tmp_path / "01_b.journal.jsonl").symlink_to("nowhere")
+    (tmp_path / "01_z.journal.jsonl").write_text(journal)
     done = run_cli("sv.bin.meter", "--rebuild", tmp_path, check=False)
-    assert "Traceback" not in done.stderr and "01_a.journal.jsonl: " in done.stderr
-    assert (tmp_path / "01_z.json").is_file()
+    assert_one_line(done, *(f"{name}.journal.jsonl: " for name in (*names, "01_b")))
+    assert len(done.stderr.splitlines()) == len(names) + 2
+    assert {path.name for path in tmp_path.glob("*.json")} == {"01_z.json"}
+
+
+@pytest.mark.parametrize("wrong", BAD_HEADS)
+def test_a_sidecar_is_held_against_a_bad_journal_in_one_line(tmp_path, metered, wrong):
+    head, *rest = (metered / "01_z.journal.jsonl").read_text().splitlines()
+    journal, sidecar = tmp_path / "01_z.journal.jsonl", tmp_path / "01_z.json"
+    journal.write_text("\n".join([json.dumps({**json.loads(head), **wrong}), *rest]) + "\n")
+    sidecar.write_bytes((metered / "01_z.json").read_bytes())
+    [(path, line)] = check_files([sidecar])
+    assert path == sidecar and "journal" in line and "\n" not in line
+    for read in (write_trace, read_energy_series):
+        with contextlib.suppress(SvError):  # some lines are not needed for these
+            read(journal)
+
+
+def test_the_other_meters_of_a_stage_have_labels_and_no_paths(tmp_path):
+    lines = ['{"labels":["../x","a.1",5]}', '{"labels":5}', '{"labels":["a.2","a/b"]}', DEEP]
+    (tmp_path / "expected.jsonl").write_text("\n".join(lines))
+    assert read_expected(tmp_path) == ["a.2"]
+
+
+LIVE = {
+    "schema": "energy-live/1", "stage": 1, "name": "x", "model": None, "label": None,
+    "started_utc": "", "attempt": 1, "host": "h", "boot_id": "b", "meter_pid": 1,
+    "meter_start_ticks": 5, "elapsed_s": 1.0, "power_w": 1.0, "energy_kwh": 1.0,
+    "measured_fraction": 1.0, "co2_g": None, "run_energy_kwh": 1.0,
+}  # fmt: skip
+
+
+def test_a_live_file_is_a_live_file(tmp_path):
+    path = tmp_path / ".01_x.live.json"
+    path.write_text(json.dumps(LIVE))
+    assert read_live_file(path) == LIVE
+    for key, value in itertools.product(LIVE, (None, [], "x", float("nan"), -1, {})):
+        path.write_text(json.dumps({**LIVE, key: value}))
+        describe(tmp_path)  # what `meter --watch` prints
+    path.write_text('{"schema": "energy-live/1"}')
+    assert read_live_file(path) is None
+
+
+def test_a_proof_is_a_proof(tmp_path):
+    path = tmp_path / "x"
+    for value in ({"command": [], "read": 5, "written": {}}, {"read": [], "written": {}}, [],
+                  {"files": {"a": "b"}, "command": []}, {"command": 5, "read": {}, "written": {}},
+                  {"command": [], "read": {}, "written": {"a": [[]]}}):  # fmt: skip
+        path.write_text(json.dumps(value))
+        assert not is_finished(path, [], {"a": [1, 2]})
+
+
+# Stage 8.
+
+
+def test_one_systems_files_cost_no_other_and_lead_nowhere_else(tmp_path, monkeypatch):
+    """Through the real program, with an exp folder of which others have made a part."""
+    monkeypatch.setitem(sys.modules, "sv.report.figures.files", None)  # as without matplotlib
+    data, exp = tmp_path / "a" / "data", tmp_path / "a" / "exp"
+    write(data / "test_trials", "t s\n")
+
+    def add(name, trials="t"):
+        write_model(exp, name, 1000)
+        write_scores(exp, name, trials, "s", 3.0, det=False)
+        write_sidecar(exp / name / "energy" / "05_train.json", 1.0, MEASURED)
+        return exp / name
+
+    add("resnet18_d")
+    add("=cmd|x!A1")
+    companion = add("resnet34_d")
+    write(companion / "forecast.json", DEEP)
+    write(companion / "energy" / "ceems.json", "{}")
+    broken = {
+        "name": lambda folder: write(
+            folder / "scores" / "y.json", {**RECORD, "trials_name": "x/../../../../../PWN"}
+        ),
+        "deep": lambda folder: write(folder / "model.json", DEEP),
+        "digits": lambda folder: write(folder / "model.json", '{"parameters": ' + "1" * 5000 + "}"),
+        "sidecar": lambda folder: write(folder / "energy" / "05_train.json", "{}"),
+        "file": lambda folder: write(folder / "scores" / "x y.json", RECORD),
+        "a\x1bb": lambda folder: None,
+        os.fsdecode(b"\xff"): lambda folder: None,
+    }
+    for name, spoil in broken.items():
+        spoil(add(name))
+    write(data / "energy" / "03_fbank.json", "[]")
+    done = run_here("sv.bin.make_results", data, exp, check=False)
+    assert_one_line(done, *(repr(name)[1:-1] for name in broken), "03_fbank.json")
+    table = read_csv(exp / "results" / "table1.csv")
+    assert [row["system"] for row in table] == ["resnet34_d", "resnet18_d", "'=cmd|x!A1"]
+    notes = (exp / "results" / "table3.md").read_text()
+    assert "forecast.json" in notes and "ceems.json" in notes
+    assert not [path for path in tmp_path.rglob("*") if "PWN" in path.name]
+
+
+def test_names_are_text_in_figures_and_what_cannot_be_drawn_costs_its_figure(tmp_path, monkeypatch):
+    from sv.report.figures import files  # noqa: PLC0415 - matplotlib
+
+    def draw(drawing):
+        drawing.figure.add_axes((0, 0, 1, 1)).set_title("a\x01<script> $x^{$")
+
+    def fail(drawing):
+        drawing.figure.add_axes((0, 0, 1, 1)).plot([1.0], [1.0, 2.0])
+
+    monkeypatch.setattr(files, "list_figures", lambda results: ({"det_a": fail, "det_b": draw}, []))
+    drawn, _, failures = files.write_figures(None, tmp_path)
+    assert [figure.stem for figure in drawn] == ["det_b"]
+    assert len(failures) == 1 and failures[0].startswith("no det_a: ")
+    assert "a&lt;script&gt; $x^{$" in (tmp_path / "det_b.svg").read_text()
 
 
 # Secrets.
@@ -532,6 +808,26 @@ def test_no_lock_follows_a_link(tmp_path, site):
     assert precious.read_text() == "x" and list((tmp_path / "elsewhere").iterdir()) == []
 
 
+def test_no_file_is_written_through_a_link(tmp_path, run_cli):
+    precious = tmp_path / "precious"
+    precious.write_text("x")
+    log = tmp_path / "x.log"
+    log.symlink_to(precious)
+    done = run_cli("utils/run.py", log, "true", check=False)
+    assert done.returncode == 1 and "x.log" in done.stderr
+    (tmp_path / f".y.{os.getpid()}.tmp").symlink_to(precious)
+    write_text(tmp_path / "y", "new")
+    (tmp_path / ".z.live.tmp").symlink_to(precious)
+    write_live(tmp_path / ".z.live.json", {"a": 1})
+    (tmp_path / "a").write_text("a b\n")
+    (tmp_path / "m.tmp").symlink_to(precious)
+    run_cli("utils/merge_tables.sh", tmp_path / "m", tmp_path / "a")
+    with pytest.raises(OSError):
+        append_line(log, {})
+    assert precious.read_text() == "x"
+    assert (tmp_path / "m").read_text() == "a b\n" and (tmp_path / "y").read_text() == "new"
+
+
 def test_a_lock_is_held_once(tmp_path):
     root = tmp_path / ".x.slurm"
     old = slurm._open_lock(root / "lock")  # opened before the holder removes it
@@ -553,6 +849,67 @@ def test_the_store_of_a_training_listens_where_it_is_needed():
     rows = [line.split() for name in ("tcp", "tcp6") for line in open(f"/proc/net/{name}")]  # noqa: SIM115
     own = [row[1] for row in rows if row[1].endswith(f":{meeting.port:04X}") and row[3] == "0A"]
     assert own == [f"0100007F:{meeting.port:04X}"]
+
+
+def test_nothing_from_the_network_is_unpickled():
+    for path in ROOT.glob("sv/**/*.py"):
+        assert not re.search(r"(gather|broadcast|scatter|recv)_object", path.read_text()), path
+
+
+# The shell.
+
+
+def test_scripts_run_nothing_of_the_folder_that_they_are_called_from(tmp_path, made):
+    for name in (
+        "utils/parse_options.sh",
+        "path.sh",
+        "utils/check_environment.py",
+        "sv/bin/meter.py",
+    ):
+        write(tmp_path / name, f"touch {made}\nopen('{made}', 'w')\n")
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    for script in (path for folder in ("steps", "utils", "local") for path in
+                   sorted((ROOT / folder).glob("*.sh"))):  # fmt: skip
+        if script.name in ("parse_options.sh", "compute_environment.sh"):
+            continue  # they are sourced
+        words = {"install.sh": (), "meter.sh": ("--stage", "1", "true")}.get(
+            script.name, ("a", "b")
+        )
+        done = subprocess.run(
+            [script, *words], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, (script, done.stderr)
+    subprocess.run([ROOT / "utils/meter.sh", "true"], cwd=tmp_path, check=True, capture_output=True)
+
+
+def test_options_of_scripts_are_text(tmp_path, made):
+    word = f"a[$(touch {made})]"
+    for script, *options in (
+        ("run.sh", "--nj"), ("run.sh", "--ngpu"), ("run.sh", "--nnodes"), ("run.sh", "--stage"),
+        ("steps/train_xvector.sh", "--nproc"), ("steps/train_xvector.sh", "--node-rank"),
+        ("steps/forecast.sh", "--nproc"), ("steps/make_fbank.sh", "--nj"),
+        ("steps/make_fbank.sh", f"--{word}"),
+    ):  # fmt: skip
+        needed = {"steps/train_xvector.sh": ("--model", "m", "--config", "README.md")}
+        argv = [ROOT / script, *needed.get(script, ()), *options, word, tmp_path, tmp_path]
+        done = subprocess.run(
+            argv, cwd=ROOT, env=environment(SV_ENVIRONMENT="x"), capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode in (1, 2), (script, options)
+
+
+def test_names_that_stages_hand_on_are_no_paths(tmp_path, run_cli):
+    good = {"train_set": "a\n", "augment_kinds": "noise\n", "test_trials": "t s\n"}
+    for file, text in (("train_set", "../x\n"), ("test_trials", "t s\nt ..\n")):
+        for name, lines in {**good, file: text}.items():
+            write(tmp_path / "data" / name, lines)
+        done = run_cli(
+            "./run.sh", "--egs", "tests/egs/tiny", "--data", tmp_path / "data", "--exp",
+            tmp_path / "exp", "--stage", 3, "--ngpu", 0, check=False,
+        )  # fmt: skip
+        assert_one_line(done, f"data/{file}: not names of folders")
+    assert {path.name for path in tmp_path.iterdir()} == {"data"}
 
 
 # Outputs.
@@ -583,12 +940,21 @@ def test_cells_of_hostile_names_are_inert(name):
 
 
 def test_a_corpus_whose_links_lead_round_is_listed_once(tmp_path):
-    write_audio(tmp_path / "c" / "x.wav", seconds=0.1)
+    """Through stage 0, which counts the files of each part."""
+    write_config(tmp_path / "corpora.toml", CORPUS)
+    write_audio(tmp_path / "noise" / "x.wav", seconds=0.1)
     for name in ("a", "b"):
-        (tmp_path / "c" / name).symlink_to(".")
-    (tmp_path / "c" / "d").mkdir()
-    (tmp_path / "c" / "d" / "up").symlink_to("..")
-    assert [path.name for path in list_audio(tmp_path / "c")] == ["x.wav"]
+        (tmp_path / "noise" / name).symlink_to(".")
+    (tmp_path / "noise" / "d").mkdir()
+    (tmp_path / "noise" / "d" / "up").symlink_to("..")
+    write_coded(
+        tmp_path / "cv" / "en" / "clips" / "common_voice_en_1.mp3", seconds=0.2, codec="mp3"
+    )
+    (tmp_path / "list.txt").write_text("1 common_voice_en_1 common_voice_en_1\n")
+    done = run_here(
+        "local.check_corpora", "--config", tmp_path / "corpora.toml", "--corpora", tmp_path
+    )
+    assert re.search(r"noise.* 1( |$)", done.stderr, re.M)
 
 
 def test_a_header_that_claims_days_is_refused(tmp_path):
@@ -614,6 +980,24 @@ def test_wrong_names_are_refused_in_time_that_grows_with_their_length():
         with pytest.raises(UsageError):
             check_model_name(name)
         assert time.monotonic() - started < 2
+
+
+# Dependencies.
+
+
+def test_the_lock_has_every_package_at_its_version_with_hashes():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    locked = {}
+    for entry in re.split(r"\n(?=[a-z0-9])", (ROOT / "requirements.lock").read_text())[1:]:
+        name, version = re.match(r"([a-z0-9-]+)==(\S+)", entry).groups()
+        locked[name] = version
+        assert "--hash=sha256:" in entry, name
+    for requirement in wanted:
+        name, version = requirement.split("==")
+        if not name.startswith("torch"):
+            assert locked[re.sub(r"[-_.]+", "-", name).lower()] == version
+    assert not {"torch", "torchaudio"} & set(locked)  # a build for each kind of machine
 
 
 # What no one thought of: any input ends in a result or in an `SvError`.

@@ -7,8 +7,8 @@ set -euo pipefail
 
 # Begin configuration section.
 # End configuration section.
-. utils/parse_options.sh
-. ./path.sh
+. "$(dirname "$0")/../utils/parse_options.sh"
+. "$(dirname "$0")/../path.sh"
 [ $# -eq 1 ] || usage
 
 exec python3 -m sv.bin.recipe fix "$1"

@@ -14,8 +14,9 @@ extras=         # extras of pyproject.toml too, in quotes: tests onnx tensorboar
 cuda=auto       # auto|cu126|cu130|cpu: build of torch; auto: for the GPUs and the driver of this machine
 index=https://download.pytorch.org/whl  # where torch's builds are (<index>/cu126), or a mirror
 # End configuration section.
-. utils/parse_options.sh
+. "$(dirname "$0")/../utils/parse_options.sh"
 [ $# -eq 0 ] || usage
+[ "$0" -ef utils/install.sh ] || die "call it from the folder of the repository"
 
 command -v "$python" >/dev/null ||
   bad_option "no program $python: name a Python of 3.11 to 3.13 by utils/install.sh --python"

@@ -6,7 +6,7 @@ set -euo pipefail
 
 # Begin configuration section.
 # End configuration section.
-. utils/parse_options.sh
+. "$(dirname "$0")/../utils/parse_options.sh"
 [ $# -ge 2 ] || usage
 
 merged=$1
@@ -17,6 +17,7 @@ for f in "$@"; do
   # Archives made anew can have the very same table; what reads it must see that they are new.
   if [ "$f" -nt "$merged" ]; then newer=true; fi
 done
+rm -f "$merged.tmp"  # of a killed call, or a link
 LC_ALL=C sort -o "$merged.tmp" -- "$@"
 if [ "$newer" = false ] && cmp -s "$merged.tmp" "$merged"; then
   rm "$merged.tmp"

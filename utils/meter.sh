@@ -30,7 +30,7 @@ if [ -n "$stage" ]; then
   printf '%s: %(%F %T)T stage %s %s\n' "$0" -1 "$stage" "$name" >&2
 else
   # Not the recipe's: path.sh's Python runs the meter, none of its variables reaches the command.
-  python=$(. "$root/path.sh" >&2 && printf '%s' "$SV_ENVIRONMENT")
+  python=$(cd "$root" && . ./path.sh >&2 && printf '%s' "$SV_ENVIRONMENT")
   meter=("$python" -P -c 'import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); \
 runpy.run_module("sv.bin.meter", run_name="__main__")' "$root")
 fi

@@ -19,8 +19,8 @@ for word in "$@"; do
   if [[ "$word" =~ ^--no[-_](feats|text|wav|spk[-_]sort)$ ]]; then words+=(true); fi
 done
 set -- "${words[@]}"
-. utils/parse_options.sh
-. ./path.sh
+. "$(dirname "$0")/../utils/parse_options.sh"
+. "$(dirname "$0")/../path.sh"
 [ $# -eq 1 ] || usage
 
 skip=()

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from sv.bin.cli import Parser, run, true_or_false, whole_file
-from sv.files import read_json, write_json
+from sv.files import read_object, write_json
 from sv.kaldi.trials import write_scores
 from sv.score.calibration import train_on_list
 from sv.score.metrics import compute_metrics
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         systems=(str(args.scores),),
     )
     near = args.scores.with_suffix(".json")
-    found = read_json(near) if near.is_file() else {}
+    found = read_object(near) if near.is_file() else {}
     origin = {field.name: found[field.name] for field in fields(Origin) if field.name in found}
     if "backend" in origin:
         origin["backend"] = f"{origin['backend']}_calibrated"

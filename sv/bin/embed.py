@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from sv.bin.cli import Parser, positive_int, run, true_or_false, whole_file
-from sv.config import build_config, read_config
+from sv.config import build_record, read_config
 from sv.data.config import FbankConfig
 from sv.errors import UsageError
 from sv.score.backends import normalize_length
@@ -60,13 +60,13 @@ def embed(args: Namespace, device: torch.device, *, score: bool) -> int:
     state = load_checkpoint(path)
     if args.features is not None:
         features = read_config(args.features, FbankConfig)
-    elif state["features"] is not None:
-        features = build_config(state["features"], FbankConfig, where=str(path))
+    elif state.get("features") is not None:
+        features = build_record(state["features"], FbankConfig, where=str(path))
     else:
         raise UsageError(f"{path} does not describe its front end; give --features")
+    net = rebuild_network(state, path).to(device)
     if features.dim != state["input_dim"]:
         raise UsageError(f"{path} takes {state['input_dim']} features a frame, not {features.dim}")
-    net = rebuild_network(state).to(device)
     found = embed_files(net, args.audio, features, device=device, precision=args.precision)
     if score:
         a, b = normalize_length(np.stack(list(found)).astype(np.float64))

@@ -26,15 +26,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UsageError("--opset: only ONNX has one")
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):  # they log every node that they fold
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    state = load_checkpoint(args.exp_dir / "final.pt")
+    path = args.exp_dir / "final.pt"
+    state = load_checkpoint(path)
+    net = rebuild_network(state, path)  # first: what is no model's name makes no file's
     what = {key: value for key, value in state.items() if key not in ("format", "net")}
     if state["features"] is not None:
         config = build_config(state["features"], FbankConfig, where=f"{args.exp_dir}/final.pt")
         what["front_end"] = describe_front_end(config)
     out = args.out or args.exp_dir / f"{state['model']}{SUFFIXES[args.format]}"
-    difference = export_network(
-        rebuild_network(state), out, what, form=args.format, opset=args.opset or OPSET
-    )
+    difference = export_network(net, out, what, form=args.format, opset=args.opset or OPSET)
     logging.info("embeddings differ from the network's by at most %.2g", difference)
     print(out)
     return 0

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from sv.bin.cli import Parser, positive_float, positive_int, run, true_or_false
 from sv.config import read_config
 from sv.errors import SvError, UsageError
-from sv.files import read_json, read_text, write_json
+from sv.files import read_object, read_text, write_json
 from sv.model_name import check_model_name, read_network_config
 
 if TYPE_CHECKING:
@@ -319,7 +319,7 @@ def check_front_end(words: Sequence[str]) -> int:
     parser.add_argument("data_dir", type=Path, help="has feats.scp")
     args = parser.parse_args(words)
     found = read_front_end({str(args.data_dir): read_table(args.data_dir / "feats.scp")})
-    info = read_json(path) if (path := args.exp_dir / "model.json").is_file() else {}
+    info = read_object(path) if (path := args.exp_dir / "model.json").is_file() else {}
     if "features" not in info:  # of a training of before this key
         from sv.train.store import load_checkpoint  # noqa: PLC0415 - it loads torch
 
@@ -348,7 +348,7 @@ def merge_infos(words: Sequence[str]) -> int:
     parser.add_argument("out", type=Path, help="info.json of all jobs")
     parser.add_argument("infos", type=Path, nargs="+", metavar="JOB.json")
     args = parser.parse_args(words)
-    infos = [read_json(path) for path in args.infos]
+    infos = [read_object(path) for path in args.infos]
     common = [{k: v for k, v in info.items() if k not in SUMMED} for info in infos]
     for path, values in zip(args.infos, common, strict=True):
         if values != common[0]:

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from sv.config import Minimum, build_config
+from sv.config import Minimum, build_record
 from sv.errors import SvError
-from sv.files import read_json
+from sv.files import read_object
 
 SAMPLE_RATE_HZ = 16000  # of every corpus of the study
 MAX_SAMPLES = 24 * 3600 * SAMPLE_RATE_HZ  # of an utterance: a header may claim anything
@@ -60,7 +60,7 @@ def read_front_end(tables: Mapping[str, Mapping[str, str]]) -> dict[str, Any] | 
     found: dict[str, dict[str, Any] | None] = {}
     for name, table in tables.items():
         path = Path(next(iter(table.values())).rpartition(":")[0]).parent / FRONT_END
-        found[name] = read_json(path) if os.path.isfile(path) else None  # or it can be no path
+        found[name] = read_object(path) if os.path.isfile(path) else None  # or it can be no path
     (first, front_end), *others = found.items()
     for name, other in others:
         if other != front_end:
@@ -75,7 +75,7 @@ def list_front_end_changes(old: dict[str, Any], new: dict[str, Any]) -> list[str
 
     One that was kept before there was a setting had its default; how archives are stored is none.
     """
-    old, new = (asdict(build_config(each, FbankConfig, where=FRONT_END)) for each in (old, new))
+    old, new = (asdict(build_record(each, FbankConfig, where=FRONT_END)) for each in (old, new))
     return [
         f"{key}: {old[key]} -> {new[key]}"
         for key in old

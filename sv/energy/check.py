@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from sv.energy.journal import get_journal_path, read_journal
+from sv.energy.journal import get_journal_path, naming, read_journal
 from sv.energy.record import Attempt, Channel, Sidecar, read_record
 from sv.energy.samples import read_journals
 from sv.energy.sidecar import find_run, rebuild
@@ -82,9 +82,10 @@ def _check_journal(path: Path, sidecar: Sidecar) -> list[str]:
     if not journal.is_file():
         return [f"no journal {journal.name} next to it: nothing can be computed again"]
     try:
-        again = rebuild(read_journal(journal), read_journals(journal))
+        with naming(journal):
+            again = rebuild(read_journal(journal), read_journals(journal))
     except SvError as error:
-        return [f"{journal.name}: {error}"]
+        return [f"{journal.name}: {str(error).removeprefix(f'{journal}: ')}"]
     found = list(_find_differences(sidecar, again, ""))
     if len(found) > MAX_LISTED:
         found = [*found[:MAX_LISTED], f"and {len(found) - MAX_LISTED} more differences"]

@@ -146,6 +146,21 @@ def read_journal(path: Path) -> Iterator[Record]:
         raise SvError(f"cannot read {path}: {error.strerror}") from error
 
 
+@contextmanager
+def naming(journal: Path) -> Iterator[None]:
+    """Name a journal in whatever computing from its lines raises: it may be somebody else's.
+
+    Raises:
+        SvError: In place of any other exception.
+    """
+    try:
+        yield
+    except SvError:
+        raise
+    except Exception as error:
+        raise SvError(f"{journal}: not a journal as a meter writes it ({error!r})") from error
+
+
 def count_attempts(journal: Path) -> int:
     """Count the attempts in a journal.
 
@@ -183,7 +198,7 @@ def append_line(path: str | os.PathLike[str], record: Record, *, sync: bool = Fa
     """
     line = json.dumps(record) + "\n"
     # One write of one line in append mode: lines of several programs do not mix.
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         os.write(fd, line.encode())
         if sync:

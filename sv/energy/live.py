@@ -11,9 +11,11 @@ import os
 import sys
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from sv.config import Minimum, build_record
 from sv.energy.nodes import list_jobs, read_expected
 from sv.energy.processes import read_boot_id, read_start_ticks
 from sv.energy.units import format_figure, format_measured
@@ -28,6 +30,34 @@ GONE_S = 3600.0  # a machine may be suspended, a disk away: longer than that is 
 REFRESH_S = 2.0  # of what `watch` shows
 HOME_AND_CLEAR = "\x1b[H\x1b[J"  # ECMA-48: cursor to the top, erase to the end
 Fields = dict[str, Any]
+Amount = Annotated[float, Minimum(0)]
+Count = Annotated[int, Minimum(0)]
+
+
+@dataclass(frozen=True)
+class Live:
+    """What a live file holds: those of the head that say whose it is, then its figures."""
+
+    schema: Literal["energy-live/1"]
+    stage: Count
+    name: str
+    model: str | None
+    label: str | None
+    started_utc: str
+    attempt: Count
+    host: str
+    boot_id: str
+    meter_pid: Count
+    meter_start_ticks: Count | None
+    elapsed_s: Amount
+    power_w: Amount | None
+    energy_kwh: Amount | None
+    measured_fraction: Amount | None
+    co2_g: Amount | None
+    run_energy_kwh: Amount | None
+    before_kwh: Amount = 0.0
+
+
 # What a live file says before two samples were added up.
 NOTHING_YET: Fields = {
     "elapsed_s": 0.0, "power_w": None, "energy_kwh": None, "measured_fraction": None, "co2_g": None,
@@ -50,13 +80,14 @@ def read_live(path: str | os.PathLike[str] | None) -> Fields | None:
 
 
 def read_live_file(path: str | os.PathLike[str]) -> Fields | None:
-    """Read one meter's live file; None if there is none."""
+    """Read one meter's live file; None if there is none, or something else."""
     try:
         with open(path, encoding="utf-8") as file:
             live = parse_json(file.read())
-    except (OSError, ValueError):
+        build_record(live, Live, where=str(path))
+    except (OSError, ValueError, SvError):
         return None
-    return live if isinstance(live, dict) and live.get("schema") == SCHEMA else None
+    return live
 
 
 def _add_nodes(live: Fields, path: Path) -> Fields:
@@ -117,7 +148,9 @@ def write_live(path: Path, live: Fields) -> None:
     """Rename a live file into place; where that fails there is none, rather than an old one."""
     tmp = path.with_suffix(".tmp")
     try:
-        tmp.write_text(json.dumps({"schema": SCHEMA, **live}) + "\n", encoding="utf-8")
+        tmp.unlink(missing_ok=True)  # a link would lead elsewhere
+        with open(tmp, "x", encoding="utf-8") as file:
+            file.write(json.dumps({"schema": SCHEMA, **live}) + "\n")
         os.replace(tmp, path)
     except OSError:
         remove_live(path)

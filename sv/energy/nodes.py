@@ -126,7 +126,8 @@ def read_expected(folder: Path) -> list[str]:
     labels: dict[str, None] = {}
     for line in lines:
         try:
-            labels |= dict.fromkeys(parse_json(line)["labels"])
+            named = parse_json(line)["labels"]
+            labels |= dict.fromkeys(label for label in named if LABEL.fullmatch(label))
         except (ValueError, KeyError, TypeError):
             continue
     return list(labels)

@@ -6,6 +6,7 @@ same journals are its energy over time (`read_energy_series`) and its power as a
 """
 
 import csv
+import dataclasses
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,12 +29,13 @@ from sv.energy.journal import (
     fold_leftover,
     get_journal_path,
     get_sidecar_path,
+    naming,
     open_journal,
     read_journal,
 )
 from sv.energy.live import SILENT_S, get_live_path, read_live_file, remove_live
 from sv.energy.nodes import is_stale, list_folders
-from sv.energy.record import SCHEMA, Attempt, Phase, Sidecar, write_record
+from sv.energy.record import SCHEMA, Attempt, Phase, Sidecar, parse_record, write_record
 from sv.energy.samples import AttemptLines, StageJournals, read_journals, split_attempts
 from sv.energy.sensors.readers import BOUNDARIES
 from sv.energy.units import (
@@ -202,13 +204,12 @@ def rebuild_folder(folder: Path) -> tuple[list[str], bool]:
         raise SvError(f"no such folder {folder}")
     lines, succeeded = [], True
     for path in sorted(folder.glob(f"*{SUFFIX}")):
-        if not is_stale(path) and _is_json(get_sidecar_path(path)):
-            continue
         try:
-            lines.append(_rebuild(path))
-        except Exception as error:  # whatever a damaged journal holds, the next one is another
-            reason = str(error) if isinstance(error, SvError) else repr(error)
-            lines.append(f"{path}: not rebuilt: {reason}")
+            with naming(path):
+                if is_stale(path) or not _is_json(get_sidecar_path(path)):
+                    lines.append(_rebuild(path))
+        except SvError as error:
+            lines.append(f"{path}: not rebuilt: {str(error).removeprefix(f'{path}: ')}")
             succeeded = False
     return lines, succeeded
 
@@ -229,7 +230,9 @@ def _rebuild(path: Path) -> str:
                 return f"{path}: no attempt in it, left alone"
             fold_leftover(journal, attempts)
             running = fold_nodes(path)
-            sidecar = write_sidecar(path)
+            sidecar = rebuild(read_journal(path), read_journals(path))
+            parse_record(dataclasses.asdict(sidecar), str(path))  # or nobody could read it
+            write_record(get_sidecar_path(path), sidecar)
     except BusyError:
         return f"{path}: its meter is still running, left alone"
     rebuilt = f"{get_sidecar_path(path)}: rebuilt, {sidecar.status}"
@@ -328,14 +331,15 @@ def read_energy_series(journal: Path) -> list[tuple[float, float]]:
     Raises:
         SvError: The journal cannot be read, or has no attempt.
     """
-    journals = read_journals(journal)
-    sidecar = rebuild(read_journal(journal), journals)
-    groups, _ = split_attempts(read_journal(journal))
     series: list[tuple[float, float]] = []
-    for number in sidecar.run_attempts:
-        before_j = series[-1][1] if series else 0.0
-        points = list_points(build_machines(groups[number - 1], journals.get(number)))
-        series += [(unix_s, before_j + joules) for unix_s, joules in points]
+    with naming(journal):
+        journals = read_journals(journal)
+        sidecar = rebuild(read_journal(journal), journals)
+        groups, _ = split_attempts(read_journal(journal))
+        for number in sidecar.run_attempts:
+            before_j = series[-1][1] if series else 0.0
+            points = list_points(build_machines(groups[number - 1], journals.get(number)))
+            series += [(unix_s, before_j + joules) for unix_s, joules in points]
     return series
 
 
@@ -358,6 +362,11 @@ def write_trace(path: Path) -> tuple[Path, int]:
     journal = get_journal_path(path)
     if not journal.is_file():
         raise SvError(f"no such file {journal}: the trace is computed from the journal")
+    with naming(journal):
+        return _write_trace(journal)
+
+
+def _write_trace(journal: Path) -> tuple[Path, int]:
     groups, _ = split_attempts(read_journal(journal))
     names: dict[str, str] = {}
     for lines in groups:

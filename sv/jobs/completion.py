@@ -35,8 +35,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sv.config import build_record
 from sv.errors import SvError
-from sv.files import read_json, write_json
+from sv.files import read_object, write_json
 from sv.system import mask_secrets
 
 # A file's name -> its size and its time in ns; None: there is no such file.
@@ -69,13 +70,14 @@ class Proof:
 def read_proof(path: Path) -> Proof | None:
     """Read a proof, also of commit f8b4a44; None: there is none."""
     try:
-        values = read_json(path)
+        values = read_object(path)
         if "files" in values:  # a job of f8b4a44
-            return Proof(values["command"], {}, values["files"])
-        if "command" in values:
-            return Proof(**values)
-        return Proof(None, _rename(values["read"]), _rename(values["written"]))
-    except (SvError, KeyError, TypeError):
+            values = {"command": values["command"], "read": {}, "written": values["files"]}
+        elif "command" not in values:
+            both = {key: _rename(values[key]) for key in ("read", "written")}
+            values = {"command": None, **both}
+        return build_record(values, Proof, where=str(path))
+    except (SvError, KeyError, AttributeError):
         return None
 
 

@@ -30,6 +30,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from sv.energy.boards import VISIBLE, find_devices
 from sv.energy.sensors.nvml import list_devices
 from sv.errors import SvError
+from sv.files import refuse_link
 from sv.jobs.completion import prove_job, take_job_prints
 from sv.jobs.jobs import (
     Job,
@@ -89,7 +90,7 @@ class Runner:
         job.proof.unlink(missing_ok=True)
         before = take_job_prints(job.command)
         started = time.time()
-        with open(job.log, "w", encoding="utf-8") as log:
+        with open(job.log, "w", encoding="utf-8", opener=refuse_link) as log:
             began_ns = write_header(log, job)
             share = self.shares.get()
             try:

@@ -43,7 +43,7 @@ from typing import Annotated
 from sv.config import Minimum, read_config
 from sv.energy import nodes
 from sv.errors import SvError, UsageError
-from sv.files import write_json
+from sv.files import refuse_link, write_json
 from sv.jobs.jobs import (
     Job,
     Progress,
@@ -378,7 +378,7 @@ class Watch:
         if found is None and entry is not None and entry.state in ("COMPLETED", "FAILED"):
             what += f" without a status in {self._folder}; is that on a disk the nodes share?"
         name = f"job {entry.id}" if entry is not None else f"job {number} of {self._name}"
-        with open(job.log, "a", encoding="utf-8") as log:
+        with open(job.log, "a", encoding="utf-8", opener=refuse_link) as log:
             log.write(f"{own}\n" if own else "")
             log.write(f"{name}: {what}\n# Ended (code {status}) at {format_now()}\n")
         self._close(number, status)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from sv.energy.nodes import node_command
-from sv.files import write_json
+from sv.files import refuse_link, write_json
 from sv.jobs.completion import prove_job, take_job_prints
 from sv.jobs.jobs import Job, write_footer, write_header
 
@@ -130,7 +130,8 @@ def run_job(folder: Path, number: str, spec: dict[str, Any]) -> int:
     job.proof.unlink(missing_ok=True)
     before, started = take_job_prints(job.command), time.time()
     remark = f", {os.environ['SLURM_JOB_ID']} of Slurm" + (f", restart {restarts}" * bool(restarts))
-    with open(job.log, "a" if restarts else "w", encoding="utf-8") as log:
+    mode = "a" if restarts else "w"
+    with open(job.log, mode, encoding="utf-8", opener=refuse_link) as log:
         began_ns = write_header(log, job, remark)
         status, tasks_signalled = commander.run(build_command(folder, number, spec), log), False
         if status in SIGNALLED and not commander.received:

@@ -156,10 +156,11 @@ def write_output(
     def draw() -> None:
         from sv.report.figures.files import write_figures  # noqa: PLC0415
 
-        drawn, left_out = write_figures(results, directory)
+        drawn, left_out, failures = write_figures(results, directory)
         figures.extend(drawn)
         output.paths += [path for figure in drawn for path in figure.paths]
         output.left_out += left_out
+        output.failures += failures
 
     def lay_out() -> None:
         from sv.report.page.page import write_page  # noqa: PLC0415

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from sv.config import build_record
+from sv.config import FileName, build_record
 from sv.energy.journal import SUFFIX
 from sv.energy.record import Amount, Carbon, Count, Sidecar, read_record
 from sv.errors import SvError, UsageError
-from sv.files import read_json, read_text, validate_name, write_json
+from sv.files import read_object, read_text, validate_name, write_json
 from sv.model_name import ModelName, check_model_name, parse_model_name
 from sv.score.config import BACKENDS
 from sv.score.record import ScoredList, read_scores
@@ -88,7 +88,7 @@ class Network:
 class Extraction:
     """The embeddings of one test set at one precision (info.json of ``folder``)."""
 
-    folder: str
+    folder: FileName
     data_set: str
     precision: str
     utterances: Count
@@ -215,7 +215,7 @@ def collect_results(data: Path, exp: Path, models: list[str] | None = None) -> R
     for folder in (data / "energy", exp / "energy"):
         for path in _list_sidecars(folder):
             try:
-                shared.append(Stage(path, read_record(path)))
+                shared.append(_read_stage(path))
             except SvError as error:
                 broken.append(str(error))
     if broken and not found:
@@ -250,6 +250,8 @@ def collect_results(data: Path, exp: Path, models: list[str] | None = None) -> R
 
 def read_system(directory: Path) -> System:
     """Read one model folder; each part may be absent."""
+    if not directory.name.isprintable():
+        raise SvError(f"{str(directory)!r}: not a name")
     infos = sorted(directory.glob("xvectors_*/info.json"))
     model = directory / "model.json"
     network = None
@@ -286,14 +288,6 @@ def read_trial_sets(data: Path) -> dict[str, str]:
     for name in (name for pair in pairs for name in pair):
         validate_name(name, f"{path}:")
     return dict(pairs)
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object."""
-    record = read_json(path)
-    if not isinstance(record, dict):
-        raise SvError(f"{path}: not a JSON object")
-    return record
 
 
 def read_known(path: Path, cls: type[T], **own: Any) -> T:
@@ -345,7 +339,12 @@ def _read_pairs(path: Path, separator: str | None, form: str) -> list[tuple[str,
 
 
 def _read_sidecars(directory: Path) -> tuple[Stage, ...]:
-    return tuple(Stage(path, read_record(path)) for path in _list_sidecars(directory))
+    return tuple(map(_read_stage, _list_sidecars(directory)))
+
+
+def _read_stage(path: Path) -> Stage:
+    validate_name(path.name, f"{path.parent}: the sidecar")
+    return Stage(path, read_record(path))
 
 
 def _list_sidecars(directory: Path) -> list[Path]:

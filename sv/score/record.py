@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from sv.config import FileName, Minimum, build_record
-from sv.files import read_json, write_json
+from sv.files import read_json, validate_name, write_json
 
 Amount = Annotated[float, Minimum(0)]
 Count = Annotated[int, Minimum(0)]
@@ -209,6 +209,7 @@ def read_scored_list(path: Path) -> ScoredList:
     Raises:
         SvError: A file is broken; the message names it and the field.
     """
+    validate_name(path.name, f"{path.parent}: the list")
     values = read_json(path)
     if isinstance(values, dict):
         values["resampling"] = values.pop("bootstrap", None)

@@ -14,7 +14,7 @@ from sv.data.crops import CropIndex, load_crop_index
 from sv.data.loader import count_steps
 from sv.data.training_set import hash_training_set
 from sv.errors import SvError
-from sv.files import read_json
+from sv.files import read_object
 from sv.kaldi.data_dir import read_feats, read_table
 from sv.kaldi.trials import read_trials
 from sv.score.backends import Scorer
@@ -54,7 +54,7 @@ def load_egs(folder: Path, batch_size: int) -> Egs:
         index=index,
         speakers=len(read_table(folder / "spk2int")),
         sha256=hash_training_set(folder, index),
-        features=read_json(folder / "egs.json").get("features"),
+        features=read_object(folder / "egs.json").get("features"),
         steps_per_epoch=steps,
     )
 

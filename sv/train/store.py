@@ -17,7 +17,7 @@ import tomli_w
 import torch
 from torch import Tensor, nn
 
-from sv.errors import SvError
+from sv.errors import SvError, describe
 from sv.files import read_toml, replacing, write_json, write_text
 from sv.model_name import BASE_CHANNELS, NetworkConfig, describe_model_name
 from sv.nnet.architectures import build_embedding_network, compute_cost
@@ -112,18 +112,25 @@ def load_network(
         config = build_resolved_config(read_toml(resolved), where=str(resolved))
         net = build_network(state["model"], config, state["input_dim"])
     else:
-        net = rebuild_network(state)
+        net = rebuild_network(state, path)
     return net.to(device, memory_format=choose_memory_format(precision, device)).eval()
 
 
-def rebuild_network(state: dict[str, Any]) -> nn.Module:
-    """Build the network of a loaded checkpoint or ``final.pt``, with its weights."""
-    # A file of before there was a base has the study's.
-    network = NetworkConfig(state["pooling"], tuple(state.get("base_channels", BASE_CHANNELS)))
-    net = build_embedding_network(
-        state["model"], state["input_dim"], state["embedding_dim"], network
-    )
-    net.load_state_dict(state["net"])
+def rebuild_network(state: dict[str, Any], path: Path) -> nn.Module:
+    """Build the network of a checkpoint or ``final.pt``, loaded from ``path``, with its weights.
+
+    Raises:
+        SvError: It holds no network, or another one than it says.
+    """
+    try:
+        # A file of before there was a base has the study's.
+        network = NetworkConfig(state["pooling"], tuple(state.get("base_channels", BASE_CHANNELS)))
+        net = build_embedding_network(
+            state["model"], state["input_dim"], state["embedding_dim"], network
+        )
+        net.load_state_dict(state["net"])
+    except (SvError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise SvError(f"{path}: not a network of this recipe ({describe(error)})") from error
     return net
 
 

@@ -18,6 +18,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from sv.errors import SvError
 from sv.files import replacing
 from sv.report.figures.det import draw_det, draw_scores
 from sv.report.figures.energy import draw_energy_accuracy, draw_energy_gmac
@@ -55,9 +56,11 @@ _STYLE = {
     "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
     "pdf.compression": 6,
     "svg.fonttype": "none",  # text stays text
+    "text.parse_math": False,  # of names too: a dollar sign is one
     "svg.hashsalt": "sv",
 }
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+_NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, 2.2
 _REFERENCE = re.compile(r"(?<=url\(#)[^)]+|(?<=^#)[mp]\w+$")  # of an id, by an attribute
 _FAMILY = re.compile(r"font-family: [^;]*;? ?")
 _DIGITS = re.compile(r"(?<!\d)(\d+\.\d\d)\d+")  # less than hundredths of a point cannot be seen
@@ -66,11 +69,12 @@ _DIGITS = re.compile(r"(?<!\d)(\d+\.\d\d)\d+")  # less than hundredths of a poin
 Draw = Callable[[Drawing], None]
 
 
-def write_figures(results: Results, directory: Path) -> tuple[list[Drawing], list[str]]:
+def write_figures(results: Results, directory: Path) -> tuple[list[Drawing], list[str], list[str]]:
     """Write every figure in all formats; a figure that has nothing to show is removed.
 
     Returns:
-        The figures written, and a line for each figure left out or without some system.
+        The figures written, a line for each figure left out or without some system, and one for
+        each that could not be drawn.
     """
     # It logs every glyph that it packs into a PDF.
     logging.getLogger("fontTools").setLevel(logging.WARNING)
@@ -78,11 +82,17 @@ def write_figures(results: Results, directory: Path) -> tuple[list[Drawing], lis
         path for stem in _STEMS for kind in _METADATA for path in directory.glob(f"{stem}.{kind}")
     }
     draws, left_out = list_figures(results)
-    figures = [write_figure(draw, directory / stem) for stem, draw in draws.items()]
+    figures, failures = [], []
+    for stem, draw in draws.items():
+        try:
+            figures.append(write_figure(draw, directory / stem))
+        except Exception as error:  # values that are numbers, and that no plot can hold
+            reason = error if isinstance(error, SvError) else repr(error)
+            failures.append(f"no {stem}: {reason}")
     left_out += [f"{figure.stem}: {line}" for figure in figures for line in figure.left_out]
     for path in old.difference(*(figure.paths for figure in figures)):
         path.unlink()  # of an earlier run; it would show what is no longer true
-    return [figure for figure in figures if figure.paths], left_out
+    return [figure for figure in figures if figure.paths], left_out, failures
 
 
 def list_figures(results: Results) -> tuple[dict[str, Draw], list[str]]:
@@ -138,7 +148,7 @@ def _finish_svg(data: bytes, drawing: Drawing) -> bytes:
     """
     ElementTree.register_namespace("", _SVG)
     ElementTree.register_namespace("xlink", _XLINK)
-    root = ElementTree.fromstring(data)
+    root = ElementTree.fromstring(_NOT_XML.sub("", data.decode()))
     for name in ("metadata", "defs"):  # the latter sets what the root's style does
         root.remove(root.find(f"{{{_SVG}}}{name}"))
     family = ", ".join(mpl.rcParams["font.sans-serif"])

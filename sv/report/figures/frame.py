@@ -28,6 +28,7 @@ _LETTER_INCHES = 0.054  # of a legend below
 _TICKS = ((0.8, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)), (1.2, (1.0, 2.0, 5.0)), (2.5, (1.0, 3.0)),
           (np.inf, (1.0,)))  # fmt: skip
 _MAX_PLAIN = 1e4
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 Place = tuple[float, float]
 
 
@@ -97,8 +98,8 @@ def _format_tick(value: float) -> str:
     if 1 / _MAX_PLAIN <= value <= _MAX_PLAIN:
         return f"{value:.6g}"
     digits, power = f"{value:.1e}".replace(".0", "").split("e")
-    factor = "" if digits == "1" else f"{digits}\\times"
-    return f"${factor}10^{{{int(power)}}}$"
+    factor = "" if digits == "1" else f"{digits}\u00d7"
+    return f"{factor}10{str(int(power)).translate(_RAISED)}"
 
 
 # Legends.

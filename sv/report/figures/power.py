@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from sv.energy.attempt import build_machines
-from sv.energy.journal import SUFFIX, get_journal_path, read_journal
+from sv.energy.journal import SUFFIX, get_journal_path, naming, read_journal
 from sv.energy.nodes import get_nodes_root
 from sv.energy.record import Channel, Sidecar
 from sv.energy.samples import MISSING, AttemptLines, split_attempts
@@ -118,6 +118,11 @@ def read_trace(journal: Path, sidecar: Sidecar | None = None) -> Trace | None:
     Raises:
         SvError: The journal cannot be read.
     """
+    with naming(journal):
+        return _read_trace(journal, sidecar)
+
+
+def _read_trace(journal: Path, sidecar: Sidecar | None) -> Trace | None:
     groups, _ = split_attempts(read_journal(journal))
     if sidecar is not None and len(groups) != len(sidecar.attempts):
         return None

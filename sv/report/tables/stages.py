@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sv.energy.record import Amount, Carbon
+from sv.errors import SvError
 from sv.report.results import RESULTS_STAGE, Results, Stage, read_known
 from sv.report.tables.cells import (
     BLANK,
@@ -307,9 +308,13 @@ _COMPANIONS: dict[str, tuple[type, Callable[[Any], str]]] = {
 
 
 def _list_companions(results: Results) -> list[Note]:
-    return [
-        Note(f"{system.name}: {describe(read_known(system.directory / name, record))}")
-        for system in results.systems
-        for name, (record, describe) in _COMPANIONS.items()
-        if (system.directory / name).is_file()
-    ]
+    notes = []
+    for system in results.systems:
+        for name, (record, describe) in _COMPANIONS.items():
+            path = system.directory / name
+            try:
+                if path.is_file():
+                    notes.append(Note(f"{system.name}: {describe(read_known(path, record))}"))
+            except SvError as error:  # of no figure in a table
+                notes.append(Note(f"{system.name}: {error}"))
+    return notes
