@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Sets up the environment of every script; source it in the folder of the repository: . ./path.sh
+# Sets up the environment of every script; source it: . ./path.sh
 # An active environment that has the packages is used as it is; else .venv, made on first use.
 
-# Scripts name programs and modules from here: those of another folder are never run instead.
-if [ ! "$(dirname "${BASH_SOURCE[0]}")" -ef . ]; then
-  printf '%s: call it from %s\n' "$0" "$(dirname "$(realpath "${BASH_SOURCE[0]}")")" >&2
+# Scripts name each other from the folder that they are called in, the repository or a recipe with
+# links to it: what another folder has under these names is never run.
+_root=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+if [ ! "$_root/utils" -ef utils ] || [ ! "$_root/steps" -ef steps ]; then
+  printf '%s: call it from %s\n' "$0" "$_root" >&2
   exit 1
 fi
 
@@ -16,7 +18,6 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 # The outermost script looks for the environment, its children inherit what it found.
 if [ -z "${SV_ENVIRONMENT:-}" ]; then
-  _root=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
   export PYTHONPATH="$_root${PYTHONPATH:+:$PYTHONPATH}"
   _check=$_root/utils/check_environment.py
   if ! lacks=$(python3 "$_check" 2>&1); then # not a failure: .venv is next
