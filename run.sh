@@ -26,6 +26,7 @@ resume=true       # true|false: false does finished jobs again and trains from t
 skip_finished=false  # true|false: leave finished stages of a model alone (always with several)
 country=          # ISO3 code for the carbon factor (conf/energy.toml's)
 data=             # where features go (<egs>/data)
+features_root=    # disk of each node for copies of the training features: '$SLURM_TMPDIR' (none)
 exp=              # where models go (<egs>/exp)
 corpora=          # folder that holds the corpora; conf/corpora.toml names each one's place in it
 lists=            # folder of trial lists and speaker tables (the corpora themselves)
@@ -71,6 +72,7 @@ if [ "$forecast" = true ]; then stop_stage=5; fi
 [[ "$precision " =~ ^((fp32|fp16|bf16)\ +)+$ ]] || bad_option "--precision is fp32, fp16 or bf16"
 [[ "$ngpu" =~ ^(0|[1-9][0-9]*)?$ ]] || bad_option "--ngpu must be a whole number, not '$ngpu'"
 [[ "$nnodes" =~ ^[1-9][0-9]*$ ]] || bad_option "--nnodes must be at least 1"
+[[ "$features_root" =~ ^([/$].*)?$ ]] || bad_option "--features-root must begin with / or \$, not '$features_root'"
 [ -x "${cmd%% *}" ] || bad_option "--cmd: no such program '${cmd%% *}'"
 [[ "$nj" =~ ^[1-9][0-9]*$ ]] || bad_option "--nj must be a whole number of at least 1, not '$nj'"
 
@@ -173,7 +175,7 @@ own=("${metered[@]}" --dir "$dir/energy" --model "$model" --skip-finished "$skip
 
 if [ "$stage" -le 5 ] && [ "$stop_stage" -ge 5 ]; then
   train=(--cmd "$cmd" --model "$model" --config "$conf/train.toml" --ngpu "$ngpu"
-    --nnodes "$nnodes" --num-threads "$nj")
+    --nnodes "$nnodes" --num-threads "$nj" --features-root "$features_root")
   if [ "$forecast" = true ]; then
     # In the place of this script: a signal to it ends the forecast.
     exec steps/forecast.sh "${train[@]}" --energy-config "$conf/energy.toml" \

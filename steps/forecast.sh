@@ -15,6 +15,7 @@ ngpu=0            # GPUs of the node, a process each; 0: CPU
 nnodes=1          # only 1: the segment is metered on this node
 nproc=            # processes, for several without GPUs (a process a GPU, or one)
 num_threads=2     # CPU threads, shared by the processes
+features_root=    # disk of the node for copies of the features (none)
 num_steps=60      # steps of the segment
 # End configuration section.
 . "$(dirname "$0")/../utils/parse_options.sh"
@@ -40,6 +41,7 @@ esac
 utils/meter.sh --stage 5 --name forecast --dir "$exp_dir/energy" --model "$model" \
   --config "$energy_config" --country "$country" --end-with-parent true --ngpu "$gpus" -- \
   steps/train_xvector.sh --cmd "$cmd" --model "$model" --config "$config" --ngpu "$ngpu" \
-  --nproc "$nproc" --num-threads "$num_threads" --max-steps "$num_steps" "$egs_dir" "$segment"
+  --nproc "$nproc" --num-threads "$num_threads" --features-root "$features_root" \
+  --max-steps "$num_steps" "$egs_dir" "$segment"
 rm -rf "$segment/checkpoints"
 python3 -m sv.bin.forecast "$exp_dir/energy/05_forecast.json" "$exp_dir/forecast.json"

@@ -17,6 +17,7 @@ nproc=            # processes of a node, for several without GPUs (a process a G
 rdzv=             # without Slurm: host:port of the first node, where all meet
 node_rank=0       # without Slurm: number of this node, the first is 0
 num_threads=2     # CPU threads of a node, shared by its processes
+features_root=    # disk of each node for copies of the features, as '$SLURM_TMPDIR' (none)
 max_kwh=          # energy of this attempt at which to save a checkpoint and end (no limit)
 max_steps=        # end after so many steps, without a final model: to see what they cost (no limit)
 resume=true       # true|false: false begins again, and moves an earlier run to <exp-dir>/.backup
@@ -60,6 +61,10 @@ if [ $((nnodes * nproc)) -gt 1 ]; then
   train=(python3 -m sv.bin.launch --nnodes "$nnodes" --nproc "$nproc" --ngpu "$ngpu")
   if [ -n "$rdzv" ]; then train+=(--rdzv "$rdzv" --node-rank "$node_rank"); fi
   train+=(--)
+fi
+if [ -n "$features_root" ]; then
+  train=(python3 -m sv.bin.stage_features "$features_root" "$egs_dir" -- "${train[@]}")
+  limits+=(--features-root "$features_root")
 fi
 
 . steps/compute_environment.sh "$threads"

@@ -90,6 +90,14 @@ def whole_file(text: str) -> Path:
     return path
 
 
+def expanded_path(text: str) -> Path:
+    """Parse a path in which ``$NAME`` is a variable of the machine where the program runs."""
+    path = os.path.expandvars(text)
+    if "$" in path:
+        raise argparse.ArgumentTypeError(f"'{text}': no such variable is set on this machine")
+    return Path(path)
+
+
 def run(name: str, main: Callable[[Sequence[str] | None], int]) -> int:
     """Run ``main`` and return its exit status; an `SvError` becomes one line on stderr.
 

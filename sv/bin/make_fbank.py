@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             yield cut.id, features
 
     items = log_progress(compute(), f"job {args.job}")
-    write_archive(args.ark, args.scp, items, method=config.compression)
+    write_archive(args.ark, args.scp, items, method=config.compression, checksum=True)
     write_table(args.utt2num_frames, frames)
     write_json(args.ark.parent / FRONT_END, asdict(config))  # every job writes the same
     logging.info("%d utterances, %d failed, %d silent", len(frames), len(failures), len(silent))

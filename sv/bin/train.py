@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from sv.bin.cli import Parser, positive_float, positive_int, run
+from sv.bin.cli import Parser, expanded_path, positive_float, positive_int, run
 from sv.energy.journal import write_mark
 from sv.energy.live import read_live
 from sv.model_name import check_model_name
@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-kwh", type=positive_float, help="end at this energy of the attempt")
     parser.add_argument("--max-steps", type=positive_int, help="end after so many more steps")
     parser.add_argument("--backup", type=Path, help="first move an earlier run to this folder")
+    parser.add_argument("--features-root", type=expanded_path, help="read copies from here")
     parser.add_argument("egs_dir", type=Path, help="training set, e.g. data/egs")
     parser.add_argument("exp_dir", type=Path, help="where the model goes, e.g. exp/resnet50_d")
     args = parser.parse_args(argv)
@@ -70,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             conditions=conditions,
             group=group,
             backup=args.backup,
+            features_root=args.features_root,
         ).run()
     if stop is None:
         return 0

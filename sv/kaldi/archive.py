@@ -11,6 +11,7 @@ Formats: Kaldi src/matrix/compressed-matrix.h and kaldi-matrix.cc, 2025-07.
 """
 
 import contextlib
+import hashlib
 import os
 import re
 import stat
@@ -19,12 +20,13 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import kaldiio
 import numpy as np
 
 from sv.errors import SvError
-from sv.files import read_text, replacing
+from sv.files import read_text, replacing, write_text
 
 # kaldiio's numbers for Kaldi's kTwoByteAuto and kOneByteAuto: least value and range of the matrix,
 # then an unsigned integer for each value, linear between the two.
@@ -57,7 +59,12 @@ class MatrixLocation:
 
 
 def write_archive(
-    ark: Path, scp: Path, items: Iterator[tuple[str, np.ndarray]], *, method: str
+    ark: Path,
+    scp: Path,
+    items: Iterator[tuple[str, np.ndarray]],
+    *,
+    method: str,
+    checksum: bool = False,
 ) -> int:
     """Write ``(key, matrix or vector)`` items to an ark and its scp; both appear once complete.
 
@@ -67,20 +74,40 @@ def write_archive(
         items: Float32 arrays, (rows, columns) or (dim,).
         method: Of matrices: ``"two-byte"`` (half the size, error < 5e-4 of log-mel),
             ``"one-byte"`` (a quarter, error < 0.1) or ``"none"``.
+        checksum: Write `get_checksum_path` too.
 
     Returns:
         The number of items.
     """
     entries = []
-    with replacing(ark, mode="wb") as file:
+    with replacing(ark, mode="wb") as raw:
+        file = _Hashed(raw)
         for key, array in items:
             # An scp points to the position after the key and its space.
             entries.append((key, f"{ark}:{file.tell() + len(key.encode()) + 1}"))
             matrix = np.ascontiguousarray(array, dtype=np.float32)
             kaldiio.save_ark(file, {key: matrix}, compression_method=COMPRESSION[method])
-    with replacing(scp) as file:
-        file.writelines(f"{key} {entry}\n" for key, entry in entries)
+    if checksum:
+        write_text(get_checksum_path(ark), f"{file.digest.hexdigest()}  {ark.name}\n")
+    with replacing(scp) as table:
+        table.writelines(f"{key} {entry}\n" for key, entry in entries)
     return len(entries)
+
+
+class _Hashed:
+    """A file to write to, and the hash of what was written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.digest, self.tell = file, hashlib.sha256(), file.tell
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        return self._file.write(data)
+
+
+def get_checksum_path(ark: Path) -> Path:
+    """Return where an archive's SHA-256 is, a line as sha256sum writes and checks it."""
+    return ark.with_name(f"{ark.name}.sha256")
 
 
 def parse_entry(entry: str) -> tuple[str, int]:

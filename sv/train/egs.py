@@ -12,6 +12,7 @@ from torch import nn
 
 from sv.data.crops import CropIndex, load_crop_index
 from sv.data.loader import count_steps
+from sv.data.staging import use_copies
 from sv.data.training_set import hash_training_set
 from sv.errors import SvError
 from sv.files import read_object
@@ -36,8 +37,8 @@ class Egs:
     steps_per_epoch: int
 
 
-def load_egs(folder: Path, batch_size: int) -> Egs:
-    """Load the index of a training set.
+def load_egs(folder: Path, batch_size: int, features_root: Path | None = None) -> Egs:
+    """Load the index of a training set; its archives may be copies (`sv.data.staging`).
 
     Raises:
         SvError: A file is missing or unreadable, or the set is smaller than one batch.
@@ -51,7 +52,7 @@ def load_egs(folder: Path, batch_size: int) -> Egs:
         )
     return Egs(
         folder=folder,
-        index=index,
+        index=use_copies(index, features_root) if features_root else index,
         speakers=len(read_table(folder / "spk2int")),
         sha256=hash_training_set(folder, index),
         features=read_object(folder / "egs.json").get("features"),

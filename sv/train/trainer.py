@@ -180,6 +180,7 @@ class Trainer:
         conditions: What ends the run before the last epoch.
         group: The processes that train together; all call the same methods.
         backup: Where an earlier run is moved before this one begins; None: it is resumed.
+        features_root: Where this machine has copies of the features (`sv.data.staging`).
     """
 
     def __init__(
@@ -194,12 +195,13 @@ class Trainer:
         conditions: StopConditions,
         group: Group,
         backup: Path | None = None,
+        features_root: Path | None = None,
     ) -> None:
         self.backup = backup
         self.name, self.device, self.mark = name, device, mark
         self.group = group
         self.conditions = conditions
-        self.egs = load_egs(egs_dir, config.optimizer.batch_size)
+        self.egs = load_egs(egs_dir, config.optimizer.batch_size, features_root)
         self.plan = build_plan(config, self.egs.steps_per_epoch)
         validate_processes(config, group.size)
         input_dim = self.egs.index.columns
