@@ -93,7 +93,8 @@ def _name_file(data: Path, data_set: str, utterance: str) -> str:
                 for line in log.read_text(errors="replace").splitlines()
                 if mark in line
             ]
-            return ": ".join([f"first: {utterance}", path, *said[:1]])
+            why = said[0] if said else path
+            return f"first: {utterance}: {why if path in why else f'{path}: {why}'}"
     return f"first: {utterance}"
 
 

@@ -15,6 +15,7 @@ from sv.jobs.completion import (
     get_stage_proof,
     is_finished,
     is_stage_finished,
+    prove_job,
     take_job_prints,
 )
 
@@ -203,6 +204,31 @@ def test_a_stage_finished_by_f8b4a44_is_not_run_again(old_tree, name):
     assert is_stage_finished(sidecar, words.split())
     proof.write_text(json.dumps({**json.loads(proof.read_text()), "written": None}))
     assert not is_stage_finished(sidecar, words.split())  # it was killed
+
+
+def test_archives_behind_a_table_are_part_of_a_job_s_proof(tmp_path):
+    scp, ark, out = tmp_path / "feats.scp", tmp_path / "a.ark", tmp_path / "out"
+    ark.write_bytes(b"0123456789")
+    scp.write_text(f"u1 {ark}:3\nu2 {ark}:5\nu3 no entry\n")
+    words, proof = ["extract", str(scp), str(out)], tmp_path / "done"
+    before = take_job_prints(words)
+    out.write_text("made")
+    prove_job(proof, words, before, 0)
+    assert is_finished(proof, words, take_job_prints(words))
+    status = ark.stat()
+    os.truncate(ark, 4)
+    assert not is_finished(proof, words, take_job_prints(words))
+    ark.unlink()
+    assert not is_finished(proof, words, take_job_prints(words))
+    ark.write_bytes(b"0123456789")
+    os.utime(ark, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert is_finished(proof, words, take_job_prints(words))
+    # A proof of before archives were in it is honoured.
+    values = json.loads(proof.read_text())
+    values["read"] = {word: found for word, found in values["read"].items() if " > " not in word}
+    proof.write_text(json.dumps(values))
+    os.truncate(ark, 4)
+    assert is_finished(proof, words, take_job_prints(words))
 
 
 def test_a_job_finished_by_f8b4a44_is_not_run_again(old_tree):

@@ -352,7 +352,9 @@ def merge_infos(words: Sequence[str]) -> int:
     common = [{k: v for k, v in info.items() if k not in SUMMED} for info in infos]
     for path, values in zip(args.infos, common, strict=True):
         if values != common[0]:
-            raise SvError(f"{path} was made differently from {args.infos[0]}; run stage 6 again")
+            raise SvError(
+                f"{path} was made differently from {args.infos[0]}; run stage 6 with --resume false"
+            )
     sums = {key: sum(info[key] for info in infos) for key in SUMMED}
     audio_s = round(sum(map(float, read_table(args.data_dir / "utt2dur").values())), 3)
     merged = {"data_set": args.data_dir.name, **common[0], **sums, "audio_s": audio_s}

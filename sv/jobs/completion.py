@@ -8,7 +8,7 @@ A job reads and writes the files that its command line, words or a line of shell
 audio that a manifest names, stage 3 puts a digest there (sv/data/inputs.py). A stage runs a step, a
 script whose head names its arguments and files; an option stands for its value, ``<backends...>``
 for each word of it in turn, ``<list>`` for the last part of ``<trials>``, and a file with an option
-that is not given is left out:
+that is not given is left out. The archives that a table (.scp) names count with it:
 
     # Usage: steps/train_xvector.sh [options] <egs-dir> <exp-dir>
     # Reads: <config> <egs-dir>/train.npz
@@ -26,6 +26,7 @@ jobs did not tell read files from written ones;
 those of stages had no command and wrote ``{exp}`` for ``<exp-dir>``.
 """
 
+import functools
 import os
 import re
 import shlex
@@ -40,6 +41,7 @@ from sv.errors import SvError
 from sv.files import read_object, write_json
 from sv.system import mask_secrets
 
+BEHIND = " > "  # between a table and an archive that it names
 # A file's name -> its size and its time in ns; None: there is no such file.
 Prints = dict[str, list[int] | None]
 SHELL = ["bash", "-o", "pipefail", "-c"]  # begins a job's command that is a line of shell
@@ -99,21 +101,39 @@ def is_finished(path: Path, command: Sequence[str], files: Prints) -> bool:
         return False
     if proof.command not in (None, list(command), mask_secrets(command)):
         return False
-    return bool(files) and {**proof.read, **proof.written} == files
+    known = {**proof.read, **proof.written}
+    if not any(BEHIND in name for name in known):  # of before archives were in it
+        files = {name: found for name, found in files.items() if BEHIND not in name}
+    return bool(files) and known == files
 
 
 def take_prints(paths: Mapping[str, str | Path]) -> Prints:
-    """Look up size and time of files, by a name for each."""
+    """Look up size and time of files, by a name for each, and of the archives behind tables."""
     prints: Prints = {}
     for name, path in paths.items():
-        try:
-            status = os.stat(path)
-        except OSError:
-            prints[name] = None
-        else:
-            is_file = stat.S_ISREG(status.st_mode)
-            prints[name] = [status.st_size, status.st_mtime_ns] if is_file else None
+        prints[name] = found = _take_print(path)
+        if found is not None and str(path).endswith(".scp"):
+            archives = _list_archives(str(path), *found)
+            prints |= {f"{name}{BEHIND}{ark}": _take_print(ark) for ark in archives}
     return prints
+
+
+def _take_print(path: str | Path) -> list[int] | None:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # ValueError: a null character
+        return None
+    return [status.st_size, status.st_mtime_ns] if stat.S_ISREG(status.st_mode) else None
+
+
+@functools.lru_cache(maxsize=256)
+def _list_archives(scp: str, _size: int, _mtime_ns: int) -> list[str]:
+    """List the archives that a table of this size and time names (``<key> <ark>:<offset>``)."""
+    found = {}
+    with open(scp, "rb") as file:
+        for line in file:
+            found[line.partition(b" ")[2].rpartition(b":")[0].strip()] = None
+    return [os.fsdecode(ark) for ark in found if ark]
 
 
 # Jobs
