@@ -38,7 +38,7 @@ def embed(path, batch, frames):
     state = load_checkpoint(path)
     x = torch.randn(batch, frames, state["input_dim"])
     with torch.inference_mode():
-        return x, rebuild_network(state).eval()(x)
+        return x, rebuild_network(state, path).eval()(x)
 
 
 def assert_same(found, expected):

@@ -243,12 +243,12 @@ def test_a_rebuild_counts_unreadable_lines_and_goes_on_after_a_journal_that_fail
     lines = meter.journal.read_text().splitlines(keepends=True)
     lines[2] = lines[2][:10] + "\n"
     broken = meter.journal.with_name("00_broken.journal.jsonl")
-    broken.write_text(lines[0] + '{"line": "sample"}\n')
+    broken.write_text(lines[0] + '{"line": "sample", "raw": []}\n')
     meter.journal.write_text("".join(lines))
     done = meter.rebuild()
     assert done.returncode == 1
     assert [line.partition(": ")[2] for line in done.stderr.splitlines()] == [
-        f"{broken}: not rebuilt: KeyError('raw')",
+        f"{broken}: not rebuilt: not a journal as a meter writes it (KeyError('t_s'))",
         f"{meter.folder}/05_train.json: rebuilt, complete; 1 unreadable line",
     ]
     assert meter.sidecar().energy_kwh == pytest.approx(before.energy_kwh)
