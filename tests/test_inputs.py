@@ -105,6 +105,10 @@ def test_only_the_job_of_a_replaced_file_runs_again(tmp_path):
     assert done.returncode == 0 and "1 of 2 jobs finished before" in done.stderr
     assert "silent" in done.stderr  # also of a job that was finished before
     assert [ark.read_bytes() != old for ark, old in zip(arks, first, strict=True)] == [True, False]
+    paths[0].write_bytes(paths[0].read_bytes()[:20000])
+    done = make_fbank(tmp_path / "set")
+    assert done.returncode == 1 and "no features for 1 of 4 utterances" in done.stderr
+    assert f"{paths[0]}: cut off after 9978 of 16000 samples" in done.stderr
 
 
 @pytest.mark.parametrize("seconds", [0.9999, 1.0001, 0.6, 1.5])
