@@ -87,7 +87,7 @@ def test_matrices_stored_by_columns_and_wrong_entries_are_refused(tmp_path):
     kaldiio.save_ark(str(ark), {"u": features(20)}, compression_method=2)
     assert ark.read_bytes()[2:7] == b"\0BCM "
     for entry in (f"{ark}:2", f"{ark}:9999"):
-        with pytest.raises(SvError, match="no Kaldi matrix of rows there"):
+        with pytest.raises(SvError, match="no Kaldi matrix of rows there|truncated"):
             read_matrix(entry)
     for entry in (str(ark), f"{ark}:x", ""):
         with pytest.raises(SvError, match="expected '<ark>:<offset>'"):

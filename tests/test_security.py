@@ -402,6 +402,7 @@ def test_a_corpus_writes_nothing_outside(tmp_path, table):
     """Through stage 1: speakers of Common Voice are named by its tables."""
     corpora = tmp_path / "a" / "b" / "c"
     write_config(corpora / "conf" / "corpora.toml", CORPUS)
+    write_audio(corpora / "noise" / "x.wav", seconds=0.1)
     write_coded(corpora / "cv" / "en" / "clips" / "common_voice_en_1.mp3", seconds=0.2, codec="mp3")
     (corpora / "cv" / "en" / "validated.tsv").write_bytes(table.encode("latin-1"))
     (corpora / "list.txt").write_text("1 common_voice_en_1 common_voice_en_1\n")

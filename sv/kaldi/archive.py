@@ -212,6 +212,8 @@ def parse_header(header: bytes, ark: str, offset: int, ark_bytes: int) -> Matrix
         SvError: There is no matrix of these formats, an empty one, or one that does not end within
             the ``ark_bytes`` of the archive.
     """
+    if offset >= ark_bytes:
+        raise SvError(f"{ark}:{offset}: truncated: the archive has {ark_bytes} bytes")
     if (item_bytes := _CODED.get(header[:6])) and len(header) >= HEADER_BYTES:
         minimum, value_range, rows, columns = struct.unpack_from("<ffii", header, 6)
         step = value_range / LEVELS[item_bytes]
