@@ -92,6 +92,8 @@ def _check_set(data_dir: Path) -> None:
     Raises:
         SvError: It is no valid data directory.
     """
+    if not (data_dir / "utt2spk").exists():
+        raise SvError(f"no corpus has made its data set {data_dir.name}")
     if problems := find_problems(data_dir, require=WRITTEN, skip=LATER, spk_sort=False):
         raise SvError("; ".join(problems))
     if parted := find_parted_speakers(read_table(data_dir / "utt2spk")):
