@@ -8,6 +8,7 @@ import filecmp
 import gzip
 import io
 import json
+import math
 import os
 import re
 import tomllib
@@ -153,13 +154,13 @@ def parse_json(text: str) -> Any:
 
     Raises:
         ValueError: Not JSON; or nested deeper, or an integer longer, than any record of ours; or
-            half a character (a lone surrogate), which no file could hold.
+            NaN, infinity or half a character (a lone surrogate), which no file of ours could hold.
     """
     try:
         value = json.loads(text)
     except RecursionError:
         raise ValueError("nested too deep") from None
-    _validate_bounds(value)
+    _validate_bounds(value, finite=True)
     if "\\u" in text:
         json.dumps(value, ensure_ascii=False).encode()
     return value
@@ -175,7 +176,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         text = read_text(path)
         values = tomllib.loads(text)
-        _validate_bounds(values)
+        _validate_bounds(values, finite=False)
     except ValueError as error:
         raise UsageError(f"{path}: not TOML: {_name_line(str(error), text)}") from error
     except RecursionError:
@@ -195,7 +196,7 @@ def _name_line(message: str, text: str) -> str:
     return f"{message} in line {number}: {line!r}"
 
 
-def _validate_bounds(value: Any) -> None:
+def _validate_bounds(value: Any, *, finite: bool) -> None:
     level = [[value]]
     for _ in range(MAX_DEPTH):
         below = []
@@ -205,6 +206,8 @@ def _validate_bounds(value: Any) -> None:
                     below.append(item)
                 elif isinstance(item, int) and abs(item) >= MAX_INTEGER:
                     raise ValueError("an integer of more than 64 bits")
+                elif finite and isinstance(item, float) and not math.isfinite(item):
+                    raise ValueError(f"{item} is no number")
         if not below:
             return
         level = below

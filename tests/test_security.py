@@ -495,7 +495,9 @@ def test_an_index_of_crops_is_numbers(tmp_path, made):
 # JSON, TOML and journals.
 
 DEEP = "[" * 100_000
-BAD_JSON = (DEEP, "[" * 60 + "]" * 60, "1" * 5000, '{"a": 1' + "0" * 30 + "}", r'"\ud800"', "{")
+BAD_JSON = (
+    DEEP, "[" * 60 + "]" * 60, "1" * 5000, '{"a": 1' + "0" * 30 + "}", r'"\ud800"', "{", "[NaN]",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("text", BAD_JSON)
@@ -507,6 +509,9 @@ def test_json_and_toml_are_read_or_refused_in_one_line(tmp_path, text):
     path.write_text(f"a = {text}")
     with pytest.raises(UsageError, match=f"^{path}: "):
         read_toml(path)
+    path.write_text("[1e999]")  # TOML has infinity, JSON has not
+    with pytest.raises(SvError, match="inf"):
+        read_json(path)
 
 
 BAD_LINES = (
