@@ -922,7 +922,7 @@ def test_names_that_stages_hand_on_are_no_paths(tmp_path, run_cli):
 
 HOSTILE = (
     "=cmd|calc!A1", "@x", "+1+x", "-1+1", "[1cm] evil", "*", "<img src=x onerror=alert(1)>",
-    "a|b", "a\\|b", "[x](http://h)", "`x`", "a\nb", "\\input{x}", "$x^", "%",
+    "a|b", "\x1b[2J\x9b2J", "a\\|b", "[x](http://h)", "`x`", "a\nb", "\\input{x}", "$x^", "%",
 )  # fmt: skip
 
 
@@ -934,7 +934,7 @@ def test_cells_of_hostile_names_are_inert(name):
     [*_, line] = format_csv(table).splitlines() if "\n" not in name else [f'"{name}'[:1]]
     assert line.lstrip('"')[:1] not in ("=", "+", "-", "@")
     markdown = [line for line in format_markdown(table).splitlines() if line.startswith("|")]
-    assert len(markdown) == 4
+    assert len(markdown) == 4 and not re.search(r"[\x1b\x9b]", markdown[-1])
     assert [len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in markdown] == [3] * 4
     assert not re.search(r"(?<!\\)<img|\]\(|(?<!\\)`", markdown[-1])
     tex = format_latex(table).splitlines()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from sv.errors import SvError, UsageError
+from sv.errors import SvError, UsageError, replace_controls
 
 
 class Parser(argparse.ArgumentParser):
@@ -115,7 +115,7 @@ def run(name: str, main: Callable[[Sequence[str] | None], int]) -> int:
     try:
         return main(None)
     except SvError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {replace_controls(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except BrokenPipeError:
         # The reader of stdout has ended (`| head`); Python would report it again at exit.

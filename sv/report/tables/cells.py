@@ -16,6 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sv.errors import replace_controls
 from sv.report.results import Stage
 
 if TYPE_CHECKING:
@@ -299,8 +300,8 @@ def format_json(table: Table) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Escape what would be HTML, a link, code or another cell, and the end of a line."""
-    return _ACTIVE_IN_MARKDOWN.sub(r"\\\g<0>", " ".join(text.splitlines()))
+    """Escape what would be HTML, a link, code or another cell, and what a terminal would obey."""
+    return _ACTIVE_IN_MARKDOWN.sub(r"\\\g<0>", replace_controls(" ".join(text.splitlines())))
 
 
 def _escape_csv(value: object) -> object:
