@@ -54,12 +54,13 @@ KINDS = {"pdf": b"%PDF", "png": b"\x89PNG", "svg": b"<svg"}  # of files, and how
 
 def report(data, exp, *options):
     """Run the program; give what it says of figures, and the files of figures by name."""
-    done = subprocess.run(
+    subprocess.run(
         [sys.executable, "-m", "sv.bin.make_results", *options, data, exp],
         cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=400, check=True,
     )  # fmt: skip
     paths = [path for path in (exp / "results").iterdir() if path.suffix[1:] in KINDS]
-    said = re.findall(r"^sv\.bin\.make_results: (.*)$", done.stderr, re.MULTILINE)
+    contents = (exp / "results" / "contents.txt").read_text()
+    said = contents.partition("Not in the figures:\n")[2].splitlines()
     return said, {path.name: path.read_bytes() for path in paths}
 
 

@@ -1,6 +1,7 @@
 """Table 3: every stage, its totals, the quality of its energy, and what lies next to sidecars."""
 
 import json
+import re
 
 import pytest
 from report_tree import (
@@ -121,8 +122,8 @@ def test_machines_of_a_stage(tree):
         ("node2", 20.5, None), ("node2", None, "no journal"),
     ]  # fmt: skip
     write_sidecar(path, 51.69, MEASURED, attempts=[{"meters": ["node2"]}])
-    with pytest.raises(SvError, match=r"05_train\.json: .*meters must be a table"):
-        collect_results(data, exp)
+    (line,) = collect_results(data, exp).broken
+    assert re.search(r"05_train\.json: .*meters must be a table", line)
 
 
 # What lies next to the sidecars.
@@ -158,8 +159,7 @@ def test_companions_are_notes_with_their_ratio(tree):
     write(folder / "forecast.json", {**forecast, "outcome": outcome})
     assert "9.000 kWh came, 0.90 times the forecast" in read_notes(data, exp)[1]
     write(folder / "forecast.json", {**forecast, "schema": "energy-forecast/9"})
-    with pytest.raises(SvError, match=r"forecast\.json: schema .* 'energy-forecast/9'"):
-        read_notes(data, exp)
+    assert re.search(r"forecast\.json: schema .* 'energy-forecast/9'", read_notes(data, exp)[1])
 
 
 # At another carbon factor.
