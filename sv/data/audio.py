@@ -14,6 +14,7 @@ import contextlib
 import math
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from sv.errors import SvError
 from sv.files import replacing
 
 FLOATING = ("FLOAT", "DOUBLE", "VORBIS", "OPUS")  # libsndfile's forms that have no integers
+Span = tuple[float, float]  # start and end of a part of a file, in seconds
+WHOLE = (0.0, math.inf)
 MAX_OVERSHOOT_S = 0.5  # of a segment over its recording's end; Kaldi's extract-segments, 2025
 CODED_SUFFIXES = (".m4a", ".mp3", ".opus", ".aac")  # what is converted first
 SUFFIXES = (".flac", ".wav", ".sph", ".ogg", *CODED_SUFFIXES)
@@ -238,21 +241,40 @@ def _naming(path: Path) -> Iterator[None]:
         raise SvError(f"{path}: not readable as audio ({reason})") from error
 
 
-def convert_to_flac(source: Path, target: Path) -> None:
-    """Decode a file, resample it to 16 kHz and write it as 16-bit FLAC.
+def stat_regular(path: Path) -> os.stat_result:
+    """Return size and time of a file of a corpus, which is read again and again.
+
+    Raises:
+        SvError: There is none, or it is a pipe, a folder or a device.
+    """
+    with _naming(path):
+        status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise SvError(f"{path}: not a regular file, and a corpus is read more than once")
+    return status
+
+
+def convert_to_flac(source: Path, target: Path, span: Span | None = None) -> None:
+    """Decode a file, or a part of it, resample it to 16 kHz and write it as 16-bit FLAC.
 
     A target that was made from the source as it is now, by size and time, is left as it is.
 
     Raises:
-        SvError: See `decode_audio`; also NaN or infinity, or the target cannot be written.
+        SvError: See `decode_audio`; also NaN or infinity, a part that is not in the file, or the
+            target cannot be written.
     """
-    with _naming(source):
-        status = source.stat()
+    status = stat_regular(source)
     made_from = f"decoded from {status.st_size} bytes of {status.st_mtime_ns} ns"
+    if span:
+        made_from += f", {span[0]} to {span[1]} s of {source.name}"
     with contextlib.suppress(soundfile.LibsndfileError), soundfile.SoundFile(target) as file:
         if file.comment == made_from:
             return
-    samples, rate_hz = decode_audio(source)
+    if span and not is_coded(source):
+        samples, rate_hz = _read_part(source, span), SAMPLE_RATE_HZ
+    else:
+        samples, rate_hz = decode_audio(source)
+        samples = samples[_find_part(source, span or WHOLE, len(samples), rate_hz)]
     validate_finite(samples, source)
     if rate_hz != SAMPLE_RATE_HZ:
         samples = soxr.resample(samples, rate_hz, SAMPLE_RATE_HZ)
@@ -264,30 +286,27 @@ def convert_to_flac(source: Path, target: Path) -> None:
         file.write(samples)
 
 
-def cut_to_flac(source: Path, target: Path, start_s: float, end_s: float) -> None:
-    """Write a part of the first channel of an uncoded file as 16-bit FLAC, bit for bit.
+def _read_part(path: Path, span: Span) -> np.ndarray:
+    """Read a part of the first channel of an uncoded file, as the integers that are in it."""
+    with open_audio(path) as file:
+        part = _find_part(path, span, file.frames, file.samplerate)
+        file.seek(part.start)
+        kind = "float32" if file.subtype in FLOATING else "int16"
+        samples = file.read(part.stop - part.start, dtype=kind, always_2d=True)
+    if len(samples) < part.stop - part.start:
+        raise SvError(f"{path}: truncated, {span[0]} to {span[1]} s are not in it")
+    return samples[:, 0].copy()
 
-    An end up to `MAX_OVERSHOOT_S` behind the file's, or infinite, is the file's.
+
+def _find_part(path: Path, span: Span, num_samples: int, rate_hz: int) -> slice:
+    """Return the samples of a part; an end a little behind the file's, or infinite, is the file's.
 
     Raises:
-        SvError: See `read_header`; also a part that is not in the file, NaN or infinity, or the
-            target cannot be written.
+        SvError: The part is not in the file.
     """
-    if is_coded(source):
-        raise SvError(f"{source}: convert it to FLAC first, a part of it is cut out")
-    num_samples, _ = read_header(source)
-    if start_s * SAMPLE_RATE_HZ >= num_samples or math.inf > end_s > (
-        num_samples / SAMPLE_RATE_HZ + MAX_OVERSHOOT_S
-    ):
-        seconds = num_samples / SAMPLE_RATE_HZ
-        raise SvError(f"{source}: {start_s} to {end_s} s is not in its {seconds:.2f} s")
-    start, end = (round(min(s * SAMPLE_RATE_HZ, num_samples)) for s in (start_s, end_s))
-    with open_audio(source) as file:
-        file.seek(start)
-        kind = "float32" if file.subtype in FLOATING else "int16"
-        samples = file.read(end - start, dtype=kind, always_2d=True)[:, 0]
-    if not 0 < len(samples) == end - start:
-        raise SvError(f"{source}: truncated, {start_s} to {end_s} s is not in it")
-    validate_finite(samples, source)
-    with replacing(target, mode="wb") as out:
-        soundfile.write(out, samples, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+    start, end = (min(seconds * rate_hz, num_samples) for seconds in span)
+    over_s = span[1] - num_samples / rate_hz
+    if round(start) >= round(end) or math.inf > over_s > MAX_OVERSHOOT_S:
+        seconds = num_samples / rate_hz
+        raise SvError(f"{path}: {span[0]} to {span[1]} s are not in its {seconds:.2f} s")
+    return slice(round(start), round(end))

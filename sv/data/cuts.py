@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,11 +22,14 @@ from lhotse.cut import Cut, MixedCut
 from lhotse.utils import compute_num_samples
 
 from sv.data.audio import (
+    WHOLE,
+    Span,
     convert_to_flac,
     is_coded,
     open_audio,
     read_duration_s,
     read_header,
+    stat_regular,
     validate_finite,
 )
 from sv.data.config import SAMPLE_RATE_HZ
@@ -52,13 +56,19 @@ class Utterance:
     """One utterance as a corpus describes it: who speaks in which file.
 
     ``labels`` is what else is known: gender, language, nationality, ... Utterances of a speaker
-    may share one mapping.
+    may share one mapping. ``span`` is the part of the file; None: all of it.
     """
 
     utterance_id: str
     speaker_id: str
     path: Path
     labels: Mapping[str, str] = field(default_factory=dict)
+    span: Span | None = None
+
+    @property
+    def is_converted(self) -> bool:
+        """Whether FLAC is made of it: an utterance of ours is a whole file that Lhotse reads."""
+        return self.span is not None or is_coded(self.path)
 
 
 def write_data_set(
@@ -66,7 +76,8 @@ def write_data_set(
 ) -> list[str]:
     """Write a set's manifests (``data/manifests``) and Kaldi data directory (``data/<name>``).
 
-    Coded audio (AAC, MP3) is converted into ``data/audio/<name>``, once. Files that cannot be
+    Coded audio (AAC, MP3) is converted into ``data/audio/<name>``, once, and parts of files are cut
+    into it. Files that cannot be
     used are counted, and the first ones are named in the log. ``nj`` processes read the files.
 
     Returns:
@@ -78,7 +89,7 @@ def write_data_set(
             for what is converted.
     """
     wanted = _sort_utterances(validate_name(name, "the data set"), utterances)
-    if coded := [utterance for utterance in wanted if is_coded(utterance.path)]:
+    if coded := [utterance for utterance in wanted if utterance.is_converted]:
         require_space([_foresee_conversion(name, coded, data / "audio" / name)], NO_ROOM)
     by_id = {utterance.utterance_id: utterance for utterance in wanted}
     rows: list[tuple[str, str, str]] = []
@@ -107,17 +118,20 @@ def write_data_set(
 
 
 def _foresee_conversion(name: str, coded: list[Utterance], folder: Path) -> Share:
-    """Estimate the FLAC of coded files from the durations in the headers of some of them."""
+    """Estimate the FLAC of coded files and parts from the durations of some of them."""
     there, missing = 0, []
     for utterance in coded:
         try:
             there += os.stat(_get_converted(folder, utterance)).st_size
         except FileNotFoundError:
-            missing.append(utterance.path)
+            missing.append(utterance)
     seconds = []
-    for path in missing[:: -(-len(missing) // HEADERS_READ) or 1]:
+    for utterance in missing[:: -(-len(missing) // HEADERS_READ) or 1]:
         with contextlib.suppress(SvError):  # what cannot be read is counted when it is converted
-            seconds.append(read_duration_s(path))
+            start_s, end_s = utterance.span or WHOLE
+            if end_s == math.inf:
+                end_s = read_duration_s(utterance.path)
+            seconds.append(max(0.0, end_s - start_s))
     size = len(missing) * FLAC_BYTES_PER_S * sum(seconds) / max(1, len(seconds))
     return Share(f"{name}: FLAC of {len(coded)} files", folder, there + round(size), there)
 
@@ -143,7 +157,7 @@ def _sort_utterances(name: str, utterances: Iterable[Utterance]) -> list[Utteran
     for utterance in ordered:
         if len(utterance.speaker_id.split()) != 1:
             raise SvError(f"{name}: {utterance.speaker_id!r} is no speaker id: {utterance.path}")
-        if is_coded(utterance.path):  # the FLAC is called after both
+        if utterance.is_converted:  # the FLAC is called after both
             validate_name(utterance.speaker_id, f"{name}: the speaker")
             validate_name(utterance.utterance_id, f"{name}: the utterance")
     return ordered
@@ -156,9 +170,12 @@ def _describe_chunk(
     cuts: list[MonoCut] = []
     bad: list[str] = []
     for utterance in utterances:
-        converted = _get_converted(folder, utterance)
+        path, converted = utterance.path, _get_converted(folder, utterance)
         try:
-            recording = build_recording(utterance.path, utterance.utterance_id, converted=converted)
+            if utterance.is_converted:
+                convert_to_flac(path, converted, utterance.span)
+                path = converted
+            recording = build_recording(path, utterance.utterance_id)
         except SvError as error:
             bad.append(str(error))
         else:
@@ -196,19 +213,15 @@ def link_cuts(data: Path, name: str) -> None:
         link.symlink_to(target)
 
 
-def build_recording(path: Path, recording_id: str, *, converted: Path | None = None) -> Recording:
-    """Describe an audio file, from its header; a coded one (AAC, MP3) is converted first.
-
-    ``converted`` is where the FLAC of a coded file goes; without it such a file is an error.
+def build_recording(path: Path, recording_id: str) -> Recording:
+    """Describe an audio file, from its header.
 
     Raises:
-        SvError: See `sv.data.audio.read_header` and `sv.data.audio.convert_to_flac`.
+        SvError: See `sv.data.audio.read_header`; also a coded file (AAC, MP3).
     """
     if is_coded(path):
-        if converted is None:
-            raise SvError(f"{path}: convert it to FLAC first")
-        convert_to_flac(path, converted)
-        path = converted
+        raise SvError(f"{path}: convert it to FLAC first")
+    stat_regular(path)
     num_samples, channels = read_header(path)
     return Recording(
         id=recording_id,
