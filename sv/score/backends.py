@@ -188,10 +188,10 @@ def read_info(directory: Path) -> dict[str, Any]:
     """
     path = directory / "info.json"
     info = read_json(path)
-    for key in ("model", "data_set", "precision"):
+    for key in ("data_set", "precision"):
         if not isinstance(info, dict) or not isinstance(info.get(key), str):
             raise SvError(f"{path}: no {key} in it")
-    model, made_by = Path(info["model"]), info.get("model_sha256")
+    model, made_by = Path(str(info.get("model"))), info.get("model_sha256")
     if made_by and model.is_file() and hash_file(model, "sha256") != made_by:
         raise SvError(f"{directory}: embeddings of another network than {model} is; run stage 6")
     return info
