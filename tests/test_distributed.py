@@ -34,7 +34,7 @@ GENTLE = {
 }
 ONE_STEP = {
     **GENTLE,
-    "optimizer": {**GENTLE["optimizer"], "batch_size": 80, "micro_batch_size": 40},
+    "optimizer": {**GENTLE["optimizer"], "batch_size": 80, "micro_batch_size": 80},
 }
 
 
@@ -75,7 +75,7 @@ def wait_for(process, condition):
 
 
 def test_two_processes_have_the_curve_of_one(small_egs, tmp_path):
-    """SpecAugment, squeeze-and-excitation, attentive pooling, sub-centres, accumulation."""
+    """SpecAugment, squeeze-and-excitation, attentive pooling, sub-centres, a shared micro-batch."""
     changes = {**ONE_STEP, "num_epochs": 4}
     one = train(small_egs, tmp_path / "one" / MODEL, **changes)
     # Checkpointing does not change results, and exchanges the statistics once more.
@@ -98,6 +98,7 @@ def test_two_processes_have_the_curve_of_one(small_egs, tmp_path):
     assert [name for name in names if name != "job"] == [mark["mark"] for mark in one.marks]
     log = (exp / "log" / "train.log").read_text()
     assert log.count("epoch 2/4 done") == 1 and "Warning" not in log
+    assert log.count("2 processes are more than micro-batches (1 of 80 crops)") == 1
 
 
 def test_steps_of_any_number_of_processes_are_those_of_one(tmp_path):

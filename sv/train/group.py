@@ -124,8 +124,8 @@ class Group:
                 convert_norms(model, own)
             if len(teams) < self.size:
                 logging.info(
-                    "%d processes and %d micro-batches of %d crops: neighbours share one, and "
-                    "exchange the statistics of every normalisation",
+                    "%d processes are more than micro-batches (%d of %d crops): neighbours share "
+                    "one, and exchange the statistics of every normalisation",
                     self.size, batch_size // micro_batch_size, micro_batch_size,
                 )  # fmt: skip
         return shares[self.rank]
