@@ -45,7 +45,8 @@ from sv.energy.journal import OWN, get_sidecar_path
 from sv.energy.live import watch
 from sv.energy.meter import Stage, run_metered, run_nested, say
 from sv.energy.nodes import LABEL
-from sv.errors import UsageError
+from sv.errors import SvError, UsageError
+from sv.files import validate_name
 from sv.system import end_with_parent
 
 TOOLS = {"--rebuild", "--check", "--watch", "--trace", "--schema"}
@@ -136,9 +137,13 @@ def parse_args(words: list[str], at: int) -> argparse.Namespace:
     if is_own and not args.name:
         program = re.sub(r"[^A-Za-z0-9._-]", "_", Path(args.command[0]).name)
         args.name = program.lstrip(".-") or "command"
-    option, name = ("node", args.node) if args.node else ("name", args.name)
-    if not LABEL.fullmatch(name):
-        raise UsageError(f"--{option} must be letters, digits, '.', '_', '-', not '{name}'")
+    if not args.node:
+        try:
+            validate_name(args.name, "--name must be a name:")  # as those of data sets
+        except SvError as error:
+            raise UsageError(str(error)) from error
+    elif not LABEL.fullmatch(args.node):
+        raise UsageError(f"--node must be letters, digits, '.', '_', '-', not '{args.node}'")
     if args.stage and not re.fullmatch(r"\d{1,2}", args.stage, re.ASCII):
         raise UsageError(f"--stage must be a number from 0 to 99, not '{args.stage}'")
     if args.stage and not args.dir:
