@@ -11,6 +11,7 @@ import pytest
 from conftest import ROOT, environment
 
 from sv.energy.record import Channel, Crosscheck, Sidecar
+from sv.model_name import check_model_name
 
 PARTS = {"": Sidecar, "channels": Channel, "crosschecks": Crosscheck}
 
@@ -43,6 +44,22 @@ def test_the_commands_of_the_documents_exist():
             if script == "./run.sh":
                 for word in (w for w in words if w.startswith("--")):
                     assert f"--{word[2:].replace('_', '-')} " in options, f"{path.name}: {line}"
+
+
+def test_the_programs_of_the_documents_exist_with_their_options():
+    for path in DOCUMENTS:
+        for line in re.findall(r"^ {4,}python3 -m ((?:sv|local)\..*)$", path.read_text(), re.M):
+            module, *words = line.split(" -- ")[0].split("#")[0].split()
+            program = ROOT / f"{module.replace('.', '/')}.py"
+            assert program.is_file(), f"{path.name}: {line}"
+            for word in (w for w in words if w.startswith("--")):
+                assert f'"{word}"' in program.read_text(), f"{path.name}: {line}"
+
+
+def test_the_model_names_of_the_documents_are_spelt_as_they_must_be():
+    for path in DOCUMENTS:
+        for name in re.findall(r"--model (resnet\d+_[\w.]*\w)", path.read_text()):
+            assert check_model_name(name) == name, path.name
 
 
 def test_files_that_the_design_names_exist():
