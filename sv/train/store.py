@@ -211,15 +211,15 @@ class Checkpoints:
         path, state = None, None
         # The first process chooses: another machine may not see the newest file yet.
         if self._group.is_first:
-            epochs = find_epoch_checkpoints(self._folder)[::-1]
-            candidates = [*_load_first(epochs), *_load_first(list(self._folder.glob(LAST)))]
+            epochs, last = find_epoch_checkpoints(self._folder)[::-1], [*self._folder.glob(LAST)]
+            candidates = [*_load_first(epochs), *_load_first(last)]
             if candidates:
                 # Of two at the same step the first: the end of its epoch is done.
                 path, state = max(candidates, key=lambda candidate: candidate[1]["step"])
-            elif epochs:
+            elif found := [*epochs, *last]:
                 raise SvError(
-                    f"{self._folder}: no checkpoint can be read, see above; --resume false moves "
-                    "them to .backup and begins again"
+                    f"{found[0]}: not a checkpoint, nor is another one in its folder; --resume "
+                    "false moves them to .backup and begins again"
                 )
         shared = self._group.share(path and str(path))
         if shared is None:
