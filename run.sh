@@ -7,6 +7,7 @@
 # Usage: ./run.sh [options]
 #  e.g.: ./run.sh --egs egs/mini
 #        ./run.sh --stage 5 --model study --precision "fp32 bf16"
+#        ./run.sh --stage 5 --model study --parallel 4 --ngpu 4 --cmd "utils/slurm.py --config F"
 if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi  # sh run.sh
 set -euo pipefail
 
@@ -18,6 +19,7 @@ model=            # model names, or "study": all of conf/models.txt (its first)
 nj=               # parallel jobs and CPU threads (the cores of this machine)
 ngpu=             # GPUs of a machine for training and extraction, 0: CPU (all visible; with another --cmd: give it)
 nnodes=1          # machines that a training runs on
+parallel=1        # systems at a time: on a machine each has its part of the GPUs and cores
 cmd=utils/run.py  # how jobs are run, with its options: "utils/slurm.py --config F"
 precision=fp32    # fp32|fp16|bf16, several in quotes: number format of extraction
 forecast=false    # true|false: forecast what the training would cost, instead of training
@@ -63,6 +65,7 @@ conf=$egs/conf
 data=${data:-$egs/data}
 exp=${exp:-$egs/exp}
 # nproc would take OMP_NUM_THREADS, which path.sh sets for every process, for the number of cores.
+nj_given=$nj
 nj=${nj:-$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)}
 if [ "$forecast" = true ]; then stop_stage=5; fi
 
@@ -73,6 +76,7 @@ if [ "$forecast" = true ]; then stop_stage=5; fi
 [[ "$ngpu" =~ ^(0|[1-9][0-9]*)?$ ]] || bad_option "--ngpu must be a whole number, not '$ngpu'"
 [[ "$nnodes" =~ ^[1-9][0-9]*$ ]] || bad_option "--nnodes must be at least 1"
 [[ "$features_root" =~ ^([/$].*)?$ ]] || bad_option "--features-root must begin with / or \$, not '$features_root'"
+[[ "$parallel" =~ ^[1-9][0-9]{0,3}$ ]] || bad_option "--parallel must be 1 to 9999"
 [ -x "${cmd%% *}" ] || bad_option "--cmd: no such program '${cmd%% *}'"
 [[ "$nj" =~ ^[1-9][0-9]*$ ]] || bad_option "--nj must be a whole number of at least 1, not '$nj'"
 
@@ -82,7 +86,7 @@ read -ra precisions <<<"$precision"
 # What can be refused is refused here: no attempt, no energy.
 if [ "$stage" -le 2 ]; then python3 -m local.corpora "$conf/corpora.toml" "$corpora"; fi
 needs=(--stage "$stage" --stop-stage "$stop_stage" --cmd "$cmd" --nj "$nj"
-  --precision "$precision" --nnodes "$nnodes" --country "$country")
+  --precision "$precision" --nnodes "$nnodes" --parallel "$parallel" --country "$country")
 if [ -n "$ngpu" ]; then needs+=(--ngpu "$ngpu"); fi
 if [ -n "$max_kwh" ]; then needs+=(--max-kwh "$max_kwh"); fi
 settings=$(python3 -m sv.bin.recipe settings "${needs[@]}" "$conf" "${models[@]}")
@@ -91,6 +95,7 @@ settings=$(python3 -m sv.bin.recipe settings "${needs[@]}" "$conf" "${models[@]}
   read -r backends    # of conf/score.toml
   read -r needs_cohort
   read -r untrained
+  read -r at_once
   read -r ngpu
 } <<<"$settings"
 cmd="$cmd --resume $resume"
@@ -159,11 +164,12 @@ fi
 systems=$((${#models[@]} * ${#precisions[@]}))
 if [ "$systems" -gt 1 ] && [ "$stage" -le 7 ] && [ "$stop_stage" -ge 5 ]; then
   # Several systems: this script once for each, failed or not, then a summary (sv/jobs/study.py).
+  nj=${nj_given:-$((nj > at_once ? nj / at_once : 1))}  # of a system
   exec python3 -m sv.bin.recipe walk --stage "$stage" --stop-stage "$stop_stage" \
     --models "${models[*]}" --precisions "$precision" --backend "${backends%% *}" \
-    --forecast "$forecast" "$data" "$exp" -- \
+    --forecast "$forecast" --parallel "$at_once" "$data" "$exp" -- \
     ./run.sh "${given[@]}" --egs "$egs" --data "$data" --exp "$exp" --corpora "$corpora" \
-    --lists "$lists" --ngpu "$ngpu" --skip-finished "$resume"
+    --lists "$lists" --nj "$nj" --ngpu "$ngpu" --skip-finished "$resume"
 fi
 
 model=${models[0]}

@@ -237,8 +237,8 @@ def test_without_ngpu_the_visible_boards_are_used(site):
     shutil.copytree(ROOT / "tests/egs/tiny/conf", conf)
     words = [sys.executable, "-m", "sv.bin.recipe", "settings", "--stage"]
 
-    def ask(*options, stage=5, status=0, **extra):
-        done = call([*words, stage, *options, conf], timeout=30, **{**site.env, **extra})
+    def ask(*options, stage=5, status=0, models=(), **extra):
+        done = call([*words, stage, *options, conf, *models], timeout=30, **{**site.env, **extra})
         assert (done.returncode, done.stderr.count("\n")) in ((status, 0), (status, 1)), done.stderr
         return done.stdout.splitlines()[-1] if status == 0 else None, done.stderr
 
@@ -255,6 +255,17 @@ def test_without_ngpu_the_visible_boards_are_used(site):
     assert "give --ngpu" in ask(*other, status=2)[1]
     assert ask(*other, "--ngpu", 4, "--stop-stage", 6) == ("4", "")
     assert ask(*other, stage=8) == ("0", "")
+    # Systems at a time have boards of their own, and do not each claim the whole machine.
+    two = {"models": ("resnet18_d", "resnet34_d")}
+    assert "cpu_share" in ask("--parallel", 2, status=2, **two)[1]
+    assert ask("--parallel", 2) == ("2", "")  # there is one system
+    energy = conf / "energy.toml"
+    energy.write_text(energy.read_text().replace('"exclusive"', '"cpu_share"'))
+    assert ask("--parallel", 3, **two) == ("1", "")
+    for options in ("--parallel", 2, "--ngpu", 2), ("--parallel", 3):
+        more = {"models": (*two["models"], "resnet50_d")}
+        assert "2 GPUs are visible" in ask(*options, status=2, **more)[1]
+    assert ask(*other, "--ngpu", 4, "--parallel", 2, "--stop-stage", 6, **two) == ("4", "")
 
 
 @pytest.mark.parametrize(

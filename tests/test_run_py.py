@@ -70,14 +70,14 @@ def test_failed_job_gives_its_status_and_the_others_still_run(run_cli, tmp_path)
 def test_job_ended_by_a_signal_has_the_shell_s_status(run_cli, tmp_path):
     done = run_cli("utils/run.py", tmp_path / "x.log", "sh", "-c", "kill -9 $$", check=False)
     assert done.returncode == 137
-    assert done.stderr == f"utils/run.py: failed, log is {tmp_path}/x.log\n"
+    assert done.stderr == f"utils/run.py: status 137, log is {tmp_path}/x.log\n"
 
 
 def test_command_not_found_is_127(run_cli, tmp_path):
     done = run_cli("utils/run.py", tmp_path / "x.log", "nosuch-command", "x", check=False)
     assert done.returncode == 127
     assert done.stderr == (
-        f"utils/run.py: failed, log is {tmp_path}/x.log: "
+        f"utils/run.py: status 127, log is {tmp_path}/x.log: "
         "nosuch-command: No such file or directory\n"
     )
 

@@ -79,7 +79,7 @@ def test_a_failed_system_costs_no_other(study):
     assert "system 3 of 3" in at_once.split(f"{BROKEN} failed")[1]
     row = next(line for line in at_the_end.splitlines() if line.startswith(SMALL))
     metrics = json.loads((study.exp / SMALL / "scores" / "mini_cosine.json").read_text())
-    assert f" {metrics['eer_percent']:.2f} " in row and "7 score_mini" in row
+    assert f" {metrics['eer_percent']:.2f} " in row and "7 score" in row
     found = read_sidecar(study.exp / SMALL, "05_train")
     assert ("†" in row) == (found["measured_fraction"] != 1)
     table = (study.exp / "results" / "table1.csv").read_text()
@@ -150,17 +150,29 @@ def test_machines_and_gpus_are_asked_of_the_training(study):
     assert argv[argv.index("--ngpu") + 1] == "2"
 
 
-def test_a_system_that_stops_at_its_budget_has_not_failed(tmp_path, run_cli):
-    """The words are the meter's; what is left is said as after a signal."""
+def test_what_became_of_a_system_is_in_its_sidecar(tmp_path, run_cli):
+    """Whatever run.sh prints: one stopped at its budget, one failed, of one nothing was begun."""
+    mark = '{"mark":"stopped","budget_kwh":1}'
+    (tmp_path / "a.sh").write_text(f"echo '{mark}' >>\"$SV_METER_MARKS\"; exit 1\n")
+    (tmp_path / "b.sh").write_text("echo 'x: boom' >&2; exit 3\n")
     fake = tmp_path / "run.sh"
-    line = "utils/meter.sh: stage 5 train: 1 kWh, 2 s, stopped at the budget of 1 kWh -> 05.json"
-    header = "utils/meter.sh: 2026-01-01 00:00:00 stage 5 train"
-    fake.write_text(f"#!/bin/sh\nprintf '%s\\n' '{header}' 'x: stopped' '{line}' >&2\nexit 1\n")
+    fake.write_text(f"""#!/bin/sh
+    echo "stage 5 train: 1 kWh, 2 s, stopped at the budget of 1 kWh -> 05.json" >&2
+    [ "$2" != c ] || exit 0
+    cd {ROOT} && exec utils/meter.sh --stage 5 --name train --dir {tmp_path}/$2/energy -- \
+      sh {tmp_path}/$2.sh
+    """)
     fake.chmod(0o755)
-    words = ["--stop-stage", 7, "--models", "a b", tmp_path, tmp_path, "--", fake]
+    words = ["--stop-stage", 7, "--models", "a b c", "--parallel", 3]
+    words += [tmp_path, tmp_path, "--", fake]
     done = run_cli("sv.bin.recipe", "walk", *words, check=False)
-    assert done.returncode == 1 and "failed" not in done.stdout + done.stderr
-    assert "2 stopped" in done.stdout and "left: a b" in done.stdout
+    assert done.returncode == 1
+    lines = [line.split() for line in done.stdout.splitlines()]
+    rows = {words[0]: words for words in lines if words[0] in "abc"}
+    assert rows["a"][-1] == "stopped" and rows["a"][1:3] == ["5", "train"]
+    assert rows["b"][-1] == "failed" and rows["c"][-2:] == ["finished", "before"]
+    assert "1 finished before, 1 failed, 1 stopped" in done.stdout and "left: a" in done.stdout
+    assert "failed: b in stage 5 train: " in done.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -193,12 +205,13 @@ def test_a_forecast_of_several_systems_has_a_sum(tmp_path):
     """A stand-in for run.sh: one forecast is there, one has no CO2, one fails."""
     expected = {"energy_kwh": 2.0, "energy_kwh_low": 1.5, "energy_kwh_high": 3, "hours": 10}
     for name, co2_g in ((SMALL, 80.0), (OTHER, None)):
-        (tmp_path / name).mkdir()
+        (tmp_path / name / "energy").mkdir(parents=True)
         text = json.dumps({"expected": {**expected, "co2_g": co2_g}})
         (tmp_path / name / "forecast.json").write_text(text)
     argv = ["python3", "-m", "sv.bin.recipe", "walk", "--stop-stage", 5, "--forecast", "true"]
     argv += ["--models", f"{SMALL} {BROKEN} {OTHER}", tmp_path, tmp_path, "--", "sh", "-c"]
     stub = f'case "$*" in *{BROKEN}*) echo "x: no forecast, log is y.log" >&2; exit 1;; esac'
+    stub += f"; echo >>{tmp_path}/$1/energy/05_forecast.journal.jsonl"  # as a meter does
     done = call([*argv, stub], timeout=20)
     assert done.returncode == 1 and "no forecast, log is y.log" in done.stdout
     rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}

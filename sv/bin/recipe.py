@@ -24,6 +24,7 @@ from sv.files import read_object, read_text, write_json
 from sv.model_name import check_model_name, read_network_config
 
 if TYPE_CHECKING:
+    from sv.energy.config import EnergyConfig
     from sv.energy.sensors.nvml import Device
 
 DEVICES = "/dev/nvidia[0-9]*"
@@ -34,7 +35,8 @@ def print_settings(words: Sequence[str]) -> int:
     """Check what the stages to run will read and need; print what run.sh needs of conf/.
 
     A line each: the models; the backends; whether these need a cohort; whether the untrained
-    network is scored; GPUs of a machine. Names have spaces between. Nothing here loads torch.
+    network is scored; systems at a time; GPUs of a machine for each. Names have spaces between.
+    Nothing here loads torch.
     """
     from sv.score.config import BACKENDS, ScoreConfig  # noqa: PLC0415 - of one command, like all such below
 
@@ -47,6 +49,7 @@ def print_settings(words: Sequence[str]) -> int:
     parser.add_argument("--precision", default="fp32", help="of extraction, with spaces between")
     parser.add_argument("--nnodes", type=positive_int, default=1, help="machines of a training")
     parser.add_argument("--max-kwh", type=positive_float, help="energy at which a training ends")
+    parser.add_argument("--parallel", type=positive_int, default=1, help="systems at a time")
     parser.add_argument("--country", default="", help="ISO3 code, instead of energy.toml's")
     parser.add_argument("conf", type=Path, help="egs/<recipe>/conf")
     parser.add_argument(
@@ -58,24 +61,28 @@ def print_settings(words: Sequence[str]) -> int:
     args = parser.parse_args(words)
     models = list_models(args.conf, args.models)
     config = read_config(args.conf / "score.toml", ScoreConfig)
-    ngpu = 0 if args.stage is None else check_stages(args, config.untrained)
+    at_once = min(args.parallel, len(models))
+    ngpu = 0 if args.stage is None else check_stages(args, config.untrained, at_once)
     print(" ".join(models))
     print(" ".join(name for name in BACKENDS if name in config.backends))  # as in the tables
     print(str(config.needs_cohort).lower())
     print(str(config.untrained).lower())
+    print(at_once)
     print(ngpu)
     return 0
 
 
-def check_stages(args: Namespace, untrained: bool) -> int:
+def check_stages(args: Namespace, untrained: bool, at_once: int) -> int:
     """Check the settings, jobs and devices of the stages to run, before the first meter starts.
 
     Args:
         args: Options of `print_settings`.
         untrained: Stage 7 extracts too.
+        at_once: Systems at a time.
 
     Returns:
-        GPUs of a machine: those asked for, or all that are visible to utils/run.py.
+        GPUs of a machine for a system: those asked for, or its part of all that are visible to
+        utils/run.py.
 
     Raises:
         UsageError: A stage would be refused.
@@ -97,6 +104,8 @@ def check_stages(args: Namespace, untrained: bool) -> int:
     if runs(4, 5):
         train = training.read_train_config(args.conf / "train.toml")
     cmd = args.cmd.split()
+    if at_once > 1 and runs(5, 6, 7) and is_program(cmd, "utils/run.py"):
+        check_shared(energy, args.conf / "energy.toml", at_once)
     uses_gpus = runs(5, 6) or (runs(7) and untrained)
     if runs(3, 5, 6, 7):
         gpus = args.ngpu or 0 if uses_gpus else 0
@@ -104,7 +113,7 @@ def check_stages(args: Namespace, untrained: bool) -> int:
     if not uses_gpus:
         return 0
     visible = list_visible(cmd, must_answer=args.ngpu is None)
-    ngpu = choose_ngpu(args.ngpu, visible, cmd)
+    ngpu = choose_ngpu(args.ngpu, visible, cmd, at_once)
     precisions = args.precision.split() if runs(6) else []
     if runs(5):
         training.validate_device(train.precision, ngpu)
@@ -147,20 +156,43 @@ def list_visible(cmd: Sequence[str], *, must_answer: bool) -> "list[Device] | No
         return []
 
 
-def choose_ngpu(asked: int | None, visible: "list[Device] | None", cmd: Sequence[str]) -> int:
-    """Return the GPUs of a machine: those asked for, or all that are visible.
+def choose_ngpu(
+    asked: int | None, visible: "list[Device] | None", cmd: Sequence[str], at_once: int
+) -> int:
+    """Return the GPUs of a machine for a system: those asked for, or its part of the visible ones.
 
     Raises:
-        UsageError: None is asked for, and jobs run on machines that are not seen from here.
+        UsageError: None is asked for, and jobs run on machines that are not seen from here; or
+            there are too few for the systems that run at a time.
     """
-    if asked is not None:
-        return asked
-    if visible is None:
+    if visible is None and asked is None:
         raise UsageError(
             f"--cmd {cmd[0]}: the GPUs of the machines that run the jobs are not seen from here; "
             "give --ngpu (0: CPU)"
         )
-    return len(visible)
+    if visible is None or (asked is not None and at_once == 1):
+        return asked or 0
+    ngpu = len(visible) // at_once if asked is None else asked
+    if ngpu * at_once > len(visible) or (visible and asked is None and ngpu == 0):
+        seen = "1 GPU is" if len(visible) == 1 else f"{len(visible) or 'no'} GPUs are"
+        raise UsageError(
+            f"--parallel {at_once}: {seen} visible here, and each system needs {ngpu or 1}; give a "
+            "lower --parallel, or --ngpu (0: CPU)"
+        )
+    return ngpu
+
+
+def check_shared(energy: "EnergyConfig", path: Path, at_once: int) -> None:
+    """Check that several systems on one machine do not each claim all of its energy.
+
+    Raises:
+        UsageError: They would.
+    """
+    if energy.attribution == "exclusive":
+        raise UsageError(
+            f"--parallel {at_once}: {path} gives each system all energy of this machine; set "
+            'attribution = "cpu_share" in it, or run one after the other'
+        )
 
 
 def is_program(cmd: Sequence[str], name: str) -> bool:
@@ -211,7 +243,7 @@ def list_models(conf: Path, names: Sequence[str]) -> list[str]:
 
 
 def walk(words: Sequence[str]) -> int:
-    """Run stages 5 to 8 of several systems, one after the other, and print what became of each.
+    """Run stages 5 to 8 of several systems, and print what became of each.
 
     Returns:
         0, 1 if a system failed or stopped at its budget, 128 + the signal that stopped the walk.
@@ -228,10 +260,13 @@ def walk(words: Sequence[str]) -> int:
     parser.add_argument("--precisions", default="fp32", help="words, with spaces between")
     parser.add_argument("--backend", default="cosine", help="whose EER the summary shows")
     parser.add_argument("--forecast", type=true_or_false, default=False)
+    parser.add_argument("--parallel", type=positive_int, default=1, help="systems at a time")
     parser.add_argument("data", type=Path)
     parser.add_argument("exp", type=Path)
     args = parser.parse_args(words[:at])
-    systems = study.Walk(words[at + 1 :], args.stage, args.stop_stage)
+    systems = study.Walk(
+        words[at + 1 :], args.stage, args.stop_stage, args.exp, parallel=args.parallel
+    )
     rows = systems.run(args.models.split(), list(dict.fromkeys(args.precisions.split())))
     if args.forecast:
         print(study.format_forecasts(rows, args.exp))

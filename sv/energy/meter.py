@@ -18,6 +18,7 @@ import json
 import math
 import os
 import resource
+import signal
 import sys
 import threading
 import time
@@ -29,7 +30,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sv.energy.command import Command, StartError, replace_process
+from sv.energy.command import STOPPING, Command, StartError, replace_process
 from sv.energy.config import EnergyConfig, build_energy_config
 from sv.energy.factors import CarbonFactor, FactorFeed
 from sv.energy.journal import (
@@ -59,6 +60,7 @@ from sv.energy.live import (
 from sv.energy.live import VARIABLE as LIVE_VARIABLE
 from sv.energy.nodes import SCHEMA as STAGE_SCHEMA
 from sv.energy.nodes import (
+    SETTLE_S,
     STAGE_FILE,
     STAGE_VARIABLE,
     get_nodes_root,
@@ -383,6 +385,12 @@ def _write_sidecar(stage: Stage, awaited: Path | None) -> None:
 
         if awaited is not None and awaited.is_dir():
             wait_for_ends(awaited)
+            # Meters of an earlier attempt, whose jobs this one has waited for.
+            deadline_s = time.monotonic() + SETTLE_S
+            while fold_nodes(stage.journal) and time.monotonic() < deadline_s:
+                if signal.sigpending() & STOPPING:
+                    break
+                time.sleep(0.2)
         fold_nodes(stage.journal)
         sidecar = write_sidecar(stage.journal)
     except Exception as error:  # the command's status is worth more than its figures

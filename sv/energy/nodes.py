@@ -49,7 +49,8 @@ def expect(environ: Mapping[str, str], labels: Sequence[str]) -> None:
 
     Args:
         environ: Of this process; without ``$SV_METER_NODES`` there is no meter.
-        labels: As in `node_command`.
+        labels: As in `node_command`; empty where this stage only waits for what the meters of an
+            earlier attempt count.
 
     Raises:
         ValueError: A label is no file name.
@@ -59,7 +60,7 @@ def expect(environ: Mapping[str, str], labels: Sequence[str]) -> None:
         if not LABEL.fullmatch(label):
             raise ValueError(f"not a label of letters, digits, '.', '_', '-': '{label}'")
     folder = make_folder(environ)
-    if folder is None or not labels:
+    if folder is None:
         return
     path = folder / EXPECTED_FILE
     try:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sv.energy.journal import SUFFIX, Record, list_readable, read_journal
-from sv.energy.nodes import list_folders, read_expected
+from sv.energy.nodes import EXPECTED_FILE, list_folders, read_expected
 from sv.energy.sensors.readers import MAX_READING, get_max_power_w
 from sv.energy.units import j_from_count, s_from_us, w_from_count
 from sv.errors import SvError
@@ -146,7 +146,7 @@ def read_journals(journal: Path) -> dict[int, StageJournals]:
             torn += torn_here
             if groups:
                 attempts[label] = groups
-        if expected or attempts or unread:
+        if expected or attempts or unread or (folder / EXPECTED_FILE).exists():
             found[int(folder.name)] = StageJournals(tuple(expected), attempts, unread, torn)
     return found
 

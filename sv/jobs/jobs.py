@@ -238,9 +238,7 @@ def report(program: str, request: Request, statuses: dict[int, int]) -> int:
     if not failed:
         return 0
     count = len(request.jobs)
-    reason = find_last_message(failed[0].log)
-    # A program that ended at a checkpoint says so itself (sv/train/stopping.py).
-    how = "stopped" if ": stopped " in reason else "failed"
-    what = f"{len(failed)} of {count} jobs {how}, first " if count > 1 else f"{how}, "
-    message = f"{what}log is {failed[0].log}{': ' + reason if reason else ''}"
-    return fail(program, message, statuses[failed[0].number])
+    status, reason = statuses[failed[0].number], find_last_message(failed[0].log)
+    # Of one job the log says whether it failed or stopped at its budget.
+    what = f"{len(failed)} of {count} jobs failed, first" if count > 1 else f"status {status},"
+    return fail(program, f"{what} log is {failed[0].log}{': ' + reason if reason else ''}", status)

@@ -19,8 +19,9 @@ settings are in the TOML file of --config, where everything has a default:
 ``options`` of a table are added to the general ones; its other keys replace them.
 
 A job's own status file decides: while squeue does not answer, this program waits. So it does for a
-job that Slurm requeues (preempted, its node lost). Stopped by a signal, it cancels the array;
-killed, it leaves the array running, which the next call with the same log cancels first.
+job that Slurm requeues (preempted, its node lost). Ctrl-C (SIGINT) cancels the jobs. Whatever else
+ends this program leaves them in the queue, and the same command waits for them again; one with the
+same log that asks for something else, or whose inputs have changed, cancels them first.
 """
 
 import argparse
@@ -30,20 +31,23 @@ import re
 import secrets
 import shlex
 import shutil
+import signal
 import stat
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from sv.config import Minimum, read_config
 from sv.energy import nodes
+from sv.energy.journal import MARKS_VARIABLE, RESUMED, write_mark
 from sv.errors import SvError, UsageError
 from sv.files import refuse_link, write_json
+from sv.jobs.completion import Prints, take_prints
 from sv.jobs.jobs import (
     Job,
     Progress,
@@ -60,7 +64,7 @@ from sv.jobs.jobs import (
     parse,
     report,
 )
-from sv.jobs.slurm_job import read_status
+from sv.jobs.slurm_job import read_own_json, read_status
 from sv.system import names_secret
 
 NAME = "utils/slurm.py"
@@ -455,14 +459,74 @@ def _is_open(path: Path, descriptor: int) -> bool:
         return False
 
 
-def clear_leftovers(root: Path, stem: str, poll_s: float) -> None:
-    """Cancel the jobs that a killed call with the same log has left, and wait for their end."""
+def take_over(root: Path, stem: str, request: Request, config: SlurmConfig) -> dict[int, int]:
+    """Wait for the jobs that a call with the same log has left, if they are those of this one.
+
+    All others are cancelled. Jobs that ended badly before are not among the result: they are to be
+    submitted again.
+
+    Returns:
+        The status of each job that was left, by number.
+
+    Raises:
+        StopSignal: See `cancelling`.
+    """
+    statuses: dict[int, int] = {}
     # Other names are none of ours, and scancel would take a comma for a list of jobs.
     for folder in sorted(path for path in root.iterdir() if KEY.fullmatch(path.name)):
         name = f"{stem}-{folder.name}"
-        say(f"an earlier call was killed: cancelling its jobs, {name}")
-        stop(name, poll_s, patience_s=None)
+        found = _find_left(folder, request)
+        if found is None:
+            say(f"an earlier call's jobs are not those of this one: cancelling {name}")
+            stop(name, config.poll_s, patience_s=None)
+        else:
+            queue = _ask_for_queue(name, config.poll_s)
+            jobs = [job for job in found if _is_of_use(folder, job, queue)]
+            if jobs:
+                say(f"an earlier call has ended: waiting for its jobs, {name}")
+                marks = os.environ.get(MARKS_VARIABLE)
+                write_mark(marks, RESUMED, skipped=f"{len(jobs)} of {len(request.jobs)} jobs")
+                nodes.expect(os.environ, [])  # their meters are of the attempt that submitted them
+                watch = Watch(folder, name, jobs, is_array=request.is_array, config=config)
+                with cancelling(watch, folder, name, config):
+                    statuses |= watch.wait()
         shutil.rmtree(folder, ignore_errors=True)
+    return statuses
+
+
+def _find_left(folder: Path, request: Request) -> list[Job] | None:
+    """Return the jobs of a submission; None: a call would not submit the same ones now."""
+    try:
+        spec = read_own_json(folder / "jobs.json")
+    except (OSError, ValueError):  # killed before it was written
+        return None
+    jobs = {str(job.number): job for job in request.jobs if str(job.number) in spec["jobs"]}
+    same = build_spec(request, list(jobs.values()))
+    if request.options.resume == "false" or spec != {**same, "max_restarts": spec["max_restarts"]}:
+        return None
+    return list(jobs.values())
+
+
+def _ask_for_queue(name: str, poll_s: float) -> dict[int | None, Entry]:
+    """Return the jobs of one name that Slurm knows, when it answers."""
+    warned = False
+    while True:
+        try:
+            return read_queue(name)
+        except NoAnswerError as error:
+            if not warned:
+                say(f"squeue does not answer ({error}); trying on")
+                warned = True
+        time.sleep(poll_s)
+
+
+def _is_of_use(folder: Path, job: Job, queue: dict[int | None, Entry]) -> bool:
+    """Tell whether a job that was left is in the queue or has ended well."""
+    found = read_status(folder / f"{job.number}.status")
+    if found is not None and found["final"]:
+        return found["status"] == 0
+    entry = queue.get(job.number, queue.get(None))
+    return entry is not None and not entry.has_ended
 
 
 def stop(name: str, poll_s: float, patience_s: float | None) -> bool:
@@ -483,6 +547,47 @@ def stop(name: str, poll_s: float, patience_s: float | None) -> bool:
         time.sleep(min(poll_s, 1.0))
 
 
+def build_spec(request: Request, todo: list[Job]) -> dict[str, Any]:
+    """Return what jobs are to run, and from what: it is the same for the same jobs."""
+    # The folder that holds log/ distinguishes the label from those of a stage's other arrays.
+    above = todo[0].log.absolute().parent if todo else Path()
+    top = above.parent if above.name == "log" else above
+    stem = re.sub(r"[^A-Za-z0-9._-]", "_", f"{top.name}.{request.name}").lstrip(".-") or "job"
+    options = request.options
+    return {
+        "cwd": os.getcwd(),
+        "threads": options.num_threads,
+        "nodes": options.nodes,
+        "gpu": options.gpu,
+        "mem": options.mem,
+        "time": options.time,
+        "is_array": request.is_array,
+        # Jobs of an array have a proof for each.
+        "inputs": {} if request.is_array else _take_inputs(todo, top),
+        "jobs": {
+            str(job.number): {
+                "log": str(job.log), "command": job.command, "label": f"{stem}.{job.number}",
+            }
+            for job in todo
+        },
+    }  # fmt: skip
+
+
+def _take_inputs(todo: list[Job], top: Path) -> Prints:
+    """Look up the files that commands name, and those in folders that they name.
+
+    Those above the log are where the results go.
+    """
+    paths: dict[str, Path] = {}
+    for word in (word for job in todo for word in job.command):
+        path = Path(word)
+        if os.path.isdir(word) and not top.is_relative_to(path.absolute()):
+            paths |= {str(each): each for each in path.iterdir() if each.is_file()}
+        elif os.path.isfile(word):
+            paths[word] = path
+    return take_prints(paths)
+
+
 def write_submission(
     folder: Path, request: Request, todo: list[Job], config: SlurmConfig
 ) -> tuple[list[str], list[str]]:
@@ -492,28 +597,9 @@ def write_submission(
         Options of sbatch that belong to them, and the labels of the jobs' meters.
     """
     options = request.options
-    # The folder that holds log/ distinguishes the label from those of a stage's other arrays.
-    above = todo[0].log.absolute().parent
-    place = above.parent.name if above.name == "log" else above.name
-    stem = re.sub(r"[^A-Za-z0-9._-]", "_", f"{place}.{request.name}").lstrip(".-") or "job"
-    labels = {job.number: f"{stem}.{job.number}" for job in todo}
     folder.mkdir(mode=0o700)
-    write_json(
-        folder / "jobs.json",
-        {
-            "cwd": os.getcwd(),
-            "threads": options.num_threads,
-            "nodes": options.nodes,
-            "is_array": request.is_array,
-            "max_restarts": config.max_restarts,
-            "jobs": {
-                str(job.number): {
-                    "log": str(job.log), "command": job.command, "label": labels[job.number],
-                }
-                for job in todo
-            },
-        },
-    )  # fmt: skip
+    spec = {**build_spec(request, todo), "max_restarts": config.max_restarts}
+    write_json(folder / "jobs.json", spec)
     (folder / "jobs.json").chmod(0o600)  # whatever the umask: see `read_own_json`
     first = todo[0].number
     words = [sys.executable, "-m", "sv.jobs.slurm_job", str(folder)]
@@ -526,7 +612,7 @@ def write_submission(
         throttle = f"%{options.max_jobs_run}" if options.max_jobs_run else ""
         numbers = ",".join(str(job.number) for job in todo)
         own = [f"--output={output}/%a.out", f"--array={numbers}{throttle}"]
-    all_labels = list(labels.values())
+    all_labels = [job["label"] for job in spec["jobs"].values()]
     if options.nodes > 1:
         all_labels = [f"{label}.node{i}" for label in all_labels for i in range(options.nodes)]
     return [*own, f"--chdir={os.getcwd()}", "--open-mode=append", "--export=ALL"], all_labels
@@ -569,29 +655,43 @@ def run_jobs(
         config: Of the site.
 
     Raises:
-        StopSignal: A signal requested a stop; the jobs have been cancelled.
+        StopSignal: See `cancelling`.
         SvError: They cannot be submitted.
     """
     watch = Watch(folder, name, todo, is_array=request.is_array, config=config)
+    with cancelling(watch, folder, name, config):
+        try:
+            own, labels = write_submission(folder, request, todo, config)
+            nodes.expect(os.environ, labels)
+            options = build_options(config, request.options, is_array=request.is_array)
+            submit([*options, *own], folder / "job.sh", name, config.poll_s)
+            statuses = watch.wait()
+        except SvError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+    shutil.rmtree(folder, ignore_errors=True)
+    return statuses
+
+
+@contextmanager
+def cancelling(watch: Watch, folder: Path, name: str, config: SlurmConfig) -> Iterator[None]:
+    """Cancel the jobs of a submission if Ctrl-C ends the block.
+
+    Another signal says that this program cannot wait longer, and the jobs go on.
+    """
     try:
-        own, labels = write_submission(folder, request, todo, config)
-        nodes.expect(os.environ, labels)
-        options = build_options(config, request.options, is_array=request.is_array)
-        submit([*options, *own], folder / "job.sh", name, config.poll_s)
-        statuses = watch.wait()
+        yield
     except StopSignal as stopped:
-        say(f"stopped by signal {stopped.args[0]}: cancelling {name}")
+        if stopped.args[0] != signal.SIGINT:
+            say(f"{name} goes on, the same command waits for it; scancel --name={name} ends it")
+            raise
+        say(f"stopped by Ctrl-C: cancelling {name}")
         if stop(name, config.poll_s, STOP_S):
             watch.collect()
             shutil.rmtree(folder, ignore_errors=True)
         else:
             say(f"{name} has not ended yet: scancel --name={name}")
         raise
-    except SvError:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
-    return statuses
 
 
 def run(request: Request, config: SlurmConfig) -> int:
@@ -599,12 +699,14 @@ def run(request: Request, config: SlurmConfig) -> int:
     root = request.jobs[0].log.absolute().with_name(f".{request.name}.slurm")
     stem = re.sub(r"[^A-Za-z0-9._-]", "_", request.name).lstrip("-") or "job"
     with lock_folder(root):
-        clear_leftovers(root, stem, config.poll_s)
-        todo = find_todo(request)
+        statuses = take_over(root, stem, request, config)
+        left = [job for job in request.jobs if job.number not in statuses]
+        todo = find_todo(replace(request, jobs=left))
         for job in todo:
             job.log.parent.mkdir(parents=True, exist_ok=True)
         key = secrets.token_hex(4)
-        statuses = run_jobs(root / key, f"{stem}-{key}", request, todo, config) if todo else {}
+        if todo:
+            statuses |= run_jobs(root / key, f"{stem}-{key}", request, todo, config)
     return report(NAME, request, statuses)
 
 

@@ -1,20 +1,26 @@
 """A walk over many systems: run.sh once for each, then a table of what is done, failed and left.
 
-A system that fails does not stop the others. A signal ends the walk: it is passed on once, to the
-run.sh that is running, whose stage then saves what it has and ends (as in a run of one system).
+Some systems run at a time, one after the other by default. One that fails does not stop the others.
+What became of it is read from its run.sh's exit status and the meters' files: a stage that was
+begun has made its journal grow, and how it ended is in its sidecar. A signal ends the walk: it is
+passed on once, to every run.sh that is running, whose stage then saves what it has and ends (as in
+a run of one system).
 """
 
 import functools
 import os
-import re
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sv.energy.journal import SUFFIX, get_sidecar_path
+from sv.energy.meter import PROGRAM as METER
 from sv.energy.record import read_record
 from sv.energy.units import format_figure
 from sv.errors import SvError
@@ -23,13 +29,9 @@ from sv.score.record import read_scored_list
 from sv.system import end_with_parent
 
 DONE, BEFORE, FAILED, STOPPED, LEFT = "done", "finished before", "failed", "stopped", "left"
-# The lines of utils/meter.sh that begin a stage, that skip it, and that end it.
-HEADER = re.compile(r"utils/meter\.sh: \S+ \S+ stage (\d+ \S+)$")
-SKIPPED = re.compile(r"utils/meter\.sh: stage \d+ \S+: finished before$")
-SUMMARY = re.compile(r"stage \d+ \S+: .* -> ")
-AT_BUDGET = ", stopped at the budget "
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TRAIN, EXTRACT, SCORE, RESULTS = 5, 6, 7, 8
+NAMES = {TRAIN: "5 train", EXTRACT: "6 extract", SCORE: "7 score", RESULTS: "8 results"}
 ESTIMATED = "†"
 FORECAST = ("energy_kwh", "energy_kwh_low", "energy_kwh_high", "co2_g", "hours")
 
@@ -42,7 +44,8 @@ class Row:
         model: Its name.
         precision: Of extraction and scoring; None where neither is run.
         status: One of the five words above.
-        reached: The last stage that was begun: ``5 train``.
+        reached: The last stage that was begun: ``5 train``; of a failed one with the name of its
+            sidecar: ``6 extract_voxceleb1``.
         message: Why it failed.
     """
 
@@ -54,16 +57,21 @@ class Row:
 
 
 class Walk:
-    """Calls run.sh for one system after the other.
+    """Calls run.sh for every system.
 
     Args:
         command: run.sh and its options, without models, precision and stages.
         first, last: Stages, of which 5 to 8 are walked.
+        exp: Model folders.
+        parallel: Systems at a time.
     """
 
-    def __init__(self, command: Sequence[str], first: int, last: int) -> None:
+    def __init__(
+        self, command: Sequence[str], first: int, last: int, exp: Path, parallel: int = 1
+    ) -> None:
         self._command, self._first, self._last = list(command), first, last
-        self._process: subprocess.Popen | None = None
+        self._exp, self._parallel = exp, parallel
+        self._running: set[subprocess.Popen] = set()
         self.stopped_by: int | None = None
 
     def run(self, models: Sequence[str], precisions: Sequence[str]) -> list[Row]:
@@ -71,14 +79,18 @@ class Walk:
         for number in STOPPING:
             if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
                 signal.signal(number, self._stop)
-        rows: list[Row] = []
-        for number, model in enumerate(models, start=1):
+
+        def run_model(item: tuple[int, str]) -> list[Row]:
+            number, model = item
             if self.stopped_by is None:
                 print(f"run.sh: system {number} of {len(models)}: {model}", file=sys.stderr)
-            rows += self._run_model(model, precisions)
+            return self._run_model(model, precisions)
+
+        with ThreadPoolExecutor(self._parallel) as pool:
+            rows = [row for rows in pool.map(run_model, enumerate(models, 1)) for row in rows]
         if self._last >= RESULTS:
             row = self._run_part(models[0], precisions[0], RESULTS, RESULTS)
-            if row.status != DONE:
+            if row.status not in (DONE, BEFORE):
                 rows.append(replace(row, model="(results)", precision=None))
         return rows
 
@@ -96,60 +108,85 @@ class Walk:
             row = self._run_part(model, precision, first, last)
             if row.status == BEFORE:
                 row = replace(row, status=trained.status)
-            rows.append(replace(row, reached=row.reached or trained.reached))
+            rows.append(row)
         return rows
 
     def _run_part(self, model: str, precision: str, first: int, last: int) -> Row:
         """Run some stages of one system."""
         if self.stopped_by is not None:
             return Row(model, precision, LEFT)
+        energy = (self._exp if first == RESULTS else self._exp / model) / "energy"
+        before = _measure_journals(energy)
+        code, message = self._call(model, precision, first, last)
+        sizes = _measure_journals(energy)
+        begun = [path for path in sizes if sizes[path] != before.get(path)]
+        if code == 0:
+            return Row(model, precision, DONE if begun else BEFORE, NAMES[last])
+        newest = max(begun, key=lambda path: path.stat().st_mtime_ns, default=None)
+        if newest is None:  # refused, or stopped, before its first stage
+            reached, is_stopped = str(first), False
+        else:
+            number, name = newest.name.removesuffix(SUFFIX).split("_", 1)
+            reached, is_stopped = f"{int(number)} {name}", _was_stopped(newest)
+        if is_stopped or self.stopped_by is not None:
+            return Row(model, precision, STOPPED, reached)
+        print(f"run.sh: {model} failed in stage {reached}: {message}", file=sys.stderr, flush=True)
+        return Row(model, precision, FAILED, reached, message)
+
+    def _call(self, model: str, precision: str, first: int, last: int) -> tuple[int, str]:
+        """Call run.sh; return its exit status and the last line to stderr, if it is no meter's."""
         sys.stdout.flush()
         options = ["--model", model, "--precision", precision]
         options += ["--stage", str(first), "--stop-stage", str(last)]
-        self._process = subprocess.Popen(
+        process = subprocess.Popen(
             # A session of its own: a terminal's Ctrl-C then comes once, from here.
             [*self._command, *options], stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
-            preexec_fn=functools.partial(end_with_parent, os.getpid()),  # noqa: PLW1509 - 1 thread
+            preexec_fn=functools.partial(end_with_parent, os.getpid()),  # noqa: PLW1509
         )  # fmt: skip
+        self._running.add(process)
         if self.stopped_by is not None:  # the signal came before the process was there
-            self._process.terminate()
-        reached, message, begun, skipped, at_budget = None, "", 0, 0, False
+            _pass_on(self.stopped_by, process)
+        label, message = f"{model}: " if self._parallel > 1 and first < RESULTS else "", ""
         # Read to the end, not to run.sh's: its stage may still be saving a checkpoint.
-        for line in self._process.stderr:
-            sys.stderr.write(line)
+        for line in process.stderr:
+            sys.stderr.write(f"{label}{line}")
             sys.stderr.flush()
-            if header := HEADER.match(line):
-                reached, message, begun = header[1], "", begun + 1
-            elif SKIPPED.match(line):
-                skipped += 1
-            elif summary := SUMMARY.search(line):
-                at_budget = at_budget or AT_BUDGET in summary[0]
-            elif line.strip() and not line.startswith(" "):
+            if line.strip() and not line.startswith((" ", METER)):
                 message = line.strip()
-        code = self._process.wait()
-        status = BEFORE if 0 < begun == skipped else DONE
-        if code != 0:
-            status = STOPPED if at_budget else self._judge(code)
-        if status == FAILED:
-            reached = reached or str(first)
-            what = f"{model} failed in stage {reached}"
-            print(f"run.sh: {what}: {message}", file=sys.stderr, flush=True)
-        return Row(model, precision, status, reached, message)
-
-    def _judge(self, code: int) -> str:
-        """Return whether a run.sh that ended with a status, as Popen has it, failed or stopped."""
-        number = -code if code < 0 else code - 128
-        if self.stopped_by is None and number in STOPPING:
-            self.stopped_by = number  # sent to the stage itself
-        return FAILED if self.stopped_by is None else STOPPED
+        code = process.wait()
+        self._running.discard(process)
+        return code, message
 
     def _stop(self, number: int, frame: object) -> None:
         if self.stopped_by is None:  # not by print: it may be in the middle of a line
             os.write(2, b"run.sh: stopping; the stage may first save what it has\n")
         self.stopped_by = number
-        if self._process is not None:
-            self._process.terminate()
+        for process in tuple(self._running):
+            _pass_on(number, process)
+
+
+def _pass_on(number: int, process: subprocess.Popen) -> None:
+    """Send a signal to a run.sh: Ctrl-C to all that it runs, as a terminal does."""
+    with suppress(ProcessLookupError):  # it has just ended
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # a shell alone would wait for its command
+        else:
+            os.kill(process.pid, signal.SIGTERM)  # its stage's meter ends with it
+
+
+def _measure_journals(energy: Path) -> dict[Path, int]:
+    """Return the sizes of all journals of a folder."""
+    return {path: path.stat().st_size for path in energy.glob(f"0*{SUFFIX}")}
+
+
+def _was_stopped(journal: Path) -> bool:
+    """Tell whether a stage's last attempt ended by a signal or at its budget: it did not fail."""
+    try:
+        status = read_record(get_sidecar_path(journal)).attempts[-1].status
+    except SvError:  # of a killed meter
+        return False
+    return status in ("stopped", "interrupted")
 
 
 def format_summary(rows: Sequence[Row], data: Path, exp: Path, backend: str) -> str:
