@@ -9,7 +9,7 @@ set -euo pipefail
 # Begin configuration section.
 cmd=utils/run.py  # how jobs are run
 nj=1              # number of parallel jobs
-num_threads=1     # CPU threads of a job
+num_threads=      # CPU threads of a job (1; of one with a GPU nj / ngpu, which read its batches)
 ngpu=0            # 0: CPU, N: N jobs with a GPU each, whatever nj
 precision=fp32    # fp32|fp16|bf16: number format of the arithmetic
 untrained=false   # true|false: extract with the weights before training, for comparison
@@ -27,14 +27,16 @@ for f in "$data_dir/feats.scp" "$data_dir/utt2num_frames" "$data_dir/utt2dur"; d
 done
 python3 -m sv.bin.recipe front-end "$exp_dir" "$data_dir"
 
-. steps/compute_environment.sh "$num_threads"
 read -ra cmd <<<"$cmd"
 gpu=0  # GPUs of a job
 if [ "$ngpu" -gt 0 ]; then
   # Jobs that share a card only wait for each other, each with its own copy of the network.
   gpu=1
+  num_threads=${num_threads:-$((nj > ngpu ? nj / ngpu : 1))}
   nj=$ngpu
 fi
+num_threads=${num_threads:-1}
+. steps/compute_environment.sh "$num_threads"
 total=$(wc -l <"$data_dir/feats.scp")
 jobs=$((nj < total ? nj : total))  # no more jobs than utterances
 printf '%s: %s: %d utterances, %s, %d jobs, log is %s\n' \

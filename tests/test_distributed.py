@@ -19,12 +19,6 @@ from sv.data.loader import count_at_once, find_share, iterate_batches
 from sv.errors import SvError, UsageError
 from sv.train.config import read_train_config
 from sv.train.launch import find_first_node, find_meeting
-from sv.train.stopping import (
-    Stop,
-    StopConditions,
-    count_votes,
-    vote,
-)
 
 # Eighty utterances in batches of forty: two steps an epoch, each of two micro-batches.
 GENTLE = {
@@ -250,24 +244,6 @@ def test_each_process_reads_its_own_crops(small_egs, monkeypatch):
     for name in ("crops", "speakers"):
         parts = [getattr(part, name) for part in parts_read]
         np.testing.assert_array_equal(getattr(whole, name), np.concatenate(parts))
-
-
-def test_all_end_after_the_same_step():
-    """Who has read the results of a step early acts on them when the others have, too."""
-    conditions = StopConditions()
-    assert count_votes(vote(conditions.find_status())) == 0
-    conditions.request_stop(signal.SIGINT)
-    votes = np.add(vote(conditions.find_status()), vote(0))
-    conditions.note(6, 0)
-    conditions.note(7, count_votes(votes))
-    conditions.check(8, 6)
-    with pytest.raises(Stop) as stopped:
-        conditions.check(9, 7)
-    assert stopped.value == Stop("stopped by SIGINT", 130)
-    other = StopConditions()
-    assert other.explain(143) == Stop("stopped by SIGTERM", 143)
-    # SIGTERM goes before SIGINT, and both before a budget.
-    assert count_votes(np.add(vote(130), vote(143))) == 143 and count_votes(vote(1)) == 1
 
 
 def test_where_nodes_meet():

@@ -160,7 +160,7 @@ def test_a_job_that_somebody_ends_has_failed_and_says_why(cluster, tmp_path, how
 
 @pytest.mark.parametrize(
     ("how", "nodes"),
-    [("requeue", 1), ("time limit", 1), ("time limit", 2), ("preemption", 2)],
+    [("requeue", 1), ("time limit", 2), ("preemption", 2)],
 )
 def test_a_requeued_job_is_still_running(cluster, tmp_path, how, nodes):
     """SIGTERM reaches the command, which saves; its 143 is no result while Slurm has the job."""
@@ -184,6 +184,26 @@ def test_a_requeued_job_is_still_running(cluster, tmp_path, how, nodes):
     text = log.read_text()
     assert "Ended (code 143)" in text and ", restart 1\n" in text and "\n# Ended (code 0)" in text
     assert text.count("started\n") == text.count("went on\n") == nodes
+
+
+def test_a_start_near_the_limit_that_leaves_no_checkpoint_is_the_last(cluster, tmp_path):
+    """Its command says when it saves; one that did not is not started again for ever."""
+    with open(cluster.config, "a") as file:
+        file.write("max_restarts = 0\n")
+    script = f"""
+    start=2; [ -e {tmp_path}/began.1 ] || start=1
+    trap '[ $start = 2 ] || echo {{}} >"$SV_JOB_CHECKPOINT"; exit 143' TERM
+    touch {tmp_path}/began.$start; while :; do sleep 0.1; done
+    """
+    process = cluster.start(tmp_path / "x.log", "sh", "-c", script)
+    for start in (1, 2):
+        cluster.wait_for(f"began.{start}")
+        # What --signal=B:USR1@180 does before the limit.
+        cluster.site.run("scancel", "--batch", "--signal=USR1", cluster.find_job())
+    assert process.wait(60) == 143
+    text = (tmp_path / "x.log").read_text()
+    assert ", restart 1\n" in text and ", restart 2\n" not in text
+    assert "status 143" in process.stderr.read()
 
 
 def test_squeue_may_be_lost(cluster, tmp_path):

@@ -61,7 +61,7 @@ def study(tiny, tmp_path_factory):
     """Three systems, walked once; the second has a checkpoint that cannot be read."""
     recipe = StudyRecipe(tiny, tmp_path_factory.mktemp("study"))
     recipe.set_training("num_epochs = 2", "num_epochs = 1")
-    broken = recipe.exp / BROKEN / "checkpoints" / "last.pt"
+    broken = recipe.exp / BROKEN / "checkpoints" / "epoch_001.pt"
     broken.parent.mkdir(parents=True)
     broken.write_bytes(b"broken")
     recipe.first = recipe.run("--stage", 5, "--model", "study", check=False)
@@ -87,7 +87,7 @@ def test_a_failed_system_costs_no_other(study):
 
 
 def test_the_same_command_does_only_what_is_left(study):
-    (study.exp / BROKEN / "checkpoints" / "last.pt").unlink()
+    (study.exp / BROKEN / "checkpoints" / "epoch_001.pt").unlink()
     (study.exp / OTHER / "scores" / "mini_cosine.txt").unlink()
     before = study.count_attempts()
     done = study.run("--stage", 5, "--stop-stage", 7, "--model", "study")

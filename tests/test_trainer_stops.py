@@ -1,5 +1,6 @@
 """How a training ends before its last epoch, and that nothing is lost by it."""
 
+import itertools
 import json
 import os
 import resource
@@ -19,6 +20,7 @@ from sv.errors import SvError, UsageError
 from sv.train import stopping
 from sv.train.config import read_train_config
 from sv.train.device import CPU, explain_out_of_memory, list_savings
+from sv.train.stopping import Stop, StopConditions
 from sv.train.store import find_epoch_checkpoints
 
 
@@ -82,19 +84,57 @@ def test_a_bounded_run_marks_what_it_did(small_egs, whole, tmp_path):
     assert [r["loss"] for r in rest.epochs[1:]] == [r["loss"] for r in whole.epochs[1:]]
 
 
-def test_a_budget_ends_at_a_checkpoint(small_egs, tmp_path, run_cli):
-    live, exp = tmp_path / "live.json", tmp_path / MODEL
-    config = small_egs.write_config(tmp_path / "c.toml", checkpoint_minutes=15.0)
-    argv = ["sv.bin.train", "--model", MODEL, "--config", config, small_egs.egs, exp]
-    live.write_text(json.dumps(make_live(0.5)))
-    done = run_cli(*argv, "--max-kwh", "0.25", check=False, env={"SV_METER_LIVE": str(live)})
-    assert done.returncode == 1
-    line = done.stderr.splitlines()[-1]
-    assert "stopped at the budget: 0.5 kWh in this attempt (--max-kwh 0.25)" in line
-    assert "rerun the same command" in line and "last.pt" in line
-    assert torch.load(exp / "checkpoints" / "last.pt", weights_only=True)["step"] == 1
+def test_a_stop_in_the_middle_of_a_step_leaves_no_trace_of_it(small_egs, tmp_path, monkeypatch):
+    looks = itertools.count(1)
+    with monkeypatch.context() as patch:
+        # A step has two micro-batches, so this is between those of the third.
+        patch.setattr(StopConditions, "find_status", lambda _: 143 if next(looks) == 6 else 0)
+        run = train(small_egs, tmp_path / "a" / MODEL, checkpoint_minutes=15.0)
+    (mark,) = run.get_marks("checkpoint")
+    assert run.stop.status == 143 and mark["step"] == 2 and 0 <= mark["stop_s"] < 60
+    bound = train(small_egs, tmp_path / "b" / MODEL, max_steps=2, checkpoint_minutes=15.0)
+    assert_same_state(run.load("checkpoints/last.pt"), bound.load("checkpoints/last.pt"))
+
+
+def test_a_budget_ends_at_a_checkpoint(small_egs, tmp_path, monkeypatch):
+    monkeypatch.setattr(stopping, "READ_S", 0.0)
+    reads = itertools.count()
+    live = lambda: make_live(0.1 if next(reads) < 9 else 0.5)  # noqa: E731
+    run = train(small_egs, tmp_path / MODEL, live=live, checkpoint_minutes=15.0, max_kwh=0.25)
+    assert run.stop.status == 1 and run.stop.budget_kwh == 0.25
+    assert "stopped at the budget: 0.5 kWh in this attempt (--max-kwh 0.25)" in run.stop.reason
+    assert "rerun the same command" in run.stop.reason and "last.pt" in run.stop.reason
+    assert run.load("checkpoints/last.pt")["step"] >= 1
+    words = ["--model", MODEL, "--config", "c", "egs", "exp", "--max-kwh", "-1"]
     with pytest.raises(UsageError, match="must be a number above 0, not '-1'"):
-        main([*map(str, argv[1:]), "--max-kwh", "-1"])
+        main(words)
+
+
+def test_several_processes_agree_at_the_look_after(monkeypatch):
+    """On the greatest: SIGTERM goes before SIGINT, and both before a budget."""
+
+    class Others:
+        size, status = 2, 0
+
+        def vote(self, number):
+            greatest = max(number, self.status)
+            return lambda: greatest
+
+    conditions, others = StopConditions(), Others()
+    conditions.begin()
+    conditions.look(others)
+    conditions.request_stop(signal.SIGINT)
+    conditions.look(others)
+    with pytest.raises(Stop) as stopped:
+        conditions.look(others)
+    assert stopped.value == Stop("stopped by SIGINT", 130)
+    others.status = 143
+    with pytest.raises(Stop, match="SIGINT"):
+        conditions.look(others)
+    with pytest.raises(Stop, match="SIGTERM"):
+        conditions.look(others)
+    conditions.begin()  # what was voted on before other work is not counted
+    conditions.look(others)
 
 
 def test_a_budget_that_is_not_reached_changes_nothing(small_egs, tmp_path):
@@ -148,7 +188,6 @@ def test_a_meter_that_falls_silent_ends_a_budget(small_egs, tmp_path, monkeypatc
     monkeypatch.setattr(stopping, "STALE_S", 0.0)
     run = train(small_egs, tmp_path / MODEL, max_kwh=1.0, live=lambda: make_live(0.5))
     assert run.stop.status == 1 and "no energy from the meter" in run.stop.reason
-    assert (run.exp / "checkpoints" / "last.pt").exists()
 
 
 def test_out_of_memory_says_what_to_lower(small_egs, tmp_path):

@@ -13,6 +13,7 @@ import torch
 from sv.bin.cli import Parser, expanded_path, positive_float, positive_int, run
 from sv.energy.journal import write_mark
 from sv.energy.live import read_live
+from sv.files import write_json
 from sv.model_name import check_model_name
 from sv.train.config import read_train_config, validate_device
 from sv.train.device import (
@@ -50,7 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not group.is_first:
         logging.disable(logging.INFO)
     live, marks = meter.get("SV_METER_LIVE"), meter.get("SV_METER_MARKS")
+    job = meter.get("SV_JOB_CHECKPOINT")  # of sv/jobs/slurm_job.py
     max_kwh = args.max_kwh if group.is_first else None
+
+    def mark(name: str, /, **payload: float | str) -> None:
+        write_mark(marks, name, **payload)
+        if job and name == "checkpoint":
+            write_json(Path(job), payload)
+
     read = functools.partial(read_live, live) if live else None
     conditions = StopConditions(read, max_kwh=max_kwh, max_steps=args.max_steps)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -67,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.egs_dir,
             args.exp_dir,
             device=device,
-            mark=functools.partial(write_mark, marks),
+            mark=mark,
             conditions=conditions,
             group=group,
             backup=args.backup,

@@ -64,7 +64,7 @@ from sv.jobs.jobs import (
     parse,
     report,
 )
-from sv.jobs.slurm_job import read_own_json, read_status
+from sv.jobs.slurm_job import parse_time_s, read_own_json, read_status
 from sv.system import names_secret
 
 NAME = "utils/slurm.py"
@@ -73,8 +73,6 @@ STOP_S = 300.0  # cancelled jobs have their KillWait to end, 30 s by default, an
 LOOK_S = 0.5  # between two looks at the status files
 LOST = "Slurm has lost it; did its node fail?"
 WORDS = ("partition", "account", "qos", "constraint", "mem", "time")
-# Slurm's own forms: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]]
-TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", re.ASCII)
 TIMEOUT_S = 60.0  # a busy controller answers late; squeue itself gives up after about ten seconds
 KEY = re.compile("[0-9a-f]{8}")  # the folder of a submission, and the end of its jobs' name
 # States in which a job has ended, slurm.h; in all others Slurm still has it.
@@ -123,8 +121,10 @@ class SlurmConfig(JobKind):
         poll_s: Time between two calls of squeue.
         grace_s: A job that Slurm no longer has is lost if its status does not appear on the shared
             disk for so long.
-        warning_s: So long before its time limit a training is signalled, to save a checkpoint.
-        max_restarts: How often such a training is put back into the queue.
+        warning_s: So long before its time limit a training is signalled, to save a checkpoint;
+            longer where its own steps are found to need more.
+        max_restarts: How often such a training is put back into the queue without a checkpoint
+            since the time before.
     """
 
     gpu: str = "--gres=gpu:{n}"
@@ -140,28 +140,6 @@ class SlurmConfig(JobKind):
         super().__post_init__()
         if "{n}" not in self.gpu:
             raise ValueError(f"gpu must hold {{n}}, the number of GPUs, unlike '{self.gpu}'")
-
-
-def parse_time_s(text: str) -> int | None:
-    """Return the seconds of a time limit; None for UNLIMITED or INFINITE.
-
-    Raises:
-        ValueError: It is not in one of Slurm's forms.
-    """
-    if text.upper() in ("UNLIMITED", "INFINITE"):
-        return None
-    found = TIME.fullmatch(text)
-    if found is None:
-        raise ValueError(f"a time limit is 90, 1:30:00 or 1-12:00:00, not '{text}'")
-    days, *parts = found.groups()
-    numbers = [int(part) for part in parts if part is not None]
-    if days is not None:  # hours:minutes:seconds
-        hours, minutes, seconds = (numbers + [0, 0])[:3]
-    elif len(numbers) == 3:
-        hours, minutes, seconds = numbers
-    else:  # minutes:seconds
-        hours, (minutes, seconds) = 0, (numbers + [0])[:2]
-    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def build_options(config: SlurmConfig, asked: argparse.Namespace, *, is_array: bool) -> list[str]:

@@ -6,12 +6,21 @@ Usage (in the script that sbatch starts): python3 -m sv.jobs.slurm_job <folder> 
 Slurm's SIGTERM, to a job that it cancels or requeues, is passed on to the command, which may save
 its work. The status is then written as not final: utils/slurm.py sees what it means from whether
 the job is in the queue again. SIGUSR1 says that the time limit is near: the command gets SIGTERM,
-and the job is put back into the queue. (srun gets no SIGTERM from here: it kills its tasks.)
+and when it has saved and ended, the job is put back into the queue. (srun gets no SIGTERM from
+here: it kills its tasks.)
+
+Slurm's SIGUSR1 comes at a fixed time (warning_s of slurm.conf). A command that saves checkpoints
+names in the file ``$SV_JOB_CHECKPOINT``, at each of them, the seconds that a stop takes it
+(``stop_s``): where these are more, it is signalled from here, so much earlier. One that has not
+ended when only Slurm's KillWait is left is put back into the queue with it: a requeued job has
+KillWait from then on, one at its limit would be lost.
 """
 
 import contextlib
 import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,24 +30,104 @@ from typing import Any, TextIO
 
 from sv.energy.nodes import node_command
 from sv.files import refuse_link, write_json
-from sv.jobs.completion import prove_job, take_job_prints
+from sv.jobs.completion import prove_job, take_job_prints, take_prints
 from sv.jobs.jobs import Job, write_footer, write_header
 
+# Slurm's own forms: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]]
+TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", re.ASCII)
+CHECKPOINT_VARIABLE = "SV_JOB_CHECKPOINT"
+TICK_S = 1.0  # between two looks at the time left
+ASK_S = 600.0  # between two questions to Slurm how much it is
+MARGIN_S = 5.0  # for what else happens at a stop: meters, status files
+KILL_WAIT_S = 30.0  # Slurm's default
 LATE_S = 1.0  # so much later may a signal that ended the command reach this process
 SIGNALLED = {128 + signal.SIGTERM, 128 + signal.SIGKILL}
 
 
-class Commander:
-    """Runs the command and passes signals on to it."""
+def parse_time_s(text: str) -> int | None:
+    """Return the seconds of a time limit; None for UNLIMITED or INFINITE.
 
-    def __init__(self, *, is_srun: bool) -> None:
-        self.is_srun = is_srun
+    Raises:
+        ValueError: It is not in one of Slurm's forms.
+    """
+    if text.upper() in ("UNLIMITED", "INFINITE"):
+        return None
+    found = TIME.fullmatch(text)
+    if found is None:
+        raise ValueError(f"a time limit is 90, 1:30:00 or 1-12:00:00, not '{text}'")
+    days, *parts = found.groups()
+    numbers = [int(part) for part in parts if part is not None]
+    if days is not None:  # hours:minutes:seconds
+        hours, minutes, seconds = (numbers + [0, 0])[:3]
+    elif len(numbers) == 3:
+        hours, minutes, seconds = numbers
+    else:  # minutes:seconds
+        hours, (minutes, seconds) = 0, (numbers + [0])[:2]
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+class TimeLimit:
+    """When Slurm ends this job, and how long before a stop must begin.
+
+    Args:
+        checkpoint: File in which the command says how long a stop takes it.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        self._checkpoint = checkpoint
+        self._end_s, self._kill_wait_s = math.inf, KILL_WAIT_S
+        self._asked_s = -math.inf
+
+    def is_near(self) -> bool:
+        """Whether the command needs the time that is left for its stop."""
+        stop_s = (read_status(self._checkpoint) or {}).get("stop_s")
+        return stop_s is not None and self._count_left_s() <= stop_s + MARGIN_S
+
+    def is_last_chance(self) -> bool:
+        """Whether the job must be put back into the queue now, or never."""
+        return self._count_left_s() <= self._kill_wait_s + TICK_S
+
+    def _count_left_s(self) -> float:
+        now_s = time.monotonic()
+        if now_s - self._asked_s >= ASK_S:  # again and again: an administrator may change it
+            self._asked_s = now_s
+            which = f"--jobs={os.environ['SLURM_JOB_ID']}"
+            with contextlib.suppress(ValueError):  # no answer
+                left_s = parse_time_s(_ask(["squeue", "--noheader", "--format=%L", which]).strip())
+                self._end_s = math.inf if left_s is None else now_s + left_s
+            found = re.search(r"KillWait\s*=\s*(\d+)", _ask(["scontrol", "show", "config"]))
+            self._kill_wait_s = float(found[1]) if found else self._kill_wait_s
+        return self._end_s - now_s
+
+
+def _ask(argv: list[str]) -> str:
+    """Return what a program of Slurm prints; nothing where it does not answer."""
+    try:
+        return subprocess.run(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False,
+            timeout=ASK_S,
+        ).stdout  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+class Commander:
+    """Runs the command and passes signals on to it.
+
+    Args:
+        is_srun: The command is srun.
+        limit: Of a job that can be put back into the queue.
+    """
+
+    def __init__(self, *, is_srun: bool, limit: TimeLimit | None = None) -> None:
+        self.is_srun, self._limit = is_srun, limit
         self.received: set[int] = set()
+        self.was_requeued = self._is_looking = False
         self._process: subprocess.Popen | None = None
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._receive)
 
-    def _receive(self, number: int, frame: object) -> None:
+    def _receive(self, number: int, frame: object = None) -> None:
         self.received.add(number)
         self._pass_on(number)
 
@@ -65,8 +154,22 @@ class Commander:
             return 127
         for number in tuple(self.received):  # before the process was there
             self._pass_on(number)
+        if self._limit is not None:
+            signal.signal(signal.SIGALRM, self._look_at_time)
+            signal.setitimer(signal.ITIMER_REAL, TICK_S, TICK_S)
         code = self._process.wait()
+        signal.setitimer(signal.ITIMER_REAL, 0)
         return code if code >= 0 else 128 - code
+
+    def _look_at_time(self, number: int, frame: object) -> None:
+        if signal.SIGTERM in self.received or self._is_looking:
+            return
+        self._is_looking = True
+        if signal.SIGUSR1 not in self.received and self._limit.is_near():
+            self._receive(signal.SIGUSR1)
+        if signal.SIGUSR1 in self.received and self._limit.is_last_chance():
+            self.was_requeued = self.was_requeued or requeue()
+        self._is_looking = False
 
 
 def build_command(folder: Path, number: str, spec: dict[str, Any]) -> list[str]:
@@ -119,14 +222,21 @@ def read_status(path: Path) -> dict[str, Any] | None:
 def run_job(folder: Path, number: str, spec: dict[str, Any]) -> int:
     """Run the job with its log; leave its status in the folder and return it."""
     words, path = spec["jobs"][number], folder / f"{number}.status"
-    earlier = read_status(path)
-    if earlier is not None and earlier["final"]:  # requeued after its end
+    earlier = read_status(path) or {}
+    if earlier.get("final"):  # requeued after its end
         return earlier["status"]
     for stale in (path, *folder.glob(f"{number}.node*")):
         stale.unlink(missing_ok=True)
     job = Job(int(number), Path(words["log"]), words["command"])
     restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
-    commander = Commander(is_srun=spec["nodes"] > 1)
+    checkpoint = folder.absolute() / f"{number}.checkpoint"
+    os.environ[CHECKPOINT_VARIABLE] = str(checkpoint)
+    saved, idle = take_prints({"": checkpoint}), earlier.get("idle", 0)
+    # A job of an array would only run into its time limit once more.
+    may_requeue = not spec["is_array"] and idle < spec["max_restarts"]
+    commander = Commander(
+        is_srun=spec["nodes"] > 1, limit=TimeLimit(checkpoint) if may_requeue else None
+    )
     job.proof.unlink(missing_ok=True)
     before, started = take_job_prints(job.command), time.time()
     remark = f", {os.environ['SLURM_JOB_ID']} of Slurm" + (f", restart {restarts}" * bool(restarts))
@@ -142,18 +252,24 @@ def run_job(folder: Path, number: str, spec: dict[str, Any]) -> int:
     if status == 0 and spec["is_array"]:
         prove_job(job.proof, job.command, before, began_ns)
     is_final = status == 0 or not (commander.received or tasks_signalled)
-    write_status(path, status, is_final=is_final)
-    # A job of an array would only run into its time limit once more.
+    idle = idle + 1 if take_prints({"": checkpoint}) == saved else 0
+    write_status(path, status, idle, is_final=is_final)
     near_limit = signal.SIGUSR1 in commander.received and not spec["is_array"]
     must_requeue = near_limit or (tasks_signalled and not commander.received)
-    if not is_final and must_requeue and (restarts >= spec["max_restarts"] or not requeue()):
-        write_status(path, status, is_final=True)
+    if not is_final and must_requeue and not commander.was_requeued:
+        may_requeue = idle <= spec["max_restarts"]
+        if not (may_requeue and requeue()):
+            write_status(path, status, idle, is_final=True)
     return status
 
 
-def write_status(path: Path, status: int, *, is_final: bool) -> None:
-    """Report to utils/slurm.py how the job ended; not final: it may be started again."""
-    write_json(path, {"status": status, "final": is_final, "job": os.environ["SLURM_JOB_ID"]})
+def write_status(path: Path, status: int, idle: int, *, is_final: bool) -> None:
+    """Report to utils/slurm.py how the job ended; not final: it may be started again.
+
+    ``idle`` counts the starts since the last one that left a checkpoint.
+    """
+    job = os.environ["SLURM_JOB_ID"]
+    write_json(path, {"status": status, "final": is_final, "job": job, "idle": idle})
 
 
 def requeue() -> bool:

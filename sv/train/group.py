@@ -40,7 +40,7 @@ class LostProcess(SvError):  # noqa: N818 - names what happened to another proce
 class Group:
     """The processes of a training; ``Group()`` is one that trains alone and exchanges nothing.
 
-    `total`, `agree`, `share` and `gather` are collective: every process calls them.
+    `total`, `vote`, `agree`, `share` and `gather` are collective: every process calls them.
 
     Args:
         environ: Variables of this process; torchrun's (rank, number of processes, rendezvous)
@@ -139,6 +139,22 @@ class Group:
         if not self._is_alone:
             dist.all_reduce(numbers)
         return numbers
+
+    def vote(self, number: int) -> Callable[[], int]:
+        """Begin to find the greatest of all processes' numbers; return what waits for it.
+
+        By gloo, whatever the device.
+        """
+        if self._is_alone:
+            return lambda: number
+        greatest = torch.tensor([number])
+        work = dist.all_reduce(greatest, dist.ReduceOp.MAX, async_op=True)
+
+        def wait() -> int:
+            work.wait()
+            return int(greatest)
+
+        return wait
 
     def agree(self, number: int) -> int:
         """Return the greatest of all processes' numbers; waits for all of them."""

@@ -128,6 +128,7 @@ class TrainStep:
         margin: float,
         micro_batch_size: int,
         batch_size: int | None = None,
+        look: Callable[[], None] = lambda: None,
     ) -> tuple[Tensor, Tensor]:
         """Compute the gradients of a batch; a collective call: every process makes it.
 
@@ -138,6 +139,7 @@ class TrainStep:
             margin: Margin of this step.
             micro_batch_size: Crops that are normalised together.
             batch_size: Crops of all processes together; None: this one has all.
+            look: Called before each micro-batch; what it raises drops the batch.
 
         Returns:
             What this process adds to the batch's mean loss and to the number of correct answers,
@@ -147,11 +149,16 @@ class TrainStep:
         share = self.group.divide(self.model, batch_size, micro_batch_size)
         first = share.rows.start // micro_batch_size
         parts = crops.split(micro_batch_size), speakers.split(micro_batch_size)
+        micro_batches = batch_size // micro_batch_size
+        rounds = -(-micro_batches // min(micro_batches, size))  # the most that a process computes
         self.optimizer.zero_grad()
         loss_sum = torch.zeros((), dtype=torch.double, device=self.device)
         correct_sum = torch.zeros((), dtype=torch.int64, device=self.device)
-        with self._statistics.collected(batch_size // micro_batch_size, self.group) as collect:
+        with self._statistics.collected(micro_batches, self.group) as collect:
+            for _ in range(rounds - len(parts[0])):  # others compute one more
+                look()
             for number, (x, y) in enumerate(zip(*parts, strict=True), 1):
+                look()
                 weight = len(y) / batch_size
                 with self.group.exchange(self.model, number == len(parts[0])):
                     with autocast(self.precision, self.device):

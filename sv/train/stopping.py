@@ -1,24 +1,24 @@
 """Why a training may end before its last epoch: a signal, an energy budget, a bound on its steps.
 
-All three are checked between two steps, so that a checkpoint can be saved first. Of several
-processes each votes with its results of a step, and all end after the same one. The energy is that
-of the running attempt, read from the live figures of its meter.
+A signal and the budget are looked at between two micro-batches: the half-made batch is dropped, and
+the checkpoint is of the step before. Several processes agree at each look on what each of them
+wanted at the look before, on the host alone. The energy is that of the running attempt, read from
+the live figures of its meter.
 """
 
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sv.energy.units import j_from_kwh, kwh_from_j
 from sv.errors import UsageError
+from sv.train.group import Group
 
 READ_S = 1.0  # the meter samples about once a second; read more often it says the same
 FIRST_S = 10.0  # a meter without a figure after this time has no sensor
 STALE_S = 60.0  # a meter without a new figure for this long no longer runs
-# Exit statuses with which a process may request a stop; the first that has a vote counts.
-STATUSES = (128 + signal.SIGTERM, 128 + signal.SIGINT, 1)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class EnergyReader:
 
 @dataclass(unsafe_hash=True)
 class Stop(Exception):  # noqa: N818 - not an error, a request
-    """Raised between two steps or utterances: the reason, its exit status, how to continue.
+    """Raised between two micro-batches or utterances: the reason, its exit status, how to continue.
 
     ``budget_kwh`` is the budget that was used up, None where that is not the reason.
     """
@@ -69,16 +69,6 @@ class Stop(Exception):  # noqa: N818 - not an error, a request
     status: int
     advice: str = "the same command resumes from there"
     budget_kwh: float | None = None
-
-
-def vote(status: int) -> list[float]:
-    """Return a process's votes, one for each of `STATUSES`; none if ``status`` is 0."""
-    return [float(status == known) for known in STATUSES]
-
-
-def count_votes(votes: Sequence[float]) -> int:
-    """Return the status that the summed votes of all processes decide on; 0: no stop."""
-    return next((status for status, n in zip(STATUSES, votes, strict=True) if n > 0), 0)
 
 
 class StopConditions:
@@ -101,7 +91,9 @@ class StopConditions:
         self._signal: signal.Signals | None = None
         self._elapsed_s, self._changed_at = -1.0, 0.0  # the newest sample, and when it was read
         self._over: Stop | None = None  # the budget is used up
-        self._agreed: tuple[int, int] | None = None  # the step of the deciding votes, the status
+        self._vote: Callable[[], int] | None = None  # of all processes, at the last look
+        self._looked_s = 0.0
+        self.longest_s = 0.0  # between two looks
 
     def request_stop(self, number: int, frame: object = None) -> None:
         """Request a stop at the next checkpoint; a signal handler."""
@@ -139,24 +131,33 @@ class StopConditions:
             self._over = self._check_energy(self._max_kwh)
         return self.signal_status or (self._over.status if self._over else 0)
 
-    def note(self, step: int, status: int) -> None:
-        """Note the status that the processes' votes of a step decided on; 0: no stop."""
-        if status and self._agreed is None:
-            self._agreed = step, status
+    def begin(self) -> None:
+        """Begin to look, after other work."""
+        self._vote, self._looked_s = None, time.monotonic()
 
-    def check(self, steps: int, step: int) -> None:
-        """Stop, if it is time, after ``steps`` steps of this run.
+    def look(self, group: Group) -> None:
+        """Stop, if it is time, between two micro-batches; a collective call.
 
-        Args:
-            steps: Steps of this run.
-            step: The last one whose results every process has read: a process that has read more
-                waits for the others, so that all end here.
+        One process stops at once. Of several none waits for what the others want now: they agree
+        on the votes of the look before, which have arrived meanwhile.
 
         Raises:
             Stop: It is time.
         """
-        if self._agreed is not None and self._agreed[0] <= step:
-            raise self.explain(self._agreed[1])
+        now = time.monotonic()
+        self.longest_s, self._looked_s = max(self.longest_s, now - self._looked_s), now
+        vote, self._vote = self._vote, group.vote(self.find_status())
+        if group.size == 1:
+            vote = self._vote
+        if vote is not None and (status := vote()):
+            raise self.explain(status)
+
+    def check_steps(self, steps: int) -> None:
+        """Stop after the bound of ``steps`` steps of this run.
+
+        Raises:
+            Stop: It is reached.
+        """
         if self.max_steps is not None and steps >= self.max_steps:
             raise Stop(f"stopped after {steps} steps (--max-steps)", 0)
 

@@ -29,7 +29,7 @@ from sv.train.group import Group
 from sv.train.log import Totals, TrainingLog
 from sv.train.memory import choose_checkpointing
 from sv.train.step import TrainStep
-from sv.train.stopping import Stop, StopConditions, count_votes, vote
+from sv.train.stopping import Stop, StopConditions
 from sv.train.store import Checkpoints, History, build_head, build_network
 
 
@@ -68,8 +68,7 @@ def prefetch(
 class StepResult:
     """The results of one step, over all processes.
 
-    ``wait_s`` is how long a device was idle for want of data, the mean of the processes; ``stop``
-    the exit status with which one of them requests a stop, 0: none does.
+    ``wait_s`` is how long a device was idle for want of data, the mean of the processes.
     """
 
     step: int
@@ -77,7 +76,6 @@ class StepResult:
     correct: int
     crops: int
     wait_s: float
-    stop: int
 
 
 class AsyncMetrics:
@@ -114,7 +112,6 @@ class AsyncMetrics:
         *,
         crops: int,
         waited_s: float,
-        stop: int = 0,
     ) -> None:
         """Hand in the results of a step; a collective call: every process makes it.
 
@@ -124,10 +121,10 @@ class AsyncMetrics:
             correct: Number of correct answers of this process, likewise.
             crops: Crops of the whole batch.
             waited_s: How long this host waited for data.
-            stop: Exit status with which this process requests a stop, 0: it does not.
         """
-        own = [waited_s / self._group.size, *vote(stop)]
-        host = torch.tensor(own, dtype=torch.double, pin_memory=loss.is_cuda)
+        host = torch.tensor(
+            [waited_s / self._group.size], dtype=torch.double, pin_memory=loss.is_cuda
+        )
         found = torch.stack([loss.double(), correct.double()])
         numbers = torch.cat([found, host.to(loss.device, non_blocking=True)])
         numbers = self._group.total(numbers)
@@ -142,11 +139,11 @@ class AsyncMetrics:
         def read() -> StepResult:
             if end is not None:
                 end.synchronize()
-            loss, correct, wait_s, *votes = numbers.tolist()
+            loss, correct, wait_s = numbers.tolist()
             if last_end is not None and began is not None:
                 # While the host waited the device may still have been computing the last step.
                 wait_s = min(wait_s, max(0.0, last_end.elapsed_time(began) / 1000))
-            return StepResult(step, loss, int(correct), crops, wait_s, count_votes(votes))
+            return StepResult(step, loss, int(correct), crops, wait_s)
 
         self._pending.append(read)
 
@@ -233,6 +230,8 @@ class Trainer:
         self.first_step = 0  # of this run
         self.totals = Totals()  # of the current epoch
         self.history: History = []
+        self.longest_save_s = 0.0
+        self._queued: deque[torch.cuda.Event] = deque()  # ends of micro-batches
 
     def run(self) -> Stop | None:
         """Train to the last epoch, from the last checkpoint if there is one.
@@ -320,6 +319,7 @@ class Trainer:
         self.net.train()
         torch.backends.cudnn.benchmark = True  # crops have one shape: the fastest algorithm for it
         self.log.begin_epoch(self.totals)
+        self.conditions.begin()
         saved = before = time.monotonic()
         on_device = prefetch(batches, self.device)
         # At once, not when the last error is forgotten.
@@ -340,8 +340,7 @@ class Trainer:
                     self.log.log_progress(self.step, self.totals, self.history)
                 self.log.mark_segment(self.totals)
                 if self.step < self.plan.num_steps:
-                    known = self.step - 1 - self.metrics.lag
-                    self.conditions.check(self.step - self.first_step, known)
+                    self.conditions.check_steps(self.step - self.first_step)
         self._settle(everything=True)
         self.totals.train_s += time.monotonic() - before  # what a GPU had left to do
         self._pause()
@@ -361,6 +360,7 @@ class Trainer:
             margin=self.plan.margin(self.step),
             micro_batch_size=self.plan.find_phase(self.step).micro_batch_size,
             batch_size=batch_size,
+            look=self._look,
         )
         self.metrics.put(
             self.step,
@@ -368,13 +368,21 @@ class Trainer:
             correct,
             crops=batch_size,
             waited_s=waited_s,
-            stop=self.conditions.find_status(),
         )
         # On a CPU this reads the loss of this step, before the weights change. On a GPU it reads
         # that of the step before: what a bad loss has spoilt is never saved.
         self._settle()
         self.train_step.update(rate)
         self.step += 1
+
+    def _look(self) -> None:
+        """Look for a stop between two micro-batches; a GPU has at most two queued then."""
+        if self.device.type == "cuda":
+            self._queued.append(torch.cuda.Event())
+            self._queued[-1].record()
+            if len(self._queued) > 1:
+                self._queued.popleft().synchronize()
+        self.conditions.look(self.group)
 
     def _settle(self, *, everything: bool = False) -> None:
         """Add the results that have arrived to the totals; raise if a loss is not finite."""
@@ -386,7 +394,6 @@ class Trainer:
             self.totals.correct += result.correct
             self.totals.loss += result.loss
             self.totals.wait_s += result.wait_s
-            self.conditions.note(result.step, result.stop)
 
     def _check_weights(self) -> None:
         if not self.train_step.is_finite():
@@ -407,8 +414,8 @@ class Trainer:
         self.history.append(self.log.describe_epoch(self.step, totals, eer_percent, valid_s))
         self.totals = Totals()
         epoch = self.step // self.plan.steps_per_epoch
-        self.checkpoints.save_epoch(self._get_state(), epoch, is_best=eer_percent < best)
-        self.mark("checkpoint", step=self.step)
+        with self._saving():
+            self.checkpoints.save_epoch(self._get_state(), epoch, is_best=eer_percent < best)
         self.log.finish_epoch(self.step, totals, self.history)
 
     def _validate(self) -> tuple[float, float]:
@@ -429,9 +436,18 @@ class Trainer:
     def _save(self) -> None:
         self._settle(everything=True)
         self._check_weights()
-        self.checkpoints.save_last(self._get_state())
-        self.log.flush()
-        self.mark("checkpoint", step=self.step)
+        with self._saving():
+            self.checkpoints.save_last(self._get_state())
+            self.log.flush()
+
+    @contextlib.contextmanager
+    def _saving(self) -> Iterator[None]:
+        """Report a checkpoint, and how long a stop takes: up to two micro-batches and a save."""
+        began = time.monotonic()
+        yield
+        self.longest_save_s = max(self.longest_save_s, time.monotonic() - began)
+        stop_s = 2 * self.conditions.longest_s + self.longest_save_s
+        self.mark("checkpoint", step=self.step, stop_s=round(stop_s, 1))
 
     def _get_state(self) -> dict[str, Any]:
         return {
