@@ -218,6 +218,23 @@ def format_model_name(model: ModelName) -> str:
     return name if model.width == 1 else f"{name}_w{model.width.normalize():f}"
 
 
+def format_study_name(name: str) -> str:
+    """Return a system's name as the study prints it: ResNet-50-D[2,8,2,2], ResNet-50-W0.25.
+
+    One that is no ResNet's stays as it is.
+    """
+    try:
+        model = parse_model_name(name)
+    except UsageError:
+        return name
+    text = f"ResNet-{model.depth}"
+    if model.blocks != STAGE_TABLE[model.depth][0]:
+        text += f"-D[{','.join(map(str, model.blocks))}]"
+    elif model.width == 1:
+        text += "-D"
+    return text if model.width == 1 else f"{text}-W{model.width.normalize():f}"
+
+
 def _suggest(name: str) -> str:
     """Suggest a spelling: the study writes ResNet-50-D[2,8,2,2] and ResNet-50-W0.5."""
     folded = name.lower().replace(" ", "")

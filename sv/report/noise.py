@@ -61,18 +61,17 @@ def find_ties(measured: Mapping[K, Measured], best: K) -> set[K]:
 def measure_cells(
     view: System,
     lists: tuple[str, ...],
-    decimals: int,
     *,
     precision: str = "fp32",
     suffix: str = "",
 ) -> dict[str, Cell]:
-    """Return the cells of an EER (``decimals``) and a minDCF, the means over ``lists``.
+    """Return the cells of an EER and a minDCF, the means over ``lists``.
 
     The keys end in ``suffix``.
     """
     average = compute_average(view, lists, precision)
     cells = {}
-    for key, form in {"eer_percent": f".{decimals}f", "min_dcf": ".3f"}.items():
+    for key, form in {"eer_percent": ".2f", "min_dcf": ".3f"}.items():
         cell = figure_cell(getattr(average, key), form, average.reason)
         measured = find_measured(view, lists, key, precision)
         cells[f"{key}{suffix}"] = replace(cell, measured=measured)

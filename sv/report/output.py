@@ -26,6 +26,7 @@ from sv.report.tables.cells import (
 )
 from sv.report.tables.confidence import build_confidence_table
 from sv.report.tables.latex import format_latex
+from sv.report.tables.paper import format_paper_table
 from sv.report.tables.stages import build_stage_table
 from sv.report.tables.systems import build_inference_table, build_training_table, prefer_sets
 
@@ -135,6 +136,7 @@ def write_output(
     tables = build_tables(results, sets)
     joined = write_model_results(results)
     add_tables(tables)
+    output.paths.append(write_paper_table(tables[0], results, directory))
     show(output.tables)
 
     def compare() -> None:
@@ -204,6 +206,13 @@ def write_tables(tables: list[Table], directory: Path) -> list[Path]:
             write_text(path, format_table(table))
             paths.append(path)
     return paths
+
+
+def write_paper_table(table: Table, results: Results, directory: Path) -> Path:
+    """Write Table 1 as a paper prints it, ``table1_paper.tex``; return the path."""
+    path = directory / f"{table.name}_paper.tex"
+    write_text(path, format_paper_table(table, results))
+    return path
 
 
 def _choose_sets(

@@ -45,10 +45,9 @@ from sv.report.tables.evidence import (
 )
 
 # Figures by the names of our columns and of the study's. Measures are compared by their difference
-# (with so many decimals in the study's Table 1; its Table 2 prints three of both), others by ratio.
+# (with so many decimals, as in all our tables; the study's Table 2 has three), others by ratio.
 _ENERGIES = {column.key: column.title for column in ENERGY_COLUMNS}
-_DECIMALS_1 = {"eer_percent": 2, "min_dcf": 3}
-_DECIMALS_2 = {"eer_percent": 3, "min_dcf": 3}
+_DECIMALS = {"eer_percent": 2, "min_dcf": 3}
 
 
 def build_comparison(results: Results, study: Path | None) -> list[Table]:
@@ -97,11 +96,11 @@ def _build_averages(
     rows = []
     for system, row in pairs:
         stage = system.training
-        ours = measure_cells(system, lists, 2)
+        ours = measure_cells(system, lists)
         ours |= stage_cells(stage, absent_stage(system, TRAIN_STAGE, "train"))
         theirs = {key: _average_published(row, lists, key) for key in MEASURES}
         theirs |= {key: _published_cell(row.figures[key], "Table 1") for key in _ENERGIES}
-        cells = _build_cells(row, ours, theirs, _DECIMALS_1)
+        cells = _build_cells(row, ours, theirs)
         for key in MEASURES:
             cells[f"{key}_printed"] = _published_cell(row.figures[key], "Table 1")
         rows.append(Row(system.name, cells, FAMILIES[family_of(system.name)], stage))
@@ -131,7 +130,7 @@ def _average_published(row: Published, lists: tuple[str, ...], key: str) -> Cell
         missing = [name for name, figure in printed.items() if figure is None]
         what = f"of {', '.join(missing)} " if missing else ""
         return unknown_cell(f"no figure {what}in the study's Table 1 for the lists scored here")
-    return figure_cell(sum(known) / len(known), f".{_DECIMALS_1[key]}f")
+    return figure_cell(sum(known) / len(known), f".{_DECIMALS[key]}f")
 
 
 def _build_lists(pairs: Sequence[tuple[System, Published]], lists: tuple[str, ...]) -> Table:
@@ -140,7 +139,7 @@ def _build_lists(pairs: Sequence[tuple[System, Published]], lists: tuple[str, ..
         for system, row in pairs:
             figures = {key: row.figures[f"{key}_{name}"] for key in MEASURES}
             theirs = {key: _published_cell(figure, "Table 1") for key, figure in figures.items()}
-            cells = _build_cells(row, measure_cells(system, (name,), 2), theirs, _DECIMALS_1)
+            cells = _build_cells(row, measure_cells(system, (name,)), theirs)
             cells["trial_list"] = text_cell(name)
             rows.append(Row(f"{system.name} {name}", cells, name))
     caption = "Our measures next to the study's, for each trial list"
@@ -169,10 +168,10 @@ def _build_inference(results: Results, study: Study) -> Table:
             continue
         for (system, row), stage in zip(published, done, strict=True):
             label = f"{system.name} {trials} {precision}"
-            ours = measure_cells(system, (trials,), 3, precision=precision)
+            ours = measure_cells(system, (trials,), precision=precision)
             ours |= stage_cells(stage, absent_stage(system, EXTRACT_STAGE, name))
             theirs = {key: _published_cell(row.figures[key], "Table 2") for key in titles}
-            cells = _build_cells(row, ours, theirs, _DECIMALS_2)
+            cells = _build_cells(row, ours, theirs)
             cells |= {"trial_list": text_cell(trials), "precision": text_cell(precision)}
             rows.append(Row(label, cells, f"{trials}, {precision.upper()}", stage))
     notes = (
@@ -213,20 +212,18 @@ def _list_columns(titles: dict[str, str], *facts: str) -> tuple[Column, ...]:
     return tuple(columns)
 
 
-def _build_cells(
-    row: Published, ours: dict[str, Cell], theirs: dict[str, Cell], decimals: dict[str, int]
-) -> dict[str, Cell]:
+def _build_cells(row: Published, ours: dict[str, Cell], theirs: dict[str, Cell]) -> dict[str, Cell]:
     """Return the cells of a row; a ratio is as good as our figure, and has its marks."""
     cells = {"system": text_cell(row.model), "study_name": text_cell(row.study_name)}
     for key, published in theirs.items():
         cells |= {key: ours[key], f"{key}_published": published}
-        compared = f"{key}_{'difference' if key in decimals else 'ratio'}"
+        compared = f"{key}_{'difference' if key in _DECIMALS else 'ratio'}"
         a, b = ours[key].value, published.value
         if a is None or b is None:
             cells[compared] = unknown_cell(ours[key].reason or published.reason)
-        elif key in decimals:
+        elif key in _DECIMALS:
             value = float(a) - float(b)
-            cells[compared] = Cell(format_difference(value, decimals[key]), value)
+            cells[compared] = Cell(format_difference(value, _DECIMALS[key]), value)
         else:
             marks = ours[key].marks
             cells[compared] = figure_cell(float(a) / float(b), format_significant, marks=marks)

@@ -10,8 +10,8 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +29,11 @@ MARKS = {"estimated": "†", "partly_estimated": "‡", "incomplete": "§", "unk
 MARKS |= {"within_noise": "≈"}
 _ACTIVE_IN_MARKDOWN = re.compile(r"[\\`|]|<(?=[A-Za-z/!?])|(?<=\])[(\[:]")
 _INTERVAL = re.compile(r"-|[-+]?[\d.]+( to [-+]?[\d.]+)?", re.ASCII)  # our own text of figures
+# Units that an energy or a mass may be printed in, and how many of them the first is.
+_UNITS = {
+    "kWh": (("kWh", 1.0), ("Wh", 1e3), ("mWh", 1e6)),
+    "kg": (("kg", 1.0), ("g", 1e3), ("mg", 1e6)),
+}
 _SCHEMA = "report-table/1"
 JSON_START = f'{{\n "schema": "{_SCHEMA}"'  # every file of `format_json` begins with it
 
@@ -58,7 +63,8 @@ BLANK = Cell("", "")  # of a figure that has no meaning in its row, or stands in
 class Column:
     """One column. ``group`` joins neighbours under one heading; ``csv_only`` hides it elsewhere.
 
-    ``marked`` columns have a column of marks in words next to them in the CSV file.
+    ``marked`` columns have a column of marks in words next to them in the CSV file. The figures of
+    one with a ``unit``, kWh or kg, may be printed in a smaller one (`choose_units`).
     """
 
     key: str
@@ -67,13 +73,15 @@ class Column:
     numeric: bool = True
     marked: bool = False
     csv_only: bool = False
+    unit: str = ""
 
 
 @dataclass(frozen=True)
 class Row:
     """One row; ``section`` is the heading above it, printed where it changes.
 
-    ``stage`` is the one whose energy it shows; ``is_total``: it sums others of its section.
+    ``stage`` is the one whose energy it shows; ``is_total``: it sums others of its section. One
+    that is ``folded`` is in the CSV and JSON files alone; in print ``folds`` stands for such rows.
     """
 
     label: str
@@ -81,6 +89,8 @@ class Row:
     section: str = ""
     stage: Stage | None = None
     is_total: bool = False
+    folded: bool = False
+    folds: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,15 +123,60 @@ class Table:
         return groups if any(group for group, _ in groups) else []
 
     @property
+    def shown(self) -> list[Row]:
+        """The printed rows."""
+        return [row for row in self.rows if not row.folded]
+
+    @property
     def sections(self) -> list[tuple[str, list[Row]]]:
-        """The rows under each heading."""
-        return [(title, list(rows)) for title, rows in groupby(self.rows, lambda r: r.section)]
+        """The printed rows under each heading."""
+        return [(title, list(rows)) for title, rows in groupby(self.shown, lambda r: r.section)]
+
+    @property
+    def filed(self) -> list[Row]:
+        """The rows of the CSV and JSON files."""
+        return [row for row in self.rows if not row.folds]
+
+
+def choose_unit(values: Iterable[float], unit: str) -> tuple[str, float]:
+    """Return the unit, kWh or kg or a smaller one, in which the largest value is at least 1.
+
+    The second value is how many of it ``unit`` is.
+    """
+    largest = max(map(abs, values), default=1.0)
+    units = _UNITS[unit]
+    return next((found for found in units if largest * found[1] >= 1), units[-1])
+
+
+def choose_units(columns: Iterable[Column], rows: Sequence[Row]) -> tuple[Column, ...]:
+    """Print all energies of a table in one unit, and all masses: that of the largest.
+
+    The texts of the cells are replaced, their values are not.
+
+    Returns:
+        The columns, with the units in their titles.
+    """
+    columns = tuple(columns)
+    chosen = {}
+    for unit in _UNITS:
+        cells = [row.cells[c.key] for row in rows for c in columns if c.unit == unit]
+        chosen[unit] = choose_unit([v for c in cells if isinstance(v := c.value, float)], unit)
+    for row in rows:
+        for column in columns:
+            value = row.cells[column.key].value
+            if column.unit and isinstance(value, float):
+                text = format_significant(value * chosen[column.unit][1])
+                row.cells[column.key] = replace(row.cells[column.key], text=text)
+    return tuple(
+        replace(c, title=c.title.replace(c.unit, chosen[c.unit][0])) if c.unit else c
+        for c in columns
+    )
 
 
 def missing_lines(table: Table) -> list[str]:
     """List what a table lacks, one line for each reason: ``columns: reason: rows``."""
     rows: dict[tuple[str, str], list[str]] = {}
-    for row in table.rows:
+    for row in table.filed:
         titles: dict[str, list[str]] = {}
         for column in table.printed:
             cell = row.cells[column.key]
@@ -241,7 +296,7 @@ def format_csv(table: Table) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\r\n")
     writer.writerow([*header, "missing"])
-    for row in table.rows:
+    for row in table.filed:
         fields: list[object] = []
         for column in table.columns:
             cell = row.cells[column.key]
@@ -291,7 +346,7 @@ def format_json(table: Table) -> str:
                     for cell in [row.cells[column.key]]
                 },
             }
-            for row in table.rows
+            for row in table.filed
         ],
         "notes": [{"mark": note.mark or None, "text": note.text} for note in table.notes],
         "missing": missing_lines(table),

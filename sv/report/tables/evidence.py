@@ -26,8 +26,8 @@ from sv.report.tables.cells import (
 
 MEASURES = {"eer_percent": "EER (%)", "min_dcf": "minDCF"}
 ENERGY_COLUMNS = (
-    Column("energy_kwh", "Energy (kWh)", marked=True),
-    Column("co2_kg", "CO2 (kg)", marked=True),
+    Column("energy_kwh", "Energy (kWh)", marked=True, unit="kWh"),
+    Column("co2_kg", "CO2 (kg)", marked=True, unit="kg"),
 )
 WHOLE = 1e-6  # of an energy: less is rounding of a sum of channels
 
@@ -173,16 +173,18 @@ def energy_marks(stage: Stage) -> tuple[str, ...]:
     return tuple(mark for mark in MARKS if mark in marks)
 
 
-def energy_notes(rows: Iterable[Row]) -> list[Note]:
+def energy_notes(rows: Iterable[Row], *, sources: bool = False) -> list[Note]:
     """Explain the energy figures of a table: marks, boundary, PUE, carbon factor.
 
-    Of rows that sum others only the marks are explained.
+    Of rows that sum others only the marks are explained. ``sources``: say too what each estimate
+    was computed from. That is long: one table says it for all.
     """
-    shown = [row for row in rows if row.stage and row.stage.energy_kwh is not None]
-    known = [(row.label, row.stage) for row in shown if row.stage and not row.is_total]
+    known, totals = [], []
+    for row in rows:
+        if row.stage and row.stage.energy_kwh is not None:
+            (totals if row.is_total or row.folds else known).append((row.label, row.stage))
     if not known:
         return []
-    totals = [(row.label, row.stage) for row in shown if row.stage and row.is_total]
     notes = []
     for mark, (text, several, describe) in _MARK_TEXTS.items():
         marked = [(label, s) for label, s in (*known, *totals) if mark in energy_marks(s)]
@@ -192,6 +194,8 @@ def energy_notes(rows: Iterable[Row]) -> list[Note]:
             notes.append(Note(f"{text.format(several)}: {'; '.join(rows)}", mark))
         elif groups:
             notes.append(Note(text.format(*groups), mark))
+    found = filter(None, _group(known, _describe_sources)) if sources else ()
+    notes += [Note(f"Estimates of {text}.") for text in found]
     notes.append(
         _compare("Energy covers", "Energy covers different parts", known, describe_boundaries)
     )
@@ -252,16 +256,24 @@ def _list_counted(stage: Stage) -> list[Channel]:
 def _describe_methods(stage: Stage) -> str:
     """Say from what the estimated channels of the total were estimated."""
     estimated = [c for c in _list_counted(stage) if c.kind == "estimated"]
-    words = []
-    for channel in estimated:
-        method = (channel.method or "an unnamed method").replace("_", " ").replace("cpu", "CPU")
-        words.append(f"{', '.join(filter(None, (method, channel.source)))} ({channel.boundary})")
+    methods = {c: (c.method or "an unnamed method").replace("_", " ") for c in estimated}
+    words = [f"{text.replace('cpu', 'CPU')} ({c.boundary})" for c, text in methods.items()]
     return " and ".join(dict.fromkeys(words)) or "a source that the sidecar does not name"
+
+
+def _describe_sources(stage: Stage) -> str:
+    """Say where the numbers are from that the estimated channels of the total were made with."""
+    estimated = [c for c in _list_counted(stage) if c.kind == "estimated"]
+    return "; ".join(dict.fromkeys(f"{c.boundary}: {c.source}" for c in estimated if c.source))
 
 
 # Mark: its note, what stands in it for several reasons, and the reason of one stage.
 _MARK_TEXTS: dict[str, tuple[str, str, Callable[[Stage], str]]] = {
-    "estimated": ("estimated from {}, not measured", "several sources", _describe_methods),
+    "estimated": (
+        "estimated from {}, not measured (with which numbers: Table 3)",
+        "several sources",
+        _describe_methods,
+    ),
     "partly_estimated": (
         "partly estimated from {}, the rest measured",
         "several sources",

@@ -50,7 +50,7 @@ def format_latex(table: Table) -> str:
     texts = [escape_latex(f"{MARKS.get(n.mark, '')} {n.text}".lstrip()) for n in table.notes]
     texts += [escape_latex(f"Missing: {line}") for line in missing_lines(table)]
     note_lines = sum(1 + len(text) // _CHARACTERS_A_LINE for text in texts)
-    lines = list(zip(table.rows, _format_rows(table), strict=True))
+    lines = list(zip(table.shown, _format_rows(table), strict=True))
     parts = _divide(lines, note_lines)
     floats = [
         _format_float(table, part, texts if part is parts[-1] else [], place)
@@ -177,7 +177,7 @@ def _stack(column: Column, *, narrow: bool) -> str:
 def _format_rows(table: Table) -> list[str]:
     by_column = []
     for column in table.printed:
-        cells = [row.cells[column.key] for row in table.rows]
+        cells = [row.cells[column.key] for row in table.shown]
         words = [_format_figure(cell) + _format_marks(cell) for cell in cells]
         by_column.append(_align(cells) if column.numeric else words)
     lines = [" & ".join(cells) + r" \\" for cells in zip(*by_column, strict=True)]

@@ -18,6 +18,7 @@ from sv.report.tables.cells import (
     Note,
     Row,
     Table,
+    choose_units,
     fact_cell,
     figure_cell,
     format_significant,
@@ -29,6 +30,7 @@ from sv.report.tables.evidence import (
     describe_covered,
     energy_marks,
     energy_notes,
+    explain_incomplete,
     list_some,
     provenance_cells,
     stage_cells,
@@ -40,6 +42,8 @@ _TOTALS_NOTE = Note(
     f"never together. '{EVERYTHING}' is of all the stages above: its 'All tried' is what all of "
     "it cost."
 )
+_LITTLE = 0.01  # of the energy of a section
+_LEAST_FOLDED = 2  # rows: one would only lose its name
 _NOT_ALL = "no {} of every attempt in the sidecar"
 
 
@@ -54,9 +58,9 @@ def build_stage_table(results: Results) -> Table:
         Column("system", "System", numeric=False, csv_only=True),
         Column("status", "Status", numeric=False),
         *ENERGY_COLUMNS,
-        *([Column("uncertainty_kwh", "± (kWh, k = 2)")] if certain else []),
-        Column("energy_all_kwh", "kWh", "All tried", marked=True),
-        Column("co2_all_kg", "CO2 (kg)", "All tried", marked=True),
+        *([Column("uncertainty_kwh", "± (kWh, k = 2)", unit="kWh")] if certain else []),
+        Column("energy_all_kwh", "kWh", "All tried", marked=True, unit="kWh"),
+        Column("co2_all_kg", "CO2 (kg)", "All tried", marked=True, unit="kg"),
         Column("attempts", "Attempts"),
         Column("duration_s", "Duration"),
         Column("measured_percent", "Measured (%)"),
@@ -72,16 +76,18 @@ def build_stage_table(results: Results) -> Table:
     for section, stages in groups.items():
         owner = "shared" if section in (SHARED, RESULTS) else section
         members = [_build_row(owner, stage, section) for stage in stages]
-        rows += [*members, *_build_totals(owner, members, section)]
-    whole = _build_totals("all", [row for row in rows if not row.is_total], EVERYTHING)
+        rows += [*_fold(owner, members, section), *_build_totals(owner, members, section)]
+    every = [row for row in rows if not row.is_total and not row.folds]
+    whole = _build_totals("all", every, EVERYTHING)
     rows += whole
+    columns = choose_units(columns, rows)
     notes = [
         Note(
             "Energy, CO2 and duration (hh:mm:ss) are of the run that made the result, with the "
             "attempts that it resumed; 'All tried' is of every attempt, failed ones too."
         ),
         *([_TOTALS_NOTE] if whole else []),
-        *energy_notes(rows),
+        *energy_notes(rows, sources=True),
         *_list_companions(results),
     ]
     if last:
@@ -121,22 +127,44 @@ def _build_row(owner: str, stage: Stage, section: str) -> Row:
     return Row(f"{stage.number:02d}_{stage.name} {owner}", cells, section, stage)
 
 
+def _fold(owner: str, members: list[Row], section: str) -> list[Row]:
+    """Fold what is under `_LITTLE` of a section into a row, where several stages are, all whole."""
+    whole_kwh = sum(row.stage.energy_kwh or 0.0 for row in members if row.stage)
+    little: dict[str, list[Row]] = {}
+    for row in members:
+        stage = row.stage
+        if stage and not explain_incomplete(stage) and stage.energy_kwh < _LITTLE * whole_kwh:
+            little.setdefault(describe_covered(stage), []).append(row)
+    folds = []
+    for group in little.values():
+        if len(group) >= _LEAST_FOLDED:
+            name = f"{len(group)} stages under {100 * _LITTLE:.0f} % each"
+            (total,) = _sum_by_cover(group).values()
+            folds.append(replace(_build_sum(owner, name, total, section), folds=True))
+            members = [replace(row, folded=True) if row in group else row for row in members]
+    return [*members, *folds]
+
+
 def _build_totals(owner: str, members: Sequence[Row], section: str) -> list[Row]:
     """Sum two rows or more: once, or once for each cover where they cover different parts."""
     sums = _sum_by_cover(members) if len(members) > 1 else {}
     rows = []
     for cover, total in sums.items():
         name = "total" if len(sums) == 1 else f"total of {cover}"
-        cells = {
-            **_build_row(owner, total, section).cells,
-            "name": text_cell(name),
-            "pue": fact_cell(None),
-            "stage": BLANK,  # these are of one stage
-            "status": BLANK,
-        }
-        cells = {key: replace(cell, sidecar=None) for key, cell in cells.items()}
-        rows.append(Row(f"{name}, {section}", cells, section, total, is_total=True))
+        rows.append(replace(_build_sum(owner, name, total, section), is_total=True))
     return rows
+
+
+def _build_sum(owner: str, name: str, total: Stage, section: str) -> Row:
+    cells = {
+        **_build_row(owner, total, section).cells,
+        "name": text_cell(name),
+        "pue": fact_cell(None),
+        "stage": BLANK,  # these are of one stage
+        "status": BLANK,
+    }
+    cells = {key: replace(cell, sidecar=None) for key, cell in cells.items()}
+    return Row(f"{name}, {section}", cells, section, total)
 
 
 def _format_percent(percent: float) -> str:

@@ -44,6 +44,7 @@ from sv.report.tables.cells import (
     Note,
     Row,
     Table,
+    choose_units,
     fact_cell,
     figure_cell,
     format_difference,
@@ -87,23 +88,26 @@ _INTENSITIES = ("j_per_crop", "kwh_per_gmac", "mean_w")
 
 def build_training_table(results: Results) -> Table:
     """Build Table 1: a row for each system and backend, a pair of columns for each trial list."""
+    lists = list(results.trial_sets)
+    average = "Average" if len(lists) > 1 else "".join(lists)
+    rows = [_build_training(results, view) for view in results.views]
     columns = (
         Column("system", "System", numeric=False),
         backend_column(results),
         Column("family", "Family", numeric=False, csv_only=True),
         Column("parameters", "net", "Params (M)"),
         Column("parameters_with_head", "with head", "Params (M)"),
-        *(Column(key, title, "Average", marked=True) for key, title in MEASURES.items()),
+        *(Column(key, title, average, marked=True) for key, title in MEASURES.items()),
         *ENERGY_COLUMNS,
         *(
-            Column(f"{key}_{name}", title, name, marked=True)
-            for name in results.trial_sets
+            Column(f"{key}_{name}", title, name, marked=True, csv_only=len(lists) == 1)
+            for name in lists
             for key, title in MEASURES.items()
         ),
         *(Column(key, "", marked=True, csv_only=True) for key in _INTENSITIES),
         *PROVENANCE_COLUMNS,
     )
-    rows = [_build_training(results, view) for view in results.views]
+    columns = choose_units(columns, rows)
     for suffix in ("", *(f"_{name}" for name in results.scored)):
         for key in MEASURES:
             mark_measures(rows, f"{key}{suffix}")
@@ -125,26 +129,26 @@ def build_training_table(results: Results) -> Table:
 
 
 def _start_row(
-    view: System, lists: tuple[str, ...], precision: str, decimals: int, stage: Stage | None
+    view: System, lists: tuple[str, ...], precision: str, stage: Stage | None
 ) -> dict[str, Cell]:
     """Return the cells that both tables have, but for the energy."""
     return {
         "system": text_cell(view.name),
         "backend": text_cell(view.backend),
-        **measure_cells(view, lists, decimals, precision=precision),
+        **measure_cells(view, lists, precision=precision),
         **provenance_cells(stage),
     }
 
 
 def _build_training(results: Results, view: System) -> Row:
     stage = view.training
-    cells = _start_row(view, results.scored, "fp32", 2, stage)
+    cells = _start_row(view, results.scored, "fp32", stage)
     cells["family"] = text_cell(family_of(view.name))
     for key in ("parameters", "parameters_with_head"):
         count = getattr(view.network, key, None)
         cells[key] = figure_cell(count, format_millions, absent_file(view, "model.json"))
     for name in results.trial_sets:
-        cells |= measure_cells(view, (name,), 2, suffix=f"_{name}")
+        cells |= measure_cells(view, (name,), suffix=f"_{name}")
     if view.is_first:
         cells |= stage_cells(stage, absent_stage(view, TRAIN_STAGE, "train"))
         cells |= _intensity_cells(view, stage, cells["energy_kwh"])
@@ -186,14 +190,14 @@ def _list_notes(results: Results) -> list[Note]:
 
 
 def _untrained_notes(results: Results) -> list[Note]:
-    """Return the chance level of each network, where the recipe asked for it."""
-    notes = []
+    """Return the EER of each untrained network, where the recipe asked for it."""
+    found = []
     for system in results.systems:
-        found = {score.trials_name: score.eer_percent for score in system.scores if score.untrained}
-        parts = [f"EER {found[n]:.1f} % ({n})" for n in results.trial_sets if n in found]
+        eers = {score.trials_name: score.eer_percent for score in system.scores if score.untrained}
+        parts = [f"{eers[name]:.1f} % ({name})" for name in results.trial_sets if name in eers]
         if parts:
-            notes.append(Note(f"untrained network: {system.name} {', '.join(parts)}"))
-    return notes
+            found.append(f"{system.name} {', '.join(parts)}")
+    return [Note(f"EER of the untrained networks: {'; '.join(found)}.")] if found else []
 
 
 # Table 2.
@@ -253,9 +257,13 @@ def build_inference_table(results: Results, sets: tuple[str, ...] | None = None)
     )
     rows: list[Row] = []
     means, not_compared = [], {}
-    for data_set, section in sections.items():
+    built = {
+        name: [_build_inference(item, _list_trials(results, name)) for item in section]
+        for name, section in sections.items()
+    }
+    columns = choose_units(columns, [row for members in built.values() for row in members])
+    for data_set, members in built.items():
         lists = _list_trials(results, data_set)
-        members = [_build_inference(item, lists) for item in section]
         for key in MEASURES:
             mark_measures(members, key)
         not_compared |= {note.text: note for note in mark_energies(members)}
@@ -348,7 +356,7 @@ def _build_inference(item: Inference, lists: tuple[str, ...]) -> Row:
     view, precision, stage = item.view, item.precision, item.stage
     of = (item.data_set, precision)
     done = next((e for e in view.extractions if (e.data_set, e.precision) == of), None)
-    cells = _start_row(view, lists, precision, 3, stage) | {
+    cells = _start_row(view, lists, precision, stage) | {
         "test_set": text_cell(item.data_set),
         "precision": Cell(precision.upper(), precision),
         **{key: fact_cell(getattr(done, key, None)) for key in _FACTS},
