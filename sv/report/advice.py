@@ -15,11 +15,31 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sv.report.mixing import explain_arithmetic
+from sv.report.mixing import Difference, explain_arithmetic
 from sv.report.noise import LEAST_SPEAKERS, find_measured, find_ties
 from sv.report.results import Results, Stage, System, compute_average, family_of
-from sv.report.tables.cells import MARKS, escape_markdown, format_significant
-from sv.report.tables.evidence import energy_marks, explain_energies, explain_incomplete
+from sv.report.tables.cells import (
+    BLANK,
+    MARKS,
+    Column,
+    Note,
+    Row,
+    Table,
+    choose_unit,
+    choose_units,
+    escape_markdown,
+    figure_cell,
+    format_markdown,
+    format_significant,
+    text_cell,
+)
+from sv.report.tables.evidence import (
+    energy_marks,
+    energy_notes,
+    explain_energies,
+    explain_incomplete,
+    format_kwh,
+)
 from sv.score.bootstrap import Measured, compute_interval, subtract
 
 _OFTEN = 0.05  # of the replicates: a system off the front is named from here
@@ -37,9 +57,8 @@ _LEAST_POINTS = 3  # two points have no bend between them
 _EQUAL = 1e-9  # depths apart by less are rounding
 
 KNEE_METHOD = (
-    "the knee is the point of the front furthest below the straight line between its ends, with "
-    "log10(kWh) and EER both scaled to 0..1 over the front (Kneedle: Satopaa et al., 2011); no "
-    f"knee under a depth of {MIN_KNEE_DEPTH} or with fewer than {_LEAST_POINTS} points on the front"
+    "the point of the front furthest below the straight line between its ends, by log10(kWh) and "
+    "EER scaled to 0..1 (Kneedle: Satopaa et al., 2011)"
 )
 
 
@@ -214,23 +233,18 @@ class Training:
         """The energy of the training."""
         return self.stage.energy_kwh or 0.0
 
-    def find_interval(self, least_kwh: float) -> tuple[float, float] | None:
-        """Return the bounds of its energy, cut below: down to 0 a logarithmic axis has no place."""
-        uncertainty_kwh = self.stage.sidecar.uncertainty_kwh
-        if uncertainty_kwh is None:
-            return None
-        return max(self.energy_kwh - uncertainty_kwh, least_kwh), self.energy_kwh + uncertainty_kwh
-
 
 @dataclass(frozen=True)
 class Point(Training):
-    """A system in the figure of accuracy.
-
-    ``eer_interval`` is the 95 % interval over speakers, None where it is not known.
-    """
+    """A system in the figure of accuracy; ``measured`` has the replicates of its EER, if any."""
 
     eer_percent: float
-    eer_interval: tuple[float, float] | None
+    measured: Measured | None
+
+    @property
+    def eer_interval(self) -> tuple[float, float] | None:
+        """The 95 % interval over speakers, None where it is not known."""
+        return self.measured.interval if self.measured else None
 
 
 def collect_points(results: Results, lists: tuple[str, ...]) -> tuple[list[Point], list[str]]:
@@ -244,8 +258,7 @@ def collect_points(results: Results, lists: tuple[str, ...]) -> tuple[list[Point
             left_out.append(f"{system.name} is not shown: {lacks}")
             continue
         measured = find_measured(system, lists, "eer_percent")
-        interval = measured.interval if measured else None
-        points.append(Point(*training, average.eer_percent, interval))
+        points.append(Point(*training, average.eer_percent, measured))
     return points, left_out
 
 
@@ -361,20 +374,32 @@ def _price(base: Candidate, candidate: Candidate) -> Price:
 class Advice:
     """Sentences without markup; ``withheld`` says on what there is no advice, and why.
 
-    ``front`` are the systems on the Pareto front by rising energy, ``knee`` is one of them;
-    ``on_front`` is the share of replicates in which each system weighed is on the front.
+    ``choice`` is the one about the least energy that is as good as the best, and not in ``lines``.
+    ``table`` has the systems on the Pareto front by rising energy, with what each step costs.
+    ``front`` are their names, ``knee`` is one of them; ``on_front`` is the share of replicates in
+    which each system weighed is on the front.
     """
 
     lines: tuple[str, ...] = ()
     withheld: tuple[str, ...] = ()
+    choice: str = ""
+    table: Table | None = None
     front: tuple[str, ...] = ()
     knee: str | None = None
     prices: tuple[Price, ...] = ()
     on_front: tuple[tuple[str, float], ...] = ()
 
 
-def build_advice(results: Results) -> Advice:
-    """Draw advice from the results; what they cannot carry is withheld with the reason."""
+def build_advice(results: Results, differences: Sequence[Difference] = ()) -> Advice:
+    """Draw advice from the results; what they cannot carry is withheld with the reason.
+
+    With ``differences``, see `sv.report.mixing.find_differences`, they carry none.
+    """
+    if differences:
+        unlike = [
+            f"No advice on systems of different settings: {d.describe()}" for d in differences
+        ]
+        return Advice(withheld=tuple(f"{line}." for line in unlike))
     systems, left_out = find_candidates(results)
     if obstacles := _find_obstacles(results, systems):
         reasons = [f"No advice on training: {reason}." for reason in obstacles]
@@ -384,22 +409,25 @@ def build_advice(results: Results) -> Advice:
     found = find_knee(points)
     knee = None if found is None else systems[found.index]
     on_front, knees = compute_certainty(systems)
-    prices = compute_prices(front, knee or front[0])
+    prices = compute_prices(front, front[0])
+    table = _build_front_table(front, on_front, prices)
+    near = _list_often(on_front, {candidate.name for candidate in front})
     lines = [
         _describe_basis(results, systems),
-        _describe_front(front, on_front),
         *([_describe_knee(knee, knees)] if knee else []),
-        *(_describe_price(price) for price in prices),
-        _describe_choice(systems),
+        *([f"Off the front, but on it in some replicates: {near}."] if near else []),
         "Intervals and shares tell of other speakers, not of another training of the same "
         "network, and are not corrected for choosing among many systems; every energy is of one "
         "run.",
         *explain_arithmetic(results),
     ]
-    no_knee = [] if knee else [f"No advice on a knee: the front has none; {KNEE_METHOD}."]
+    no_knee = f"No advice on a knee: the front has none, {KNEE_METHOD}"
+    no_knee += f", which takes {_LEAST_POINTS} points and a depth of {MIN_KNEE_DEPTH}."
     return Advice(
         lines=tuple(lines),
-        withheld=(*no_knee, *left_out),
+        withheld=tuple(left_out) if knee else (no_knee, *left_out),
+        choice=_describe_choice(systems),
+        table=table,
         front=tuple(candidate.name for candidate in front),
         knee=knee.name if knee else None,
         prices=tuple(prices),
@@ -411,7 +439,10 @@ def format_advice(advice: Advice) -> str:
     """Format as Markdown: the advice, then what is withheld."""
     parts = [["# Advice from these results"]]
     if advice.lines:
-        parts.append([f"- {escape_markdown(line)}" for line in advice.lines])
+        lines = (advice.choice, *advice.lines)
+        parts.append([f"- {escape_markdown(line)}" for line in lines])
+    if advice.table:
+        parts.append(["#" + format_markdown(advice.table).rstrip()[2:]])
     if advice.withheld:
         parts += [["## No advice"], [f"- {escape_markdown(line)}" for line in advice.withheld]]
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
@@ -443,10 +474,9 @@ def _quality(stages: list[Stage]) -> str:
     return "estimated" if marks == {"estimated"} else "partly estimated"
 
 
-def _describe(candidate: Candidate, *more: str) -> str:
+def _describe(candidate: Candidate) -> str:
     kwh, eer_percent = candidate.point
-    figures = (f"{format_significant(kwh)} kWh", f"{eer_percent:.2f} %", *more)
-    return f"{candidate.name} ({', '.join(figures)})"
+    return f"{candidate.name} ({eer_percent:.2f} %, {format_kwh(kwh)})"
 
 
 def _list_often(shares: dict[str, float], names: set[str]) -> str:
@@ -455,52 +485,82 @@ def _list_often(shares: dict[str, float], names: set[str]) -> str:
     return ", ".join(f"{n} ({_percent(s)})" for n, s in others.items() if s >= _OFTEN)
 
 
-def _describe_front(front: Sequence[Candidate], shares: dict[str, float]) -> str:
-    text = "On the Pareto front, where no other system has less energy and a lower EER (energy, "
-    text += "EER, share of replicates): "
-    text += "; ".join(_describe(c, _percent(shares[c.name])) for c in front)
-    if near := _list_often(shares, {candidate.name for candidate in front}):
-        text += f". Off the front, but on it in some replicates: {near}"
-    return f"{text}."
+def _build_front_table(
+    front: Sequence[Candidate], on_front: dict[str, float], prices: Sequence[Price]
+) -> Table:
+    """Build the table of the front: each system, and the price of the step to it."""
+    step = "Step to it"
+    columns = (
+        Column("system", "System", numeric=False),
+        Column("energy_kwh", "Energy (kWh)", marked=True, unit="kWh"),
+        Column("eer_percent", "EER (%)"),
+        Column("on_front", "On the front (% of replicates)"),
+        Column("from", "from", step, numeric=False),
+        Column("more_kwh", "more energy (kWh)", step, unit="kWh"),
+        Column("gain", "less EER (points)", step),
+        Column("gain_interval", "95 %", step),
+        Column("tenth_kwh", "0.1 points cost (kWh)", step, unit="kWh"),
+        Column("tenth_interval", "95 %", step),
+    )
+    by_system = {price.dearer: price for price in prices}
+    priced = [p.kwh_per_tenth for p in prices if p.kwh_per_tenth is not None]
+    unit, factor = choose_unit([candidate.energy.value for candidate in front] + priced, "kWh")
+    rows = []
+    for candidate in front:
+        kwh, eer_percent = candidate.point
+        cells = {
+            "system": text_cell(candidate.name),
+            "energy_kwh": figure_cell(kwh, format_significant, marks=energy_marks(candidate.stage)),
+            "eer_percent": figure_cell(eer_percent, ".2f"),
+            "on_front": figure_cell(100 * on_front[candidate.name], ".0f"),
+            **dict.fromkeys((column.key for column in columns[4:]), BLANK),
+        }
+        if price := by_system.get(candidate.name):
+            gain = " to ".join(f"{end:.3f}" for end in price.gain_interval)
+            tenth = "-"
+            if price.interval:
+                tenth = " to ".join(format_significant(factor * end) for end in price.interval)
+            cells |= {
+                "from": text_cell(price.cheaper),
+                "more_kwh": figure_cell(price.more_kwh, format_significant),
+                "gain": figure_cell(price.gain, ".3f"),
+                "gain_interval": text_cell(gain),
+                "tenth_kwh": figure_cell(price.kwh_per_tenth, format_significant, price.reason),
+                "tenth_interval": text_cell(tenth),
+            }
+        rows.append(Row(candidate.name, cells, stage=candidate.stage))
+    notes = (
+        Note("On the Pareto front no other system has less energy and a lower EER."),
+        Note("A step within noise has no price; the next is priced from the same system."),
+        *(note for note in energy_notes(rows) if note.mark),
+    )
+    columns = choose_units(columns, rows)
+    return Table("front", "The Pareto front, and what each step along it costs", columns,
+                 tuple(rows), notes)  # fmt: skip
 
 
 def _describe_knee(knee: Candidate, shares: dict[str, float]) -> str:
     text = f"The knee is {_describe(knee)}, in {_percent(shares[knee.name])} of the replicates"
     if others := _list_often(shares, {knee.name}):
         text += f", else {others}"
-    return f"{text}; {KNEE_METHOD}."
-
-
-def _describe_price(price: Price) -> str:
-    low, high = price.gain_interval
-    text = (
-        f"From {price.cheaper} to {price.dearer}: {format_significant(price.more_kwh)} kWh more "
-        f"for {price.gain:.3f} points of EER (95 %: {low:.3f} to {high:.3f})"
-    )
-    if price.kwh_per_tenth is None:
-        return f"{text}; {price.reason}, so there is no price."
-    cost = f"0.1 points cost {format_significant(price.kwh_per_tenth)} kWh"
-    if price.interval is None:
-        return f"{text}; {cost} ({price.reason})."
-    ends = " to ".join(format_significant(end) for end in price.interval)
-    return f"{text}; {cost} (95 %: {ends})."
+    return f"{text}."
 
 
 def _describe_choice(systems: Sequence[Candidate]) -> str:
     """Name the least energy that is as good as the best, within noise."""
     best = min(systems, key=lambda candidate: (candidate.eer.value, candidate.energy.value))
     ties = find_ties({candidate.name: candidate.eer for candidate in systems}, best.name)
-    text = f"The lowest EER has {_describe(best)}"
     as_good = [candidate for candidate in systems if candidate.name in ties]
     least = min([best, *as_good], key=lambda candidate: candidate.energy.value)
     if least is best:
-        return f"{text}; no system of less energy is within noise of it."
-    names = ", ".join(candidate.name for candidate in as_good)
+        return f"No system of less energy is within noise of {_describe(best)}, the lowest EER."
     ratio = format_significant(least.energy.value / best.energy.value, 2)
-    return (
-        f"{text}; within noise of it: {names}; the least energy of these has "
-        f"{_describe(least)}, {ratio} times that of the best, and is to be preferred."
+    others = [candidate.name for candidate in as_good if candidate is not least]
+    text = (
+        f"{_describe(least)} is within noise of {_describe(best)}, the lowest EER, for {ratio} "
+        "times the energy"
     )
+    return f"{text}; so are {', '.join(others)}." if others else f"{text}."
 
 
 def _percent(share: float) -> str:

@@ -119,7 +119,6 @@ def write_output(
     output = Output()
     advice: Advice | None = None
     figures: list[Drawing] = []
-    sets = _choose_sets(results, study, inference_sets)
     mixed = [Note(f"Mixed, and so not comparable: {d.describe()}.") for d in differences]
     unlike_arithmetic = explain_arithmetic(results)
 
@@ -133,7 +132,7 @@ def write_output(
         output.paths += write_tables(noted, directory)
         output.tables += noted
 
-    tables = build_tables(results, sets)
+    tables = build_tables(results, _choose_sets(results, study, inference_sets))
     joined = write_model_results(results)
     add_tables(tables)
     output.paths.append(write_paper_table(tables[0], results, directory))
@@ -146,21 +145,21 @@ def write_output(
 
     def advise() -> None:
         nonlocal advice
-        from sv.report.advice import Advice, build_advice, format_advice  # noqa: PLC0415
+        from sv.report.advice import build_advice, format_advice  # noqa: PLC0415
 
-        unlike = [
-            f"No advice on systems of different settings: {d.describe()}." for d in differences
-        ]
-        advice = Advice(withheld=tuple(unlike)) if unlike else build_advice(results)
+        advice = build_advice(results, differences)
         output.paths.append(directory / "advice.md")
         write_text(output.paths[-1], format_advice(advice))
+        if advice.table:
+            add_tables([advice.table])
 
     def draw() -> None:
-        from sv.report.figures.files import write_figures  # noqa: PLC0415
+        from sv.report.figures.files import write_captions, write_figures  # noqa: PLC0415
 
         drawn, left_out, failures = write_figures(results, directory)
         figures.extend(drawn)
         output.paths += [path for figure in drawn for path in figure.paths]
+        output.paths += [write_captions(drawn, directory)] if drawn else []
         output.left_out += left_out
         output.failures += failures
 

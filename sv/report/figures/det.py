@@ -96,6 +96,7 @@ def draw_det(drawing: Drawing, results: Results, trials: str) -> None:
             frameon=True, facecolor="white", edgecolor="none", framealpha=0.85,  # over the curves
         ).set_zorder(6)  # fmt: skip
     axes.set_title(trials, loc="left")
+    drawing.caption = f"Misses against false alarms on {trials}; the markers are at the EER."
 
 
 def _deviate(rates: Any, low: float) -> np.ndarray:
@@ -166,6 +167,9 @@ def draw_scores(drawing: Drawing, results: Results, trials: str) -> None:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.subplots_adjust(hspace=0.35, wspace=0.12)
     panels[0].legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1.12), ncols=3)
+    drawing.caption = (
+        f"Scores on {trials}. Both kinds of trials have the same area, however few they are."
+    )
 
 
 def _draw_histograms(axes: Axes, name: str, score: ScoredList) -> None:

@@ -7,7 +7,7 @@ multiplications, small networks mostly for bringing data to the processors.
 """
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,12 +30,13 @@ from sv.report.figures.frame import (
     Drawing,
     Place,
     build_handle,
+    choose_labels,
     place_labels,
     set_log_axis,
     shorten_names,
 )
 from sv.report.results import Results, System
-from sv.report.tables.cells import format_significant
+from sv.report.tables.cells import choose_unit, format_significant
 from sv.report.tables.evidence import (
     describe_eer,
     describe_energy,
@@ -43,10 +44,10 @@ from sv.report.tables.evidence import (
     explain_incomplete,
     rate_share,
 )
+from sv.score.bootstrap import subtract
 
 _LEAST_DECADES = 0.5  # a factor of 3: equal systems must not look far apart
 _LEAST_DECADES_WORK = 0.7
-_LEAST_FRACTION = 3.0  # of an energy: how far down an interval is seen
 # Family of the study's Table 1: its label, marker and colour, all different.
 _FAMILIES = {
     "depth": ("Depth", "o", "#0072B2"),
@@ -57,6 +58,7 @@ _FAMILIES = {
 _FILLINGS = {"full": "measured", "left": "partly estimated", "none": "estimated"}
 _BAR = {"color": "0.62", "linewidth": 0.6, "zorder": 1.5}  # of an interval
 _FRONT = {"color": "0.35", "linewidth": 0.9, "linestyle": (0, (5, 1.5)), "zorder": 2}
+_BEST = {"color": "0.35", "linewidth": 0.7, "linestyle": (0, (1, 2)), "zorder": 1.8}
 _KNEE = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.0}
 _KNEE |= {"color": "0.1", "zorder": 3, "linestyle": "none"}
 _MULTIPLES = (2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -64,8 +66,13 @@ _MOST_BELOW = 30.0  # times below the least energy; the line runs out of the axe
 _INSIDE = 0.035  # of the x axis, from the end of a line to its factor
 _LINE = {"color": "0.25", "linewidth": 1.0, "linestyle": "-", "zorder": 2}
 _MULTIPLE = {"color": "0.65", "linewidth": 0.6, "linestyle": (0, (1, 2)), "zorder": 1.8}
-_REMARK_CHARACTERS = 24  # an inch
-_REMARKS_INCHES = 0.42  # from the axes down to the remarks, past tick and axis labels
+_FIT = {"color": "0.35", "linewidth": 0.9, "linestyle": (0, (5, 1.5)), "zorder": 2}
+_LEAST_FITTED = 4  # systems: through three any line is a fit
+_CLEARLY = 1.25  # times the fit: a system above it is named
+# Prefixes of multiply-accumulates, and how many of them a GMAC is.
+_WORK = (("EMAC", 1e-9, 18), ("PMAC", 1e-6, 15), ("TMAC", 1e-3, 12), ("GMAC", 1.0, 9))
+_KEY_CHARACTERS = 22  # an inch
+_KEY_INCHES = 0.42  # from the axes down to the key, past tick and axis labels
 
 
 @dataclass(frozen=True)
@@ -88,57 +95,102 @@ def draw_energy_accuracy(drawing: Drawing, results: Results, lists: tuple[str, .
         return
     drawing.figure.set_size_inches(COLUMN_INCHES, 3.4)
     axes = drawing.figure.add_axes((0.115, 0.12, 0.87, 0.78))
-    _set_limits(axes, points)
-    axes.set_xlabel("Training energy (kWh)")
-    axes.set_ylabel(f"EER, {lists[0]} (%)" if len(lists) == 1 else "Average EER (%)")
-    bars = [
-        [(point.energy_kwh, end) for end in point.eer_interval]
-        for point in points
-        if point.eer_interval is not None
-    ]
-    words = ["EER over other speakers"] if bars else []
-    least_kwh = axes.get_xlim()[0] / 2
-    spans = [(point.find_interval(least_kwh), point.eer_percent) for point in points]
-    if any(span for span, _ in spans):
-        bars += [[(end, eer_percent) for end in span] for span, eer_percent in spans if span]
-        words.append("energy with k = 2")
-    remarks = [f"95 %: {', '.join(words)}." if words else ""]
-    lines, handles = [], []
+    unit, factor = choose_unit([point.energy_kwh for point in points], "kWh")
+    places = [(factor * point.energy_kwh, point.eer_percent) for point in points]
+    best = min(range(len(points)), key=lambda index: points[index].eer_percent)
+    spans = _compare_to_best(points, best)
+    set_log_axis(axes, "x", [x for x, _ in places], 0.12, _LEAST_DECADES)
+    _set_eer_limits(
+        axes, [*(y for _, y in places), *(end for span in spans.values() for end in span)]
+    )
+    axes.set_xlabel(f"Training energy ({unit})")
+    what = f"EER, {lists[0]}" if len(lists) == 1 else "Average EER"
+    axes.set_ylabel(f"{what} (%)")
+    bars = [[(places[index][0], end) for end in span] for index, span in spans.items()]
+    handles = _draw_bars(axes, bars, "95 %, against the lowest")
+    lines = []
+    if bars:
+        lines.append([(x, points[best].eer_percent) for x in axes.get_xlim()])
+        axes.plot(*zip(*lines[0], strict=True), **_BEST)
     front, bend, lacks = choose_front(points)
     if front:
         # For each energy, the lowest EER that no more energy buys.
-        energies = np.repeat([points[i].energy_kwh for i in front], 2)
-        eers = np.repeat([points[i].eer_percent for i in front], 2)
-        steps = [*energies, axes.get_xlim()[1]], [axes.get_ylim()[1], *eers]
+        x, y = (np.repeat([places[i][axis] for i in front], 2) for axis in (0, 1))
+        steps = [*x, axes.get_xlim()[1]], [axes.get_ylim()[1], *y]
         axes.plot(*steps, **_FRONT)
         lines.append(list(zip(*steps, strict=True)))
         handles.append(build_handle("Pareto front", **_FRONT))
     if bend is not None:
-        axes.plot(points[bend].energy_kwh, points[bend].eer_percent, **_KNEE)
-        handles.append(build_handle("knee", **{**_KNEE, "markersize": 7}))
-        remarks.append(f"Knee: {points[bend].label}; {KNEE_METHOD}.")
+        axes.plot(*places[bend], **_KNEE)
     drawing.left_out += [lacks] if lacks else []
     systems = [
-        (p, (p.energy_kwh, p.eer_percent), describe_eer(p.eer_percent, p.eer_interval))
-        for p in points
+        (p, place, describe_eer(p.eer_percent, p.eer_interval))
+        for p, place in zip(points, places, strict=True)
     ]
-    handles += _draw_bars(axes, bars, "95 %")
-    _draw_systems(axes, drawing, systems, lines + bars)
-    _explain(axes, points, handles, remarks)
+    named = {*front, best}
+    key = _draw_systems(axes, drawing, systems, lines + bars, named=named, knee=bend)
+    _explain(axes, points, handles, key)
+    drawing.caption = _caption_accuracy(points, what, bend, front=bool(front), bars=bool(bars))
 
 
-def _set_limits(axes: Axes, points: list[Point]) -> None:
-    """Make room for points and intervals; one of energy down to 0 runs out of the axes."""
-    energies = [point.energy_kwh for point in points]
-    for point in points:
-        energies += point.find_interval(point.energy_kwh / _LEAST_FRACTION) or ()
-    set_log_axis(axes, "x", energies, 0.12, _LEAST_DECADES)
-    eers = np.array([point.eer_percent for point in points])
-    ends = [end for point in points for end in point.eer_interval or ()]
-    room = max(0.18 * np.ptp(eers), 0.05 * eers.max(), 0.05)
-    low = min([eers.min() - room, *(end - 0.1 * room for end in ends)])
-    high = max([eers.max() + room, *(end + 0.1 * room for end in ends)])
-    axes.set_ylim(max(0.0, low), high)
+def _compare_to_best(points: Sequence[Point], best: int) -> dict[int, tuple[float, float]]:
+    """Return where the 95 % interval of each EER lies, of its difference from the lowest.
+
+    The differences are paired: both of a pair are of the same draws of speakers.
+    """
+    lowest = points[best]
+    spans = {}
+    for index, point in enumerate(points):
+        if index != best and point.measured and lowest.measured:
+            difference = subtract(point.measured, lowest.measured)
+            if difference and difference.interval:
+                low, high = difference.interval
+                spans[index] = (lowest.eer_percent + low, lowest.eer_percent + high)
+    return spans
+
+
+def _set_eer_limits(axes: Axes, eers: Sequence[float]) -> None:
+    room = max(0.12 * np.ptp(eers), 0.03 * max(eers), 0.05)
+    axes.set_ylim(max(0.0, min(eers) - room), max(eers) + room)
+
+
+def _caption_accuracy(
+    points: Sequence[Point], what: str, bend: int | None, *, front: bool, bars: bool
+) -> str:
+    uncertain = [
+        100 * p.stage.sidecar.uncertainty_kwh / p.energy_kwh
+        for p in points
+        if p.stage.sidecar.uncertainty_kwh is not None
+    ]
+    parts = [f"{what} against training energy.", _describe_fillings(points)]
+    if front:
+        parts.append("Dashed: the Pareto front, the systems that no other beats in both.")
+    if bend is not None:
+        parts.append(f"Knee: {points[bend].label}, {KNEE_METHOD}.")
+    if bars:
+        parts.append(
+            "Bars: 95 % intervals of the difference from the lowest EER (dotted), paired over "
+            "speakers; one that reaches the line is within noise of it."
+        )
+    if uncertain:
+        low, high = (format_significant(end, 2) for end in (min(uncertain), max(uncertain)))
+        span = low if low == high else f"{low} to {high}"
+        parts.append(f"Energies are uncertain by {span} % (k = 2), mostly alike in all systems.")
+    return " ".join([*parts, *_describe_names(points)]).replace(" %", "\u00a0%")
+
+
+def _describe_fillings(systems: Sequence[Training]) -> str:
+    fills = set(map(_get_fill, systems))
+    if fills == {"none"}:
+        return "Every energy is estimated (hollow), not measured."
+    if fills == {"full"}:
+        return "Every energy is measured."
+    return "Filled: measured energy; half-filled: partly estimated; hollow: estimated."
+
+
+def _describe_names(systems: Sequence[Training]) -> list[str]:
+    _, prefix = shorten_names([system.label for system in systems])
+    return [f"Names without their \u2018{prefix}\u2019."] if prefix else []
 
 
 def _draw_bars(axes: Axes, bars: list[list[Place]], label: str) -> list[Artist]:
@@ -160,10 +212,17 @@ def _draw_systems(
     drawing: Drawing,
     systems: Sequence[tuple[Training, Place, str]],
     lines: list[list[Place]],
-) -> None:
+    *,
+    named: Collection[int],
+    knee: int | None = None,
+) -> str:
     """Draw a marker for each system at its place, and a label off the markers and ``lines``.
 
-    The pointer shows name, text and energy of a system.
+    The pointer shows name, text and energy of a system. The systems ``named`` have their names as
+    labels, others numbers if there are many.
+
+    Returns:
+        The key of these numbers.
     """
     for system, place, text in systems:
         _, shape, colour = _FAMILIES[system.family]
@@ -173,17 +232,15 @@ def _draw_systems(
             zorder=4, linestyle="none",
         )  # fmt: skip
         drawing.add_hover(marker, f"{system.label}\n{text}\n{describe_energy(system.stage)}")
-    names, _ = shorten_names([system.label for system, _, _ in systems])
-    place_labels(axes, [place for _, place, _ in systems], names, lines)
+    labels, key = choose_labels([system.label for system, _, _ in systems], named)
+    if knee is not None:
+        labels[knee] = f"knee: {labels[knee]}"
+    place_labels(axes, [place for _, place, _ in systems], labels, lines)
+    return key
 
 
-def _explain(
-    axes: Axes, systems: Sequence[Training], handles: list[Artist], remarks: list[str]
-) -> None:
-    """Explain what occurs: families, fillings, lines (``handles``) above the axes, remarks below.
-
-    That names are cut is said after the first remark.
-    """
+def _explain(axes: Axes, systems: Sequence[Training], handles: list[Artist], key: str) -> None:
+    """Explain what occurs: families, fillings, lines (``handles``) above the axes, key below."""
     families = [
         build_handle(label, marker=marker, color=colour)
         for family, (label, marker, colour) in _FAMILIES.items()
@@ -210,13 +267,10 @@ def _explain(
             bbox_transform=axes.transAxes, handletextpad=0.3, columnspacing=1.0, borderpad=0.1,
             borderaxespad=0.1, handlelength=1.6,
         )  # fmt: skip
-    _, prefix = shorten_names([system.label for system in systems])
-    remarks.insert(1, f"Names without their \u2018{prefix}\u2019." if prefix else "")
-    characters = int(_REMARK_CHARACTERS * width_inches)
-    texts = [line for remark in remarks for line in textwrap.wrap(remark, characters)]
+    lines = textwrap.wrap(key, int(_KEY_CHARACTERS * width_inches))
     axes.annotate(
-        "\n".join(texts), (0, 0), xycoords="axes fraction", xytext=(0, -72 * _REMARKS_INCHES),
-        textcoords="offset points", va="top", fontsize=6, color="0.25", linespacing=1.25,
+        "\n".join(lines), (0, 0), xycoords="axes fraction", xytext=(0, -72 * _KEY_INCHES),
+        textcoords="offset points", va="top", fontsize=6.5, color="0.15", linespacing=1.25,
     )  # fmt: skip
 
 
@@ -265,44 +319,84 @@ def draw_energy_gmac(drawing: Drawing, results: Results) -> None:
         return
     drawing.figure.set_size_inches(COLUMN_INCHES, 3.2)
     axes = drawing.figure.add_axes((0.14, 0.13, 0.845, 0.77))
-    set_log_axis(axes, "x", [work.gmac for work in found], 0.1, _LEAST_DECADES_WORK)
-    rate = cheapest.energy_kwh / cheapest.gmac
+    largest = max(work.gmac for work in found)
+    work_unit, scale, power = next((u for u in _WORK if largest * u[1] >= 1), _WORK[-1])
+    unit, factor = choose_unit([work.energy_kwh for work in found], "kWh")
+    places = [(scale * work.gmac, factor * work.energy_kwh) for work in found]
+    rate = factor * cheapest.energy_kwh / (scale * cheapest.gmac)
+    set_log_axis(axes, "x", [x for x, _ in places], 0.1, _LEAST_DECADES_WORK)
     # Room for the systems, and for the line below the smallest of them.
-    energies = [work.energy_kwh for work in found]
-    smallest = min(work.gmac for work in found) * rate
-    intervals = [interval for work in found if (interval := work.find_interval(0.0))]
-    energies += [high for _, high in intervals] + [max(smallest, min(energies) / _MOST_BELOW)]
+    energies = [y for _, y in places]
+    smallest = min(x for x, _ in places) * rate
+    energies.append(max(smallest, min(energies) / _MOST_BELOW))
     set_log_axis(axes, "y", energies, 0.1, _LEAST_DECADES_WORK)
-    axes.set_xlabel("Forward multiply-accumulates of the training (GMAC)")
-    axes.set_ylabel("Training energy (kWh)")
-    lines = _draw_proportions(axes, found, rate)
-    least_kwh = axes.get_ylim()[0] / 2
-    bars = [
-        [(work.gmac, end) for end in interval]
-        for work in found
-        if (interval := work.find_interval(least_kwh))
-    ]
-    handles = [build_handle("kWh \u221d GMAC", **_LINE)]
-    handles += _draw_bars(axes, bars, "\u00b1 (k = 2)")
-    drawing.left_out += explain_energies([work.stage for work in found])
+    axes.set_xlabel(f"Forward computation of the training ({work_unit}, $10^{{{power}}}$)")
+    axes.set_ylabel(f"Training energy ({unit})")
+    lines = _draw_proportions(axes, places, rate)
+    handles = [build_handle(f"{unit} \u221d {work_unit}", **_LINE)]
+    unlike = explain_energies([work.stage for work in found])
+    drawing.left_out += unlike
+    fit = None if unlike else fit_power(found)
+    above = {}
+    if fit:
+        ends = [(x, factor * fit.compute(x / scale)) for x in axes.get_xlim()]
+        axes.plot(*zip(*ends, strict=True), **_FIT)
+        lines.append(ends)
+        handles.append(build_handle("fit", **_FIT))
+        ratios = [work.energy_kwh / fit.compute(work.gmac) for work in found]
+        above = {index: ratio for index, ratio in enumerate(ratios) if ratio > _CLEARLY}
     systems = []
-    for work in found:
-        times = f"{work.energy_kwh / work.gmac / rate:.2f} times the least kWh per GMAC"
-        text = f"{work.gmac:.4g} GMAC, forward, {times}"
-        systems.append((work, (work.gmac, work.energy_kwh), text))
-    _draw_systems(axes, drawing, systems, lines + bars)
-    remark = (
-        f"Line: proportional, through {cheapest.label}, the least energy per multiply-accumulate "
-        f"({format_significant(j_from_kwh(rate))} J/GMAC); dotted: multiples of it."
-    )
-    _explain(axes, found, handles, [remark])
+    for work, place in zip(found, places, strict=True):
+        times = f"{place[1] / place[0] / rate:.2f} times the least energy per multiply-accumulate"
+        systems.append((work, place, f"{work.gmac:.4g} GMAC, forward, {times}"))
+    named = {*above, found.index(cheapest)}
+    key = _draw_systems(axes, drawing, systems, lines, named=named)
+    _explain(axes, found, handles, key)
+    least = format_significant(j_from_kwh(cheapest.energy_kwh / cheapest.gmac))
+    parts = [
+        "Training energy against the forward multiply-accumulates of all crops trained.",
+        _describe_fillings(found),
+        f"Line: in proportion, through {cheapest.label}, the least energy per multiply-accumulate "
+        f"({least} J/GMAC); dotted: multiples of it.",
+    ]
+    if fit:
+        higher = ", ".join(f"{found[i].label} ({ratio:.2f} times)" for i, ratio in above.items())
+        parts.append(
+            f"Dashed: kWh \u221d GMAC^{fit.exponent:.2f}, fitted to the logarithms (R² "
+            f"{fit.r2:.2f}); clearly above it: {higher or 'none'}."
+        )
+    drawing.caption = " ".join([*parts, *_describe_names(found)])
 
 
-def _draw_proportions(axes: Axes, found: list[Work], least: float) -> list[list[Place]]:
-    """Draw the line of ``least`` kWh per GMAC, and its multiples up to the dearest system."""
+@dataclass(frozen=True)
+class Fit:
+    """kWh = factor x GMAC^exponent; ``r2`` is the share of the variance of log kWh."""
+
+    factor: float
+    exponent: float
+    r2: float
+
+    def compute(self, gmac: float) -> float:
+        """Return the kWh of some GMAC."""
+        return self.factor * gmac**self.exponent
+
+
+def fit_power(found: Sequence[Work]) -> Fit | None:
+    """Fit a power law to whole trainings, by least squares of the logarithms; None of too few."""
+    whole = [work for work in found if not explain_incomplete(work.stage)]
+    x, y = (np.log10([getattr(w, key) for w in whole]) for key in ("gmac", "energy_kwh"))
+    if len(whole) < _LEAST_FITTED or not np.ptp(x) or not np.ptp(y):
+        return None
+    exponent, offset = np.polyfit(x, y, 1)
+    r2 = 1 - np.var(y - exponent * x - offset) / np.var(y)
+    return Fit(float(10**offset), float(exponent), float(r2))
+
+
+def _draw_proportions(axes: Axes, places: list[Place], least: float) -> list[list[Place]]:
+    """Draw the line of the ``least`` slope, and its multiples up to the steepest place."""
     lines = []
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    most = max(work.energy_kwh / work.gmac for work in found) / least
+    most = max(y / x for x, y in places) / least
     below = [factor for factor in _MULTIPLES if factor < most]
     for factor in (1, *_MULTIPLES[: len(below) + 1]):
         slope = factor * least

@@ -8,7 +8,7 @@ ids that no other figure has: the page holds several.
 import io
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from sv.errors import SvError
-from sv.files import replacing
+from sv.files import replacing, write_text
 from sv.report.figures.det import draw_det, draw_scores
 from sv.report.figures.energy import draw_energy_accuracy, draw_energy_gmac
 from sv.report.figures.frame import Drawing
@@ -27,6 +27,7 @@ from sv.report.figures.learning import draw_learning_energy
 from sv.report.figures.power import draw_power, list_power_figures
 from sv.report.figures.stages import draw_energy_stages
 from sv.report.results import Results
+from sv.report.tables.cells import escape_markdown
 
 _PAD_INCHES = 0.03
 DPI = 200  # of the PNG: sharp on a page at column width
@@ -93,6 +94,14 @@ def write_figures(results: Results, directory: Path) -> tuple[list[Drawing], lis
     for path in old.difference(*(figure.paths for figure in figures)):
         path.unlink()  # of an earlier run; it would show what is no longer true
     return [figure for figure in figures if figure.paths], left_out, failures
+
+
+def write_captions(figures: Sequence[Drawing], directory: Path) -> Path:
+    """Write what each figure shows to ``captions.md``, for who pastes it; return the path."""
+    lines = [f"- {figure.stem}: {escape_markdown(figure.caption)}" for figure in figures]
+    path = directory / "captions.md"
+    write_text(path, "\n".join(["# Captions of the figures", "", *lines, ""]))
+    return path
 
 
 def list_figures(results: Results) -> tuple[dict[str, Draw], list[str]]:

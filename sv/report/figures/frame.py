@@ -3,7 +3,7 @@
 import itertools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class Drawing:
     Attributes:
         figure: Where to draw, of an Agg canvas; a figure without axes is not written.
         stem: Of its files.
+        caption: What it shows, and what its lines and marks mean.
         paths: The files that were written.
         left_out: A line for each thing that it does not show.
         hover: Texts that the pointer shows in an SVG, by the gid of an artist: one for all of it,
@@ -47,6 +48,7 @@ class Drawing:
 
     figure: Figure
     stem: str
+    caption: str = ""
     paths: list[Path] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     hover: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -91,11 +93,12 @@ def set_log_axis(
     axis = getattr(axes, f"{which}axis")
     axis.set_major_locator(LogLocator(subs=subs))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: _format_tick(value)))
+    plain = limits[0] >= 1 / _MAX_PLAIN and limits[1] <= _MAX_PLAIN  # all of its ticks, or none
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _format_tick(value, plain=plain)))
 
 
-def _format_tick(value: float) -> str:
-    if 1 / _MAX_PLAIN <= value <= _MAX_PLAIN:
+def _format_tick(value: float, *, plain: bool) -> str:
+    if plain:
         return f"{value:.6g}"
     digits, power = f"{value:.1e}".replace(".0", "").split("e")
     factor = "" if digits == "1" else f"{digits}\u00d7"
@@ -157,6 +160,7 @@ _LINE_COST = 2.0  # of a square point of a drawn line under a label
 _LINE_STEP_POINTS = 3.0
 _ROUNDS = 4  # nothing moves any more in the fourth, with the study's 15 systems
 _MIN_PREFIX = 4  # letters
+_MOST_NAMED = 6  # points that all have their names beside them
 
 
 def shorten_names(names: list[str]) -> tuple[list[str], str]:
@@ -166,6 +170,21 @@ def shorten_names(names: list[str]) -> tuple[list[str], str]:
     if len(set(names)) < 2 or len(prefix) < _MIN_PREFIX or prefix in names:
         return list(names), ""
     return [name.removeprefix(prefix) for name in names], prefix
+
+
+def choose_labels(names: list[str], named: Collection[int]) -> tuple[list[str], str]:
+    """Return a label for each point of a figure, and the key of those that are numbers.
+
+    Many names would lie on each other: then only those ``named`` have theirs.
+    """
+    short, _ = shorten_names(names)
+    if len(names) <= _MOST_NAMED:
+        return short, ""
+    numbered = [index for index in range(len(names)) if index not in named]
+    numbers = {index: f"{number}" for number, index in enumerate(numbered, 1)}
+    labels = [numbers.get(index, name) for index, name in enumerate(short)]
+    # A number stays on the line of its name.
+    return labels, ", ".join(f"{number}\u00a0{short[index]}" for index, number in numbers.items())
 
 
 def place_labels(

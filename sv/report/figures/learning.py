@@ -1,24 +1,28 @@
 """Validation EER against the energy that a training has used: a line for each system."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
+from sv.report.advice import choose_front, collect_points
 from sv.report.figures.frame import (
     COLUMN_INCHES,
     Drawing,
     add_legend_below,
+    build_handle,
     get_line_style,
     set_log_axis,
 )
 from sv.report.results import Results, Stage
-from sv.report.tables.cells import format_significant
-from sv.report.tables.evidence import describe_share, list_some
+from sv.report.tables.cells import choose_unit
+from sv.report.tables.evidence import describe_share, format_kwh, list_some
 
 _MARKS_A_LINE = 6
 _LOG_FROM = 4.0  # times between the lowest and the highest EER
 _LEAST_DECADES = 0.5
+_OTHER = {"color": "0.75", "linewidth": 0.7, "zorder": 2}  # of a system that is not on the front
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def _read_epochs(stage: Stage) -> tuple[dict[int, tuple[float, float]], dict[str
 
 
 def draw_learning_energy(drawing: Drawing, results: Results) -> None:
-    """Draw the learning curve of every system."""
+    """Draw the learning curve of every system; if there is a Pareto front, the others in grey."""
     curves, drawing.left_out = collect_learning(results)
     if not curves:
         lacks = "no figure, no system has epochs with energy and validation EER"
@@ -98,43 +102,54 @@ def draw_learning_energy(drawing: Drawing, results: Results) -> None:
         return
     drawing.figure.set_size_inches(COLUMN_INCHES, 3.0)
     axes = drawing.figure.add_axes((0.125, 0.13, 0.86, 0.85))
-    _set_limits(axes, curves)
+    unit, factor = choose_unit([curve.energy_kwh[-1] for curve in curves], "kWh")
+    _set_limits(axes, curves, factor)
+    points, _ = collect_points(results, results.scored)
+    front = {points[index].label for index in choose_front(points)[0]}
+    shown = [curve for curve in curves if not front or curve.system in front]
     handles = []
-    for index, curve in enumerate(curves):
-        every = max(1, round(len(curve.epochs) / _MARKS_A_LINE))
-        # Not all at the same epochs: markers of like curves would hide each other.
-        start = len(curve.epochs) - 1 - (index % every)
-        shown = sorted({len(curve.epochs) - 1, *range(start, -1, -every)})
-        style = {**get_line_style(index), "markersize": 3.5, "markeredgewidth": 0.9}
-        if not curve.share:
-            style["markerfacecolor"] = "white"
-        handles += axes.plot(
-            curve.energy_kwh, curve.eer_percent, markevery=shown, label=curve.system,
-            linewidth=1.1, zorder=3, **style,
-        )  # fmt: skip
+    for curve in curves:
+        energies = [factor * kwh for kwh in curve.energy_kwh]
+        if curve in shown:
+            style = _style_curve(shown.index(curve), curve)
+            (line,) = axes.plot(energies, curve.eer_percent, label=curve.system, **style)
+            handles.append(line)
+        else:
+            axes.plot(energies, curve.eer_percent, **_OTHER)
         # The pointer finds every epoch, not only those with a marker.
-        (found,) = axes.plot(
-            curve.energy_kwh, curve.eer_percent, "o", markersize=4, alpha=0, zorder=4
-        )
+        (found,) = axes.plot(energies, curve.eer_percent, "o", markersize=4, alpha=0, zorder=4)
         rows = zip(curve.epochs, curve.energy_kwh, curve.eer_percent, strict=True)
         texts = [
-            f"{curve.system}, epoch {epoch}\nEER {eer_percent:.2f} %, "
-            f"{format_significant(kwh)} kWh, {describe_share(curve.share)}"
+            f"{curve.system}, epoch {epoch}\nEER {eer_percent:.2f} %, {format_kwh(kwh)}, "
+            f"{describe_share(curve.share)}"
             for epoch, kwh, eer_percent in rows
         ]
         drawing.add_hover(found, *texts)
-    axes.set_xlabel("Energy of the training so far (kWh)")
+    if len(shown) < len(curves):
+        handles.append(build_handle("not on the front", **{**_OTHER, "linestyle": "-"}))
+    axes.set_xlabel(f"Energy of the training so far ({unit})")
     axes.set_ylabel("Validation EER (%)")
-    title = "System (hollow: energy estimated)"
-    if not any(curve.share for curve in curves):
-        title = "System (energy estimated)"
-    elif all(curve.share for curve in curves):
-        title = "System"
-    add_legend_below(axes, handles, title, left_inches=0.02)
+    add_legend_below(axes, handles, left_inches=0.02)
+    drawing.caption = (
+        "Validation EER at the end of each epoch, on the training's own trials, against the energy "
+        "until then: lower than another's at the same energy is better so far. "
+        + ("Coloured: the systems of the Pareto front. " if len(shown) < len(curves) else "")
+        + "Hollow markers: the energy is estimated, not measured."
+    )
 
 
-def _set_limits(axes: Axes, curves: list[LearningCurve]) -> None:
-    energies = [kwh for curve in curves for kwh in curve.energy_kwh if kwh > 0]
+def _style_curve(index: int, curve: LearningCurve) -> dict[str, Any]:
+    every = max(1, round(len(curve.epochs) / _MARKS_A_LINE))
+    # Not all at the same epochs: markers of like curves would hide each other.
+    last = len(curve.epochs) - 1
+    marked = sorted({last, *range(last - index % every, -1, -every)})
+    style = get_line_style(index) | {"markevery": marked, "linewidth": 1.1, "zorder": 3}
+    style |= {"markersize": 3.5, "markeredgewidth": 0.9}
+    return style if curve.share else {**style, "markerfacecolor": "white"}
+
+
+def _set_limits(axes: Axes, curves: list[LearningCurve], factor: float) -> None:
+    energies = [factor * kwh for curve in curves for kwh in curve.energy_kwh if kwh > 0]
     set_log_axis(axes, "x", energies or [1.0], 0.03, _LEAST_DECADES)
     eers = np.concatenate([curve.eer_percent for curve in curves])
     if eers.min() > 0 and eers.max() / eers.min() > _LOG_FROM:

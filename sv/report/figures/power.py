@@ -311,6 +311,7 @@ def draw_power(drawing: Drawing, stages: list[Stage]) -> None:
         axes.set_title(title, loc="left", fontsize=8)
         _draw_panel(axes, trace, lines, others)
     add_legend_below(figure.axes[-1], [*lines.values(), *others.values()])
+    drawing.caption = "Power over time, as each meter read it."
 
 
 def _read_panels(stages: list[Stage]) -> tuple[list[tuple[str, Trace]], list[str]]:

@@ -1,8 +1,8 @@
 """Where energy went: bars divided by stage of the recipe and by part of the machine.
 
-Both in percent of the bar, with its kWh next to it: systems differ by more than a stacked bar in
-kWh can show. Parts never add up to more than the energy of their stage. What the sidecar does not
-divide stays one part of its own.
+Both in percent of the bar, with its energy next to it: systems differ by more than a stacked bar
+of energies can show. Parts never add up to more than the energy of their stage. What the sidecar
+does not divide stays one part of its own.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ from sv.report.figures.frame import (
     add_legend_below,
 )
 from sv.report.results import RESULTS_STAGE, Results, Stage
-from sv.report.tables.cells import format_significant
+from sv.report.tables.cells import choose_unit, format_significant
 from sv.report.tables.evidence import (
     WHOLE,
     describe_energy,
@@ -214,7 +214,8 @@ def draw_energy_stages(drawing: Drawing, results: Results) -> None:
     height = rows_inches + 0.25 + _LEGEND_INCHES
     figure.set_size_inches(COLUMN_INCHES, height)
     left = 0.1 + _LETTER_INCHES * max(len(bar.label) for bar in bars)
-    numbers = [format_significant(bar.energy_kwh) for bar in bars]
+    unit, factor = choose_unit([bar.energy_kwh for bar in bars], "kWh")
+    numbers = [format_significant(factor * bar.energy_kwh) for bar in bars]
     right = 0.1 + _LETTER_INCHES * max(len(number) for number in numbers)  # for these
     width = max(_LEAST_INCHES, (COLUMN_INCHES - left - right - _BETWEEN_INCHES) / 2)
     legends = []
@@ -245,7 +246,11 @@ def draw_energy_stages(drawing: Drawing, results: Results) -> None:
             number, (1, row), xycoords=("axes fraction", "data"), va="center", fontsize=7, **style
         )
     style["xytext"] = (72 * right, 4)
-    by_part.annotate("kWh", (1, 1), xycoords="axes fraction", fontsize=8, **style)
+    by_part.annotate(unit, (1, 1), xycoords="axes fraction", fontsize=8, **style)
+    drawing.caption = (
+        "Energy of the runs that made the results. The shared stages, before the training, serve "
+        "all systems. White with hatches: estimated."
+    )
 
 
 def _draw_bars(

@@ -29,32 +29,12 @@ _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
 _DIGITS = re.compile(r"(?<=[a-z])(?=[0-9])")  # the end of a table's name
 _TABLE_FORMATS = ("csv", "json", "md", "tex")
 _ACCURACY = "energy_accuracy"
-# Stem of the files, title and caption of a figure that is shown.
+# Stem of the files and title of a figure that is shown.
 _FIGURES = (
-    (
-        _ACCURACY,
-        "Accuracy against training energy",
-        "Dashed: the Pareto front, the systems that no other beats in both figures. Filled markers "
-        "are measured energy, half-filled ones partly estimated, hollow ones estimated.",
-    ),
-    (
-        "energy_gmac",
-        "Training energy against computation",
-        "A system above the line paid for something else than arithmetic, such as waiting for "
-        "data.",
-    ),
-    (
-        "learning_energy",
-        "What each epoch bought",
-        "Validation EER at the end of each epoch, on the training's own trials: lower than "
-        "another's at the same energy is better so far.",
-    ),
-    (
-        "energy_stages",
-        "Where the energy went",
-        "Energy of the runs that made the results. The shared stages, before the training, serve "
-        "all systems. White with hatches: estimated.",
-    ),
+    (_ACCURACY, "Accuracy against training energy"),
+    ("energy_gmac", "Training energy against computation"),
+    ("learning_energy", "What each epoch bought"),
+    ("energy_stages", "Where the energy went"),
 )
 _SIZE = re.compile(r' (width|height)="[\d.]+pt"')
 _FILL = re.compile(r'fill="(#\w{6})"')  # an attribute has no variables, a style has
@@ -67,6 +47,7 @@ class View:
 
     label: str
     svg: str
+    caption: str
     left_out: list[str]
 
 
@@ -76,7 +57,6 @@ class Picture:
 
     key: str
     title: str
-    caption: str
     views: tuple[View, ...]
 
 
@@ -105,6 +85,7 @@ def write_page(
     provenance = collect_provenance(results, directory)
     items = list(provenance.values())
     pictures = _list_pictures(results, figures)
+    front = next((table for table in tables if advice.table and table.name == "front"), None)
     svg = [view.svg for picture in pictures for view in picture.views]
     # Every text of the results is escaped, and an unknown name is an error.
     environment = Environment(
@@ -125,7 +106,8 @@ def write_page(
             (drawn.stem, [(p.suffix[1:].upper(), link_to(p, directory)) for p in drawn.paths])
             for drawn in sorted(figures, key=lambda drawn: drawn.stem)
         ],
-        tables=tables,
+        tables=[table for table in tables if table is not front],
+        front=front,
         formats=_TABLE_FORMATS,
         missing_lines=missing_lines,
         shorten=lambda table: _DIGITS.sub(" ", table.name.replace("_", " ")).capitalize(),
@@ -145,17 +127,17 @@ def _list_pictures(results: Results, figures: "Sequence[Drawing]") -> list[Pictu
     """Read the figures that are shown, accuracy with a view for each list."""
     drawn = {figure.stem: figure for figure in figures}
     pictures = []
-    for stem, title, caption in _FIGURES:
+    for stem, title in _FIGURES:
         choices = {stem: "Average" if len(results.scored) > 1 else "".join(results.scored)}
         if stem == _ACCURACY:
             choices |= {f"{stem}_{name}": name for name in results.scored}
         views = [
-            View(label, _read_svg(drawn[choice]), drawn[choice].left_out)
+            View(label, _read_svg(drawn[choice]), drawn[choice].caption, drawn[choice].left_out)
             for choice, label in choices.items()
             if choice in drawn
         ]
         if views:
-            pictures.append(Picture(stem, title, caption, tuple(views)))
+            pictures.append(Picture(stem, title, tuple(views)))
     return pictures
 
 
@@ -178,7 +160,7 @@ def _find_sort_key(cell: Cell, column: Column) -> str | None:
 
 
 def _answer(results: Results, advice: Advice) -> tuple[str, ...]:
-    """Return what the best accuracy cost, and the knee: on average, else on the first list."""
+    """Return what the best accuracy cost, the knee, and the choice: on average, else on a list."""
     for lists in (results.scored, *((name,) for name in results.scored)):
         points, left_out = collect_points(results, lists)
         if not points:
@@ -194,6 +176,7 @@ def _answer(results: Results, advice: Advice) -> tuple[str, ...]:
         return (
             f"{best.label} has {what} {where}: {_describe_cost(best)}.",
             *(f"The knee of the front is {p.label}: {_describe_cost(p)}." for p in knee),
+            *([advice.choice] if advice.choice else []),
         )
     return ("No system has both an EER and a training energy yet.",)
 
@@ -202,7 +185,7 @@ def _describe_cost(point: Point) -> str:
     eer = describe_eer(point.eer_percent, point.eer_interval).removeprefix("EER ")
     energy = f"{format_kwh(point.energy_kwh)} of training, {describe_quality(point.stage)}"
     # A number stays on the line of its unit.
-    return f"{eer} for {energy}".replace(" %", "\u00a0%").replace(" kWh", "\u00a0kWh")
+    return f"{eer} for {energy}".replace(" %", "\u00a0%")
 
 
 def _list_facts(results: Results, provenance: list[Provenance]) -> str:

@@ -17,6 +17,7 @@ from sv.report.tables.cells import (
     Column,
     Note,
     Row,
+    choose_unit,
     fact_cell,
     figure_cell,
     format_duration,
@@ -145,15 +146,16 @@ def describe_energy(stage: Stage) -> str:
     text = format_kwh(stage.energy_kwh)
     uncertainty_kwh = stage.sidecar.uncertainty_kwh
     if stage.energy_kwh is not None and uncertainty_kwh is not None:
-        text += f" ± {format_significant(uncertainty_kwh)} (k = 2)"
+        text += f" ± {format_kwh(uncertainty_kwh)} (k = 2)"
     return f"{text}, {describe_quality(stage)}"
 
 
 def format_kwh(value: float | None) -> str:
-    """Format an energy with its unit; a negative one keeps its sign."""
+    """Format kWh, in Wh or mWh where these are few; a negative energy keeps its sign."""
     if value is None:
         return UNKNOWN
-    return f"{'-' if value < 0 else ''}{format_significant(abs(value))} kWh"
+    unit, factor = choose_unit([value], "kWh")
+    return f"{'-' if value < 0 else ''}{format_significant(factor * abs(value))} {unit}"
 
 
 def describe_eer(eer_percent: float, interval: tuple[float, float] | None) -> str:

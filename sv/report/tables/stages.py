@@ -31,6 +31,7 @@ from sv.report.tables.evidence import (
     energy_marks,
     energy_notes,
     explain_incomplete,
+    format_kwh,
     list_some,
     provenance_cells,
     stage_cells,
@@ -321,7 +322,7 @@ def _describe_forecast(found: _Forecast) -> str:
 
 def _format_kwh(found: _Energy) -> str:
     kwh = found.energy_kwh
-    return "an unknown energy" if kwh is None else f"{format_significant(kwh)} kWh"
+    return "an unknown energy" if kwh is None else format_kwh(kwh)
 
 
 def _format_ratio(found: _Energy) -> str:
