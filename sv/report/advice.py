@@ -17,6 +17,7 @@ import numpy as np
 
 from sv.report.mixing import Difference, explain_arithmetic
 from sv.report.noise import LEAST_SPEAKERS, find_measured, find_ties
+from sv.report.published import Study
 from sv.report.results import Results, Stage, System, compute_average, family_of
 from sv.report.tables.cells import (
     BLANK,
@@ -222,16 +223,17 @@ def find_knee(points: Sequence[tuple[float, float]]) -> Knee | None:
 
 @dataclass(frozen=True)
 class Training:
-    """A system in a figure; ``stage`` is its training, of known energy."""
+    """A system in a figure: its training, of known energy; without a ``stage`` a published one."""
 
     label: str
     family: str
-    stage: Stage
+    energy_kwh: float
+    stage: Stage | None
 
     @property
-    def energy_kwh(self) -> float:
-        """The energy of the training."""
-        return self.stage.energy_kwh or 0.0
+    def is_whole(self) -> bool:
+        """Whether the energy is of all of the training and undisputed, as far as is known."""
+        return not (self.stage and explain_incomplete(self.stage))
 
 
 @dataclass(frozen=True)
@@ -262,13 +264,23 @@ def collect_points(results: Results, lists: tuple[str, ...]) -> tuple[list[Point
     return points, left_out
 
 
-def find_training(system: System) -> tuple[str, str, Stage] | None:
+def find_training(system: System) -> tuple[str, str, float, Stage] | None:
     """Return the first fields of a `Training`; None without a known energy."""
     stage = system.training
     if stage is None or not stage.energy_kwh:
         return None
     mark = MARKS["incomplete"] if explain_incomplete(stage) else ""
-    return system.name + mark, family_of(system.name), stage
+    return system.name + mark, family_of(system.name), stage.energy_kwh, stage
+
+
+def collect_published(study: Study) -> list[Point]:
+    """Return the systems of a study's Table 1, by its averages."""
+    points = []
+    for row in study.trainings:
+        eer, kwh = row.figures["eer_percent"], row.figures["energy_kwh"]
+        if eer and kwh:
+            points.append(Point(row.model, family_of(row.model), kwh.value, None, eer.value, None))
+    return points
 
 
 def choose_front(points: Sequence[Point]) -> tuple[list[int], int | None, str]:
@@ -276,8 +288,8 @@ def choose_front(points: Sequence[Point]) -> tuple[list[int], int | None, str]:
 
     Only whole trainings can be on it, and only where their energies may be compared.
     """
-    whole = [i for i, point in enumerate(points) if not explain_incomplete(point.stage)]
-    obstacles = explain_energies([points[i].stage for i in whole])
+    whole = [i for i, point in enumerate(points) if point.is_whole]
+    obstacles = explain_energies([s for i in whole if (s := points[i].stage)])
     if obstacles:
         return [], None, f"no Pareto front: {'; '.join(obstacles)}"
     if len(whole) < _LEAST_ON_FRONT:

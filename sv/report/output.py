@@ -44,12 +44,14 @@ class Output:
 
     Attributes:
         tables: In order of display.
+        figures: Those that were drawn.
         paths: All files, the systems' results.json last.
         left_out: What a figure lacks.
         failures: Parts that were not made, with the reason.
     """
 
     tables: list[Table] = field(default_factory=list)
+    figures: list["Drawing"] = field(default_factory=list)
     paths: list[Path] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
@@ -118,7 +120,6 @@ def write_output(
         refuse_mixed(differences)
     output = Output()
     advice: Advice | None = None
-    figures: list[Drawing] = []
     mixed = [Note(f"Mixed, and so not comparable: {d.describe()}.") for d in differences]
     unlike_arithmetic = explain_arithmetic(results)
 
@@ -157,7 +158,7 @@ def write_output(
         from sv.report.figures.files import write_captions, write_figures  # noqa: PLC0415
 
         drawn, left_out, failures = write_figures(results, directory)
-        figures.extend(drawn)
+        output.figures += drawn
         output.paths += [path for figure in drawn for path in figure.paths]
         output.paths += [write_captions(drawn, directory)] if drawn else []
         output.left_out += left_out
@@ -168,7 +169,7 @@ def write_output(
 
         if advice is None:
             raise SvError("there is no advice to show")
-        output.paths.append(write_page(results, output.tables, advice, figures, directory))
+        output.paths.append(write_page(results, output.tables, advice, output.figures, directory))
 
     parts = {"comparison": compare, "advice": advise, "figures": draw, "page": lay_out}
     for name, make in parts.items():

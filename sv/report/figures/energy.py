@@ -41,7 +41,7 @@ from sv.report.tables.evidence import (
     describe_eer,
     describe_energy,
     explain_energies,
-    explain_incomplete,
+    format_kwh,
     rate_share,
 )
 from sv.score.bootstrap import subtract
@@ -93,6 +93,11 @@ def draw_energy_accuracy(drawing: Drawing, results: Results, lists: tuple[str, .
         what = "an average EER" if len(lists) != 1 else "an EER"
         drawing.left_out.append(f"no figure, no system has both {what} and training energy")
         return
+    draw_points(drawing, points, f"EER, {lists[0]}" if len(lists) == 1 else "Average EER")
+
+
+def draw_points(drawing: Drawing, points: Sequence[Point], what: str) -> None:
+    """Draw systems, one or more; ``what`` is their EER."""
     drawing.figure.set_size_inches(COLUMN_INCHES, 3.4)
     axes = drawing.figure.add_axes((0.115, 0.12, 0.87, 0.78))
     unit, factor = choose_unit([point.energy_kwh for point in points], "kWh")
@@ -104,7 +109,6 @@ def draw_energy_accuracy(drawing: Drawing, results: Results, lists: tuple[str, .
         axes, [*(y for _, y in places), *(end for span in spans.values() for end in span)]
     )
     axes.set_xlabel(f"Training energy ({unit})")
-    what = f"EER, {lists[0]}" if len(lists) == 1 else "Average EER"
     axes.set_ylabel(f"{what} (%)")
     bars = [[(places[index][0], end) for end in span] for index, span in spans.items()]
     handles = _draw_bars(axes, bars, "95 %, against the lowest")
@@ -160,7 +164,7 @@ def _caption_accuracy(
     uncertain = [
         100 * p.stage.sidecar.uncertainty_kwh / p.energy_kwh
         for p in points
-        if p.stage.sidecar.uncertainty_kwh is not None
+        if p.stage and p.stage.sidecar.uncertainty_kwh is not None
     ]
     parts = [f"{what} against training energy.", _describe_fillings(points)]
     if front:
@@ -203,6 +207,8 @@ def _draw_bars(axes: Axes, bars: list[list[Place]], label: str) -> list[Artist]:
 
 def _get_fill(system: Training) -> str:
     """Return a key of `_FILLINGS`: what is not known to be measured is called estimated."""
+    if system.stage is None:
+        return "full"
     rate = rate_share(system.stage.sidecar.measured_fraction)
     return {"measured": "full", "partly_estimated": "left"}.get(rate, "none")
 
@@ -231,7 +237,8 @@ def _draw_systems(
             fillstyle=_get_fill(system), markerfacecoloralt="white", markeredgewidth=1.1,
             zorder=4, linestyle="none",
         )  # fmt: skip
-        drawing.add_hover(marker, f"{system.label}\n{text}\n{describe_energy(system.stage)}")
+        energy = describe_energy(system.stage) if system.stage else format_kwh(system.energy_kwh)
+        drawing.add_hover(marker, f"{system.label}\n{text}\n{energy}")
     labels, key = choose_labels([system.label for system, _, _ in systems], named)
     if knee is not None:
         labels[knee] = f"knee: {labels[knee]}"
@@ -252,7 +259,7 @@ def _explain(axes: Axes, systems: Sequence[Training], handles: list[Artist], key
         for fill, label in _FILLINGS.items()
         if fill in map(_get_fill, systems)
     ]
-    if any(explain_incomplete(system.stage) for system in systems):
+    if not all(system.is_whole for system in systems):
         mark = {"marker": "$§$", "color": "0.15", "markeredgewidth": 0}
         fillings.append(build_handle("incomplete or disputed", **mark))
     figure, box = axes.figure, axes.get_position()
@@ -305,7 +312,7 @@ def _find_gmac(system: System) -> tuple[float | None, str]:
 
 def find_cheapest(found: list[Work]) -> Work | None:
     """Return the training of least energy per GMAC, a whole one if there is any."""
-    whole = [work for work in found if not explain_incomplete(work.stage)] or found
+    whole = [work for work in found if work.is_whole] or found
     return min(whole, key=lambda work: work.energy_kwh / work.gmac, default=None)
 
 
@@ -334,7 +341,7 @@ def draw_energy_gmac(drawing: Drawing, results: Results) -> None:
     axes.set_ylabel(f"Training energy ({unit})")
     lines = _draw_proportions(axes, places, rate)
     handles = [build_handle(f"{unit} \u221d {work_unit}", **_LINE)]
-    unlike = explain_energies([work.stage for work in found])
+    unlike = explain_energies([work.stage for work in found if work.stage])
     drawing.left_out += unlike
     fit = None if unlike else fit_power(found)
     above = {}
@@ -383,7 +390,7 @@ class Fit:
 
 def fit_power(found: Sequence[Work]) -> Fit | None:
     """Fit a power law to whole trainings, by least squares of the logarithms; None of too few."""
-    whole = [work for work in found if not explain_incomplete(work.stage)]
+    whole = [work for work in found if work.is_whole]
     x, y = (np.log10([getattr(w, key) for w in whole]) for key in ("gmac", "energy_kwh"))
     if len(whole) < _LEAST_FITTED or not np.ptp(x) or not np.ptp(y):
         return None

@@ -77,8 +77,6 @@ def write_figures(results: Results, directory: Path) -> tuple[list[Drawing], lis
         The figures written, a line for each figure left out or without some system, and one for
         each that could not be drawn.
     """
-    # It logs every glyph that it packs into a PDF.
-    logging.getLogger("fontTools").setLevel(logging.WARNING)
     old = {
         path for stem in _STEMS for kind in _METADATA for path in directory.glob(f"{stem}.{kind}")
     }
@@ -127,6 +125,8 @@ def list_figures(results: Results) -> tuple[dict[str, Draw], list[str]]:
 
 def write_figure(draw: Draw, stem: Path) -> Drawing:
     """Draw a figure and write it as ``<stem>.pdf``, ``.png`` and ``.svg``."""
+    # It logs every glyph that it packs into a PDF.
+    logging.getLogger("fontTools").setLevel(logging.WARNING)
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)

@@ -183,7 +183,8 @@ def _answer(results: Results, advice: Advice) -> tuple[str, ...]:
 
 def _describe_cost(point: Point) -> str:
     eer = describe_eer(point.eer_percent, point.eer_interval).removeprefix("EER ")
-    energy = f"{format_kwh(point.energy_kwh)} of training, {describe_quality(point.stage)}"
+    quality = f", {describe_quality(point.stage)}" if point.stage else ""
+    energy = f"{format_kwh(point.energy_kwh)} of training{quality}"
     # A number stays on the line of its unit.
     return f"{eer} for {energy}".replace(" %", "\u00a0%")
 
