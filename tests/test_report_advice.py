@@ -87,53 +87,61 @@ def test_advice_of_the_whole_study(tmp_path):
     assert all(0 <= share <= 1 for share in shares.values())
     assert shares["resnet50_w0.25"] == 1  # the least energy of all
     assert all(price.dearer in advice.front for price in advice.prices)
+    assert [row.label for row in advice.table.rows] == list(advice.front)
     text = format_advice(advice)
-    assert text.startswith("# Advice from these results\n\n- 15 systems are weighed")
-    assert "## No advice" not in text
-    assert text.count("\n- ") == len(advice.lines)
+    assert text.startswith(f"# Advice from these results\n\n- {advice.choice}\n- 15 systems")
+    assert "## No advice" not in text and "\n## The Pareto front" in text
+    assert text.count("\n- ") == 1 + len(advice.lines) + len(advice.table.notes)
 
 
 def test_front_knee_and_prices(tmp_path):
     advice = advise(build(tmp_path, noise={"resnet50_d": 0.1 * RAMP}))
     assert (advice.front, advice.knee) == (tuple(FOUR), "resnet34_d")
-    first, second = advice.prices  # from the knee upwards
+    _, first, second = advice.prices  # the first is of the step to the knee
     assert (first.cheaper, first.dearer) == ("resnet34_d", "resnet50_d")
     assert (first.more_kwh, first.gain) == (pytest.approx(40), pytest.approx(0.4))
     assert first.gain_interval == pytest.approx((0.4 - 0.095, 0.4 + 0.095))
     assert first.kwh_per_tenth == pytest.approx(0.1 * 40 / 0.4)
     assert first.interval == pytest.approx((0.1 * 40 / 0.495, 0.1 * 40 / 0.305))
     assert (second.cheaper, second.dearer) == ("resnet50_d", "resnet101_d")
-    line = one(advice.lines, "From resnet34_d to resnet50_d")
-    assert "0.1 points cost 10.00 kWh (95 %: 8.081 to 13.11)" in line
+    shown = {key: cell.text for key, cell in advice.table.rows[2].cells.items()}
+    assert (shown["system"], shown["from"], shown["more_kwh"]) == (
+        "resnet50_d",
+        "resnet34_d",
+        "40.00",
+    )
+    assert (shown["gain"], shown["gain_interval"]) == ("0.400", "0.305 to 0.495")
+    assert (shown["tenth_kwh"], shown["tenth_interval"]) == ("10.00", "8.081 to 13.11")
 
 
 def test_a_gain_within_noise_has_no_price_and_small_steps_add_up(tmp_path):
     # 34 to 50: 0.4 +- 0.57; 34 to 101: 0.6 without noise.
     advice = advise(build(tmp_path, noise={"resnet50_d": 0.6 * RAMP}))
-    first, second = advice.prices
+    _, first, second = advice.prices
     assert (first.kwh_per_tenth, first.interval) == (None, None)
     assert first.reason == "the gain is within noise"
     assert (second.cheaper, second.dearer) == ("resnet34_d", "resnet101_d")
     assert second.kwh_per_tenth == pytest.approx(0.1 * 180 / 0.6)
-    assert "there is no price" in one(advice.lines, "From resnet34_d to resnet50_d")
+    cell = advice.table.rows[2].cells["tenth_kwh"]
+    assert (cell.text, cell.reason) == ("-", "the gain is within noise")
 
 
 def test_uncertain_energies_widen_the_price(tmp_path):
     data, exp = build(tmp_path)
-    sharp = advise((data, exp)).prices[0]
+    sharp = advise((data, exp)).prices[1]
     assert sharp.interval == pytest.approx((sharp.kwh_per_tenth, sharp.kwh_per_tenth))
     for name, (kwh, _) in FOUR.items():
         edit(exp / name / "energy" / "05_train.json", uncertainty_kwh=0.1 * kwh)
     advice = advise((data, exp))
-    low, high = advice.prices[0].interval
+    low, high = advice.prices[1].interval
     # 40 kWh +- hypot(2, 6) at k = 2, for a gain of 0.4.
     assert low == pytest.approx(0.1 * (40 - 6.3 * 0.98) / 0.4, rel=0.05)
     assert high == pytest.approx(0.1 * (40 + 6.3 * 0.98) / 0.4, rel=0.05)
     assert "their uncertainties are in all shares and prices" in advice.lines[0]
     edit(exp / "resnet50_d" / "energy" / "05_train.json", uncertainty_kwh=60.0)
     advice = advise((data, exp))
-    assert advice.prices[0].kwh_per_tenth is None
-    assert "do not differ beyond their uncertainties" in advice.prices[0].reason
+    assert advice.prices[1].kwh_per_tenth is None
+    assert "do not differ beyond their uncertainties" in advice.prices[1].reason
 
 
 def test_share_of_the_replicates_on_the_front(tmp_path):
@@ -144,24 +152,30 @@ def test_share_of_the_replicates_on_the_front(tmp_path):
     assert dict(advice.on_front)["resnet34_w0.5"] == pytest.approx(0.5, abs=0.01)
     # 50 is beaten by it where it goes below 2.6: in a tenth.
     assert dict(advice.on_front)["resnet50_d"] == pytest.approx(0.9, abs=0.01)
-    front = one(advice.lines, "On the Pareto front")
-    assert "Off the front, but on it in some replicates: resnet34_w0.5 (50 %)" in front
+    assert "Off the front, but on it in some replicates: resnet34_w0.5 (50 %)." in advice.lines
+    shares = {row.label: row.cells["on_front"].text for row in advice.table.rows}
+    assert shares == {
+        "resnet18_d": "100",
+        "resnet34_d": "100",
+        "resnet50_d": "90",
+        "resnet101_d": "100",
+    }
 
 
 def test_the_least_energy_within_noise_of_the_best(tmp_path):
     advice = advise(build(tmp_path, noise={"resnet50_d": 0.3 * RAMP}))
-    line = one(advice.lines, "The lowest EER has resnet101_d")
-    assert "within noise of it: resnet50_d; the least energy" in line
-    assert "resnet50_d (60.00 kWh, 2.60 %), 0.30 times" in line
-    line = one(advise(build(tmp_path / "sharp")).lines, "The lowest EER")
-    assert "no system of less energy is within noise" in line
+    assert advice.choice == (
+        "resnet50_d (2.60 %, 60.00 kWh) is within noise of resnet101_d (2.40 %, 200.0 kWh), the "
+        "lowest EER, for 0.30 times the energy."
+    )
+    sharp = advise(build(tmp_path / "sharp"))
+    assert sharp.choice.startswith("No system of less energy is within noise of resnet101_d")
 
 
 def test_more_energy_is_never_preferred(tmp_path):
     systems = {"resnet18_d": (10.0, 5.0), "resnet34_d": (20.0, 2.39), "resnet101_d": (200.0, 2.4)}
     advice = advise(build(tmp_path, systems, noise={"resnet101_d": 0.3 * RAMP}))
-    line = one(advice.lines, "The lowest EER has resnet34_d")
-    assert "no system of less energy is within noise of it" in line
+    assert advice.choice.startswith("No system of less energy is within noise of resnet34_d (")
 
 
 def test_no_knee_is_said_and_prices_start_at_the_least_energy(tmp_path):
@@ -177,7 +191,7 @@ def test_no_knee_is_said_and_prices_start_at_the_least_energy(tmp_path):
 
 def assert_nothing_on_training(advice):
     assert (advice.front, advice.knee, advice.prices) == ((), None, ())
-    assert not [line for line in advice.lines if "front" in line or "EER" in line]
+    assert (advice.lines, advice.choice, advice.table) == ((), "", None)
 
 
 def test_two_systems_are_too_few(tmp_path):

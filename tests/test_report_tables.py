@@ -55,11 +55,11 @@ def test_training_table(tables):
     assert best["cnceleb EER (%)"] == "-"
     assert rows["resnet34_d"]["Energy (kWh)"] == "-"
     for line in (
-        "- † estimated from CPU time x power, 6.25 W a core (cpu_package), not measured",
-        "- ‡ partly estimated from CPU time x power, 6.25 W a core (cpu_package), 25.0 %, "
-        "the rest measured",
+        "- † estimated from CPU time x power (cpu_package), not measured (with which numbers: "
+        "Table 3)",
+        "- ‡ partly estimated from CPU time x power (cpu_package), 25.0 %, the rest measured",
         "- § incomplete or disputed: the stage is interrupted",
-        "- untrained network: resnet18_w0.125 EER 47.1 % (vox1_o)",
+        "- EER of the untrained networks: resnet18_w0.125 47.1 % (vox1_o).",
         "- Averages are over vox1_o, vox1_e.",
         "- No system has been scored on cnceleb.",
         "- PUE: 1 (none: the machines alone), in CO2 and not in energy.",

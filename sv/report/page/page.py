@@ -184,9 +184,9 @@ def _answer(results: Results, advice: Advice) -> tuple[str, ...]:
 def _describe_cost(point: Point) -> str:
     eer = describe_eer(point.eer_percent, point.eer_interval).removeprefix("EER ")
     quality = f", {describe_quality(point.stage)}" if point.stage else ""
-    energy = f"{format_kwh(point.energy_kwh)} of training{quality}"
     # A number stays on the line of its unit.
-    return f"{eer} for {energy}".replace(" %", "\u00a0%")
+    energy = format_kwh(point.energy_kwh).replace(" ", "\u00a0")
+    return f"{eer} for {energy} of training{quality}".replace(" %", "\u00a0%")
 
 
 def _list_facts(results: Results, provenance: list[Provenance]) -> str:
