@@ -9,7 +9,7 @@ from conftest import ROOT
 from report_tree import ESTIMATED, build_tree, write_all_tables, write_sidecar
 from study_exp import build_study
 
-from sv.report.output import write_tables
+from sv.report.output import build_tables, write_paper_table, write_tables
 from sv.report.results import collect_results
 from sv.report.tables.against import build_comparison
 from sv.report.tables.cells import MARKS, Cell, Column, Note, Row, Table, unknown_cell
@@ -27,14 +27,21 @@ ENGINES = {
     "tectonic": ["tectonic", "--keep-logs", "paper.tex"],
 }
 ENGINE = next((name for name in ENGINES if shutil.which(name)), None)
+HAS_SIUNITX = ENGINE == "tectonic" or (
+    shutil.which("kpsewhich")
+    and not subprocess.run(
+        ["kpsewhich", "siunitx.sty"], capture_output=True, check=False
+    ).returncode
+)
 needs_latex = pytest.mark.skipif(ENGINE is None, reason="no pdflatex and no tectonic here")
 
 
-def compile_tables(folder, page, names):
+def compile_tables(folder, page, names, label=""):
     """Compile a paper that inputs the tables; give the log."""
     paper = [PAGES[page], r"\usepackage{booktabs,graphicx}"]
+    paper += [r"\usepackage{siunitx}"] if label else []
     paper += [rf"\usepackage[{MARGINS[page]}]{{geometry}}", r"\begin{document}", "Text."]
-    paper += [*(rf"\input{{{name}}} See Table~\ref{{tab:{name}}}." for name in names)]
+    paper += [*(rf"\input{{{name}}} See Table~\ref{{tab:{label or name}}}." for name in names)]
     (folder / "paper.tex").write_text("\n".join([*paper, r"\end{document}"]))
     for _ in range(2):  # the second knows the references
         done = subprocess.run(
@@ -79,6 +86,17 @@ def test_odd_names_marks_and_missing_figures_compile(tmp_path, page):
     notes = tuple(Note(ODD, mark) for mark in ("", *MARKS))
     write_tables([Table("odd", ODD, columns, (row, plain), notes)], folder)
     check(compile_tables(folder, page, ["table1", "table2", "table3", "table4", "odd"]))
+
+
+@needs_latex
+@pytest.mark.skipif(not HAS_SIUNITX, reason="no siunitx.sty here (Debian: texlive-science)")
+def test_the_table_of_a_paper_fits_a_column(tmp_path):
+    data, exp = build_study(tmp_path)
+    results = collect_results(data, exp)
+    write_paper_table(build_tables(results)[0], results, tmp_path)
+    log = compile_tables(tmp_path, "two columns", ["table1_paper"], label="systems")
+    assert "Overfull" not in log
+    check(log)
 
 
 def test_a_long_table_is_divided_between_its_sections():

@@ -33,8 +33,14 @@ from sv.energy.record import read_record
 from sv.energy.samples import MISSING, split_attempts
 from sv.energy.sidecar import write_sidecar as rebuild
 from sv.energy.units import J_PER_KWH
-from sv.report.figures.energy import choose_front, collect_points, collect_work, find_cheapest
-from sv.report.figures.frame import shorten_names
+from sv.report.figures.energy import (
+    choose_front,
+    collect_points,
+    collect_work,
+    find_cheapest,
+    fit_power,
+)
+from sv.report.figures.frame import choose_labels, shorten_names
 from sv.report.figures.learning import collect_learning
 from sv.report.figures.power import (
     BINS,
@@ -166,6 +172,11 @@ def test_work_against_energy(study, tmp_path):
     assert work["resnet34_d"].energy_kwh == 46.2
     rates = {name: SYSTEMS[name][2] / SYSTEMS[name][1] for name in MODELS}
     assert find_cheapest(found).label == min(rates, key=rates.get)
+    fit = fit_power(found)
+    x, y = (np.log10([SYSTEMS[name][place] for name in MODELS]) for place in (1, 2))
+    assert fit.exponent == pytest.approx(np.polyfit(x, y, 1)[0])
+    assert fit.r2 == pytest.approx(np.corrcoef(x, y)[0, 1] ** 2)
+    assert fit_power(found[:3]) is None
     copy = tmp_path / "exp"
     shutil.copytree(exp, copy)
     (copy / "resnet34_d" / "model.json").unlink()
@@ -178,6 +189,26 @@ def test_work_against_energy(study, tmp_path):
         "resnet34_d is not shown: no model.json",
         "resnet18_d: the crops of fine_tuning are longer and are counted as the first phase's",
     ]
+
+
+def test_of_many_points_only_the_front_is_named():
+    names = [f"resnet{depth}_d" for depth in range(1, 9)]
+    labels, key = choose_labels(names, {0, 3})
+    assert labels == ["1_d", "1", "2", "4_d", "3", "4", "5", "6"]
+    assert key.replace("\u00a0", " ") == "1 2_d, 2 3_d, 3 5_d, 4 6_d, 5 7_d, 6 8_d"
+    assert choose_labels(names[:6], {0}) == (["1_d", "2_d", "3_d", "4_d", "5_d", "6_d"], "")
+
+
+def test_the_published_study_is_drawn_as_ones_own(tmp_path):
+    words = ["-m", "sv.bin.draw_study", ROOT / "egs/voxceleb/study", tmp_path / "published"]
+    done = subprocess.run(
+        [sys.executable, *words], env=environment(), cwd=ROOT, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert "Knee: resnet50_d_2822," in done.stdout and done.stderr == ""
+    titles = read_titles((tmp_path / "published.svg").read_bytes())
+    assert len(titles) == 15 and "resnet419_d\nEER 3.35 %\n895.7 kWh" in titles
+    assert (tmp_path / "published.pdf").is_file() and (tmp_path / "published.png").is_file()
 
 
 def test_learning_curves_of_one_attempt(study):
