@@ -178,8 +178,7 @@ def write_output(
         except (SvError, ModuleNotFoundError) as error:
             output.failures.append(f"no {name}: {error}")
     _remove_old_tables(output.tables, directory)
-    output.paths += joined
-    return output
+    return replace(output, paths=[*output.paths, *joined])
 
 
 def build_tables(results: Results, sets: tuple[str, ...] | None = None) -> list[Table]:

@@ -70,7 +70,12 @@ _FIT = {"color": "0.35", "linewidth": 0.9, "linestyle": (0, (5, 1.5)), "zorder":
 _LEAST_FITTED = 4  # systems: through three any line is a fit
 _CLEARLY = 1.25  # times the fit: a system above it is named
 # Prefixes of multiply-accumulates, and how many of them a GMAC is.
-_WORK = (("EMAC", 1e-9, 18), ("PMAC", 1e-6, 15), ("TMAC", 1e-3, 12), ("GMAC", 1.0, 9))
+_WORK = (
+    ("EMAC", 1e-9, "10¹⁸"),
+    ("PMAC", 1e-6, "10¹⁵"),
+    ("TMAC", 1e-3, "10¹²"),
+    ("GMAC", 1.0, "10⁹"),
+)
 _KEY_CHARACTERS = 22  # an inch
 _KEY_INCHES = 0.42  # from the axes down to the key, past tick and axis labels
 
@@ -337,7 +342,7 @@ def draw_energy_gmac(drawing: Drawing, results: Results) -> None:
     smallest = min(x for x, _ in places) * rate
     energies.append(max(smallest, min(energies) / _MOST_BELOW))
     set_log_axis(axes, "y", energies, 0.1, _LEAST_DECADES_WORK)
-    axes.set_xlabel(f"Forward computation of the training ({work_unit}, $10^{{{power}}}$)")
+    axes.set_xlabel(f"Forward computation of the training ({work_unit}, {power})")
     axes.set_ylabel(f"Training energy ({unit})")
     lines = _draw_proportions(axes, places, rate)
     handles = [build_handle(f"{unit} \u221d {work_unit}", **_LINE)]
