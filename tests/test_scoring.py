@@ -402,9 +402,9 @@ def test_config_says_what_stages_6_and_7_do(run_cli, tmp_path):
     config = tmp_path / "score.toml"
     config.write_text("")
     (tmp_path / "train.toml").write_text("")
-    assert run_cli(*words).stdout == "resnet18_d\ncosine\nfalse\nfalse\n0\n"
+    assert run_cli(*words).stdout == "resnet18_d\ncosine\nfalse\nfalse\n1\n0\n"
     config.write_text('untrained = true\nbackends = ["cosine", "as_norm"]\n')
-    assert run_cli(*words).stdout == "resnet18_d\ncosine as_norm\ntrue\ntrue\n0\n"
+    assert run_cli(*words).stdout == "resnet18_d\ncosine as_norm\ntrue\ntrue\n1\n0\n"
 
 
 @pytest.mark.parametrize(
