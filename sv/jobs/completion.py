@@ -167,14 +167,15 @@ def prove_job(path: Path, command: Sequence[str], before: Prints, began_ns: int)
         began_ns: Time of a file that was written when it began: the file system's clock may differ
             from this machine's.
     """
-    read, written = dict(before), {}
+    written: Prints = {}
     for word, now in take_job_prints(command).items():
         was = before.get(word)
         # A file that was there before and was written since counts as an output. One that changed
         # and yet is older (moved into place) is an input, and not the one that was read.
         if was is None or (now != was and now is not None and now[1] >= began_ns):
             written[word] = now
-            read.pop(word, None)
+    # Nor is an archive an input that an output named before it was written.
+    read = {w: was for w, was in before.items() if not {w, w.split(BEHIND)[0]} & written.keys()}
     write_proof(path, Proof(mask_secrets(command), read, written))
 
 
