@@ -461,12 +461,12 @@ def take_over(root: Path, stem: str, request: Request, config: SlurmConfig) -> d
             queue = _ask_for_queue(name, config.poll_s)
             jobs = [job for job in found if _is_of_use(folder, job, queue)]
             if jobs:
-                say(f"an earlier call has ended: waiting for its jobs, {name}")
-                marks = os.environ.get(MARKS_VARIABLE)
-                write_mark(marks, RESUMED, skipped=f"{len(jobs)} of {len(request.jobs)} jobs")
-                nodes.expect(os.environ, [])  # their meters are of the attempt that submitted them
                 watch = Watch(folder, name, jobs, is_array=request.is_array, config=config)
                 with cancelling(watch, folder, name, config):
+                    say(f"an earlier call has ended: waiting for its jobs, {name}")
+                    marks = os.environ.get(MARKS_VARIABLE)
+                    write_mark(marks, RESUMED, skipped=f"{len(jobs)} of {len(request.jobs)} jobs")
+                    nodes.expect(os.environ, [])  # their meters are of the attempt before
                     statuses |= watch.wait()
         shutil.rmtree(folder, ignore_errors=True)
     return statuses
