@@ -79,7 +79,7 @@ class DownloadConfig:
 
 
 def leads_out(path: str) -> bool:
-    """Tell whether a path leads out of the folder that it is relative to."""
+    """Return whether a path leads out of the folder that it is relative to."""
     return Path(path).is_absolute() or ".." in Path(path).parts or "\0" in path
 
 

@@ -47,7 +47,7 @@ _MASK = "***"
 
 
 def names_secret(name: str) -> bool:
-    """Tell by its name whether the value of a variable or an option is a secret."""
+    """Return whether, by its name, the value of a variable or an option is a secret."""
     return _SECRET.search(name) is not None
 
 

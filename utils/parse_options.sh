@@ -45,10 +45,10 @@ print_help() {
 
 # Print where a recipe's config NAME is: conf/NAME here, else next to what FOLDER (data/x) lies in.
 find_config() {
-  local beside
-  beside=$(dirname "$(dirname "$2")")/conf/$1
-  if [[ ! -s "conf/$1" && -s "$beside" ]]; then
-    printf '%s' "$beside"
+  local own
+  own=$(dirname "$(dirname "$2")")/conf/$1
+  if [[ ! -s "conf/$1" && -s "$own" ]]; then
+    printf '%s' "$own"
   else
     printf 'conf/%s' "$1"
   fi

@@ -159,7 +159,7 @@ def parse_ngpu(text: str) -> int | None:
 
 
 def is_finished(stage: Stage) -> bool:
-    """Tell whether a step was proved to be finished."""
+    """Return whether a step was proved to be finished."""
     from sv.jobs import completion  # noqa: PLC0415 - not for the meters of jobs
 
     return completion.is_stage_finished(get_sidecar_path(stage.journal), stage.argv)

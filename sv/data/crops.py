@@ -191,7 +191,7 @@ class CropReader:
         for name, size in zip(index.arks, index.ark_bytes.tolist(), strict=True):
             descriptor = _open(name)
             self._descriptors.append(descriptor)
-            # Nothing beside a crop is worth reading: the next one lies anywhere.
+            # What follows a crop is not worth reading: the next crop lies anywhere.
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
             now = os.fstat(descriptor).st_size
             if now != size:

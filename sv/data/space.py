@@ -17,7 +17,7 @@ from sv.errors import SvError
 from sv.files import read_json
 from sv.kaldi.data_dir import read_table
 
-ENTRY_BYTES = 24  # of a matrix in an archive beside its name and values: sv/kaldi/archive.py
+ENTRY_BYTES = 24  # of a matrix in an archive, without its name and values: sv/kaldi/archive.py
 
 
 @dataclass(frozen=True)

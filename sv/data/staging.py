@@ -2,7 +2,7 @@
 
 The copy of ``data/<set>/fbank/fbank.1.ark`` is ``<root>/<set>/fbank/fbank.1.ark``. It is used if it
 has the size that stage 4 found and the checksum that stage 3 wrote; else it is made anew. What was
-checked is noted beside it, so that a resumed training reads nothing twice.
+checked is noted next to it, so that a resumed training reads nothing twice.
 """
 
 import contextlib

@@ -300,7 +300,7 @@ def _build_phases(
 
 
 def _is_resumed(lines: AttemptLines, journals: StageJournals | None) -> bool:
-    """Tell whether the attempt resumed what lies before it.
+    """Return whether the attempt resumed what lies before it.
 
     A requeued job resumes what the same attempt left: only the first of its starts that left
     anything tells.

@@ -113,7 +113,7 @@ def _find_differences(ours: Any, again: Any, where: str) -> Iterator[str]:
 
 
 def is_same(a: float, b: float) -> bool:
-    """Tell whether two sums are the same but for rounding."""
+    """Return whether two sums are the same but for rounding."""
     return math.isclose(a, b, rel_tol=SAME, abs_tol=1e-12)
 
 

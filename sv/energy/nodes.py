@@ -156,7 +156,7 @@ def list_folders(journal: Path) -> list[Path]:
 
 
 def is_stale(journal: Path) -> bool:
-    """Tell whether a journal's sidecar is missing, or older than it or what other meters wrote."""
+    """Return whether a journal's sidecar is missing, or older than the meters' files."""
     try:
         sidecar_ns = os.stat(get_sidecar_path(journal)).st_mtime_ns
     except FileNotFoundError:

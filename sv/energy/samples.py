@@ -166,7 +166,7 @@ class Reading(NamedTuple):
 
 
 def is_possible(spec: Mapping[str, Any], value: int) -> bool:
-    """Tell whether a raw reading can be one of its channel: nothing negative, no power too high."""
+    """Return whether a raw reading is possible: nothing negative, no power too high."""
     if not 0 <= value <= MAX_READING:
         return False
     is_power = spec["method"] == "power_integral"

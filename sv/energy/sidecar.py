@@ -231,7 +231,9 @@ def _rebuild(path: Path) -> str:
             fold_leftover(journal, attempts)
             running = fold_nodes(path)
             sidecar = rebuild(read_journal(path), read_journals(path))
-            parse_record(dataclasses.asdict(sidecar), str(path))  # or nobody could read it
+            parse_record(
+                dataclasses.asdict(sidecar), str(path)
+            )  # what cannot be read is not written
             write_record(get_sidecar_path(path), sidecar)
     except BusyError:
         return f"{path}: its meter is still running, left alone"

@@ -28,7 +28,7 @@ class FetchError(SvError):
 
 
 def is_private(url: str) -> bool:
-    """Tell whether nobody between here and a service can read what is sent: https, or no way."""
+    """Return whether what is sent cannot be read on its way: by https, or on this machine."""
     return url.startswith("https://") or _OWN_MACHINE.fullmatch(url) is not None
 
 

@@ -89,7 +89,7 @@ def write_proof(path: Path, proof: Proof) -> None:
 
 
 def is_finished(path: Path, command: Sequence[str], files: Prints) -> bool:
-    """Tell whether the proof is of this command and of these files as they are now.
+    """Return whether the proof is of this command and of these files as they are now.
 
     Args:
         path: The proof.
@@ -188,7 +188,7 @@ def get_stage_proof(sidecar: Path) -> Path:
 
 
 def is_stage_finished(sidecar: Path, command: Sequence[str]) -> bool:
-    """Tell whether a stage need not be run: proved, and its last attempt is complete.
+    """Return whether a stage need not be run: proved, and its last attempt is complete.
 
     Args:
         sidecar: ``exp/<model>/energy/05_train.json``.

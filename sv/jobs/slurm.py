@@ -410,7 +410,7 @@ def lock_folder(root: Path) -> Iterator[None]:
 
 
 def _open_lock(path: Path) -> int:
-    """Open the lock in a folder that nobody else may enter: its files say what the jobs will run.
+    """Open the lock in a folder that its owner alone may enter: its files are what jobs run.
 
     Raises:
         SvError: The folder is somebody else's, or it or the lock is a link.
@@ -430,7 +430,7 @@ def _open_lock(path: Path) -> int:
 
 
 def _is_open(path: Path, descriptor: int) -> bool:
-    """Tell whether a path is still the file that a descriptor is of."""
+    """Return whether a path is still the file that a descriptor is of."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except FileNotFoundError:
@@ -499,7 +499,7 @@ def _ask_for_queue(name: str, poll_s: float) -> dict[int | None, Entry]:
 
 
 def _is_of_use(folder: Path, job: Job, queue: dict[int | None, Entry]) -> bool:
-    """Tell whether a job that was left is in the queue or has ended well."""
+    """Return whether a job that was left is in the queue or has ended well."""
     found = read_status(folder / f"{job.number}.status")
     if found is not None and found["final"]:
         return found["status"] == 0

@@ -181,7 +181,7 @@ def _measure_journals(energy: Path) -> dict[Path, int]:
 
 
 def _was_stopped(journal: Path) -> bool:
-    """Tell whether a stage's last attempt ended by a signal or at its budget: it did not fail."""
+    """Return whether a stage's last attempt ended by a signal or at its budget: it did not fail."""
     try:
         status = read_record(get_sidecar_path(journal)).attempts[-1].status
     except SvError:  # of a killed meter

@@ -45,5 +45,5 @@ class ScoreConfig:
 
     @property
     def needs_cohort(self) -> bool:
-        """Tell whether stage 6 must extract training utterances."""
+        """Return whether stage 6 must extract training utterances."""
         return any(name in NEED_COHORT for name in self.backends)

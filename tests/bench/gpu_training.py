@@ -83,7 +83,7 @@ class Boards:
             self._counters = [name for name, unit in units.items() if unit == "mJ"]
 
     def read_j(self) -> float | None:
-        """Give the sum of the counters, or None if there is none."""
+        """Return the sum of the counters, or None if there is none."""
         if self._reader is None or not self._counters:
             return None
         values = self._reader.read()
@@ -139,7 +139,7 @@ class Roofline(TorchDispatchMode):
 
 
 def compute_roofline(name: str, config: TrainConfig, rates: Rates) -> float:
-    """Give the crops/s of a micro-batch's forward and backward pass at these rates."""
+    """Return the crops/s of a micro-batch's forward and backward pass at these rates."""
     crops, half = config.optimizer.micro_batch_size, AUTOCAST.get(config.precision)
     with FakeTensorMode():
         net, head = build(name, config)
@@ -196,7 +196,7 @@ class Training:
 
 
 def measure_shares(training: Training) -> dict[str, float]:
-    """Give the shares of a step's time by kind of work; what is left of 1 the device waited."""
+    """Return the shares of a step's time by kind of work; what is left of 1 the device waited."""
     on_gpu = training.device.type == "cuda"
     waited_s = training.wait_s
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * on_gpu

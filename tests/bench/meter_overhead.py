@@ -35,7 +35,7 @@ def build_sysfs(root: Path) -> None:
 
 
 def build_words(folder: Path, *command: str) -> dict[str, list[str]]:
-    """Give the ways to run a command: alone, below the meter, below its script."""
+    """Return the ways to run a command: alone, below the meter, below its script."""
     options = ["--stage", "5", "--name", "bench", "--dir", str(folder / "energy")]
     options += ["--sysfs", str(folder), "--country", "FRA", "--", *command]
     return {
@@ -46,7 +46,7 @@ def build_words(folder: Path, *command: str) -> dict[str, list[str]]:
 
 
 def get_environment() -> dict[str, str]:
-    """Give what run.sh gives its stages: the environment has been looked for already."""
+    """Return what run.sh gives its stages: the environment has been looked for already."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "SV_ENVIRONMENT": sys.executable}
 
@@ -84,7 +84,7 @@ def read_cpu_s(pid: int) -> float:
 
 
 def measure_share(label: str, seconds: float, others: int) -> None:
-    """Print the meter's share of a core beside a sleeping command."""
+    """Print the meter's share of a core next to a sleeping command."""
     shell = f"for i in $(seq {others}); do sleep {seconds + 60} & done; echo up; wait"
     crowd = subprocess.Popen(["bash", "-c", shell], stdout=subprocess.PIPE, start_new_session=True)
     assert crowd.stdout

@@ -83,7 +83,7 @@ print((time.monotonic() - started) / done)
 
 
 def name_utterances() -> tuple[list[str], np.ndarray]:
-    """Give the names of the utterances and their speakers."""
+    """Return the names of the utterances and their speakers."""
     speaker = np.arange(UTTERANCES) * SPEAKERS // UTTERANCES
     names = [f"id{s:05d}-{i * 2654435761 % 2**32:08x}abc-{i:05d}" for i, s in enumerate(speaker)]
     return names, speaker
@@ -135,7 +135,7 @@ def run(argv: list[object], threads: int) -> tuple[float, float, str]:
 
 
 def compare(ours: Path, plain: Path) -> float:
-    """Give the largest difference of the first million scores; both must be the same list."""
+    """Return the largest difference of the first million scores; both must be the same list."""
     largest = 0.0
     with open(ours) as a, open(plain) as b:
         for _, x, y in zip(range(1_000_000), a, b, strict=False):

@@ -106,7 +106,7 @@ class Training:
 
 
 def compare(training: Training, plain: Training) -> tuple[float, float]:
-    """Give the relative differences of the loss and of the gradient of all weights together."""
+    """Return the relative differences of the loss and of the gradient of all weights together."""
     loss, expected = training.compute_gradients(), plain.compute_gradients()
     ours, theirs = (torch.cat([p.grad.flatten() for p in t.parameters]) for t in (training, plain))
     gradient = (ours - theirs).norm() / theirs.norm()

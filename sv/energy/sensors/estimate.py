@@ -236,7 +236,7 @@ def _find_generation(machine: Machine, generations: Sequence[Row]) -> str | None
 
 
 def _is_in(number: int, text: str) -> bool:
-    """Tell whether a number is in ``first-last``, or is the one given; empty: any."""
+    """Return whether a number is in ``first-last``, or is the one given; empty: any."""
     first, _, last = text.partition("-")
     return not text or int(first) <= number <= int(last or first)
 

@@ -201,7 +201,7 @@ def find_mig_parent(nvml: Any, mig_uuid: str) -> str | None:
 
 
 def is_split(nvml: Any, board: Board) -> bool:
-    """Tell whether a board is split into MIG devices."""
+    """Return whether a board is split into MIG devices."""
     modes = board.handle and query(nvml, "nvmlDeviceGetMigMode", board.handle)
     return bool(modes and modes[0])
 

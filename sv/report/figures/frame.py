@@ -160,7 +160,7 @@ _LINE_COST = 2.0  # of a square point of a drawn line under a label
 _LINE_STEP_POINTS = 3.0
 _ROUNDS = 4  # nothing moves any more in the fourth, with the study's 15 systems
 _MIN_PREFIX = 4  # letters
-_MOST_NAMED = 6  # points that all have their names beside them
+_MOST_NAMED = 6  # points that all have their names next to them
 
 
 def shorten_names(names: list[str]) -> tuple[list[str], str]:

@@ -13,7 +13,6 @@ from sv.model_name import format_study_name
 from sv.report.results import P_TARGET, Results
 from sv.report.tables.cells import MARKS, UNKNOWN, Cell, Row, Table, format_significant
 from sv.report.tables.evidence import (
-    describe_boundaries,
     describe_covered,
     energy_marks,
 )
@@ -97,9 +96,9 @@ def _write_caption(rows: Sequence[Row], marks: Sequence[str], results: Results) 
     measures += f" averages over {lists}" if len(results.scored) > 1 else f" of {lists}"
     sentences = ["Size, verification performance and training energy of each system", measures]
     stages = [row.stage for row in rows if row.stage and row.stage.energy_kwh is not None]
-    for covered in dict.fromkeys(map(describe_covered, stages)):
-        several = len(set(map(describe_boundaries, stages))) > 1
-        sentences.append(f"Energy covers {covered}" + (" in some rows" if several else ""))
+    covers = list(dict.fromkeys(map(describe_covered, stages)))
+    some = " in some rows" if len(covers) > 1 else ""
+    sentences += [f"Energy covers {covered}{some}" for covered in covers]
     shared = set.intersection(*(set(energy_marks(stage)) for stage in stages)) if stages else set()
     sentences += [f"All energies are {_MEANINGS[m]}" for m in MARKS if m in shared & {*_MEANINGS}]
     sentences += [f"{MARKS[mark]}: {_MEANINGS[mark]}" for mark in marks if mark in _MEANINGS]
