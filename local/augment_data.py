@@ -24,6 +24,7 @@ from sv.data.inputs import read_lines
 from sv.data.manifests import open_manifests, pack_items, parse_item, write_manifest
 from sv.data.parallel import log_progress, map_chunks
 from sv.files import write_text
+from sv.jobs.completion import marking_changes
 from sv.kaldi.data_dir import read_table, write_data_dir
 
 
@@ -50,10 +51,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         for kind, entries in corpora.augment.items()
         if (there := [entry for entry in entries if f"augment {kind} {entry}" not in missing])
     }
+    folders = [data / "manifests", *(data / f"{train}_{kind}" for kind in sources)]
+    with marking_changes(*folders):
+        _write_copies(data, train, sources, config, args.nj)
+    write_remarks(data / "augment_remarks.tsv", remark_missing(missing))
+    kinds = "".join(f"{kind}\n" for kind in sources)
+    write_text(data / "augment_kinds", kinds, keep_if_same=True)
+    return 0
+
+
+def _write_copies(
+    data: Path,
+    train: str,
+    sources: dict[str, list[Recording]],
+    config: AugmentConfig,
+    nj: int,
+) -> None:
+    """Write the manifests of sources and copies, and the copies' data directories."""
     for kind, recordings in sources.items():
         write_manifest(data / "manifests" / f"{kind}_recordings.jsonl.gz", recordings)
     if sources:
-        _augment(data, train, sources, config, args.nj)
+        _augment(data, train, sources, config, nj)
     utt2spk = read_table(data / train / "utt2spk")
     utt2dur = read_table(data / train / "utt2dur")
     for kind, recordings in sources.items():
@@ -65,10 +83,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         link_cuts(data, name)
         logging.info("%s: %d cuts from %d recordings", name, len(utt2spk), len(recordings))
-    write_remarks(data / "augment_remarks.tsv", remark_missing(missing))
-    kinds = "".join(f"{kind}\n" for kind in sources)
-    write_text(data / "augment_kinds", kinds, keep_if_same=True)
-    return 0
 
 
 def _augment(

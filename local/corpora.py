@@ -20,6 +20,7 @@ from sv.config import FileName, read_config
 from sv.data.config import KINDS
 from sv.errors import SvError, UsageError
 from sv.files import read_text, write_text
+from sv.kaldi.data_dir import MAX_LISTED
 
 EVERY_LIST = "*"
 Rows = list[tuple[str, str, bool]]  # of a trial list: enrol, test, whether it is a target trial
@@ -273,11 +274,16 @@ def keep_scorable(
     """
     usable = [row for row in rows if row[0] in kept and row[1] in kept]
     lost = len(rows) - len(usable)
-    if lost and not allow_partial:
-        raise SvError(
-            f"{name}: {lost} of {len(rows)} trials name files that cannot be used, see above; "
-            "give --allow-partial true to continue without them"
+    if lost:
+        unknown = sorted({side for row in rows for side in row[:2] if side not in kept})
+        listed = ", ".join(unknown[:MAX_LISTED])
+        text = (
+            f"{name}: {lost} of {len(rows)} trials name files that are not there or cannot be used "
+            f"({len(unknown)}: {listed})"
         )
+        if not allow_partial:
+            raise SvError(f"{text}; give --allow-partial true to continue without these trials")
+        logging.warning(text)
     logging.info("%s: %d trials", name, len(usable))
     text = f"partial: {lost} of {len(rows)} trials without audio"
     return usable, [Remark(name, text)] if lost else []
@@ -295,7 +301,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("corpora", help="the folder that holds the corpora, or empty")
     args = parser.parse_args(argv)
     config = read_corpora_config(args.config)
-    find_root(config, args.corpora, args.config)
+    root = find_root(config, args.corpora, args.config)
+    if not (config.make or root.is_dir()):
+        raise UsageError(
+            f"no such folder {root}; --corpora DIR names the one that holds the corpora"
+        )
     for name, speech in config.speech.items():
         find_program(speech.kind or name)
     return 0

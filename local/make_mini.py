@@ -28,6 +28,7 @@ import soxr
 from local import mini_noise, mini_voices
 from sv.bin.cli import Parser, positive_int, run
 from sv.config import read_config
+from sv.energy.journal import MARKS_VARIABLE, UNCHANGED, write_mark
 from sv.errors import SvError
 from sv.files import read_json, write_json, write_text
 
@@ -300,6 +301,8 @@ def main(argv: list[str] | None = None) -> int:
     made = make_corpus(config, args.corpora, nj=args.nj)
     done = f"made in {time.monotonic() - start:.0f} s" if made else "is there already"
     print(f"local.make_mini: {args.corpora}/mini {done}", file=sys.stderr)
+    if not made:
+        write_mark(os.environ.get(MARKS_VARIABLE), UNCHANGED, what="the corpus is there already")
     return 0
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from local.corpora import (
+    CorporaConfig,
+    Plan,
     Remark,
     find_root,
     plan_preparation,
@@ -18,6 +20,7 @@ from local.sources import find_missing_sources
 from sv.bin.cli import Parser, positive_int, run, true_or_false
 from sv.errors import SvError
 from sv.files import write_text
+from sv.jobs.completion import marking_changes
 from sv.kaldi.data_dir import (
     MAX_LISTED,
     UTTERANCE_TABLES,
@@ -50,11 +53,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Sources too, though stage 2 reads them: decoding a corpus may take days.
     sources = find_missing_sources(root, config.augment)
     refuse_missing(plan.missing | sources, allow_partial=args.allow_partial)
+    names = ("manifests", "trials", config.train, *config.trials.values())
+    folders = {args.data / name for name in names}
+    with marking_changes(*folders, kept=args.data / "audio"):
+        _prepare(config, plan, args.data, allow_partial=args.allow_partial)
+    return 0
+
+
+def _prepare(config: CorporaConfig, plan: Plan, data: Path, *, allow_partial: bool) -> None:
     remarks = []
     for program, request in plan.requests.values():
         remarks += program.prepare(request)
     try:
-        _check_set(args.data / config.train)
+        _check_set(data / config.train)
     except SvError as error:
         raise SvError(
             "; ".join([str(error), *(f"{k}: {v}" for k, v in plan.missing.items())])
@@ -65,11 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             continue
         try:
             if data_set not in checked:
-                _check_set(args.data / data_set)
+                _check_set(data / data_set)
                 checked.add(data_set)
-            remarks += _check_list(name, args.data, args.data / data_set)
+            remarks += _check_list(name, data, data / data_set)
         except SvError as error:
-            if not args.allow_partial:
+            if not allow_partial:
                 raise
             missing[name] = str(error)
         else:
@@ -79,11 +90,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     remarks += remark_missing(missing)
     for remark in remarks:
         logging.warning("%s: %s", remark.trials, remark.text)
-    write_remarks(args.data / "remarks.tsv", remarks)
-    write_text(args.data / "train_set", f"{config.train}\n", keep_if_same=True)
+    write_remarks(data / "remarks.tsv", remarks)
+    write_text(data / "train_set", f"{config.train}\n", keep_if_same=True)
     lines = [f"{name} {data_set}\n" for name, data_set in lists.items()]
-    write_text(args.data / "test_trials", "".join(lines), keep_if_same=True)
-    return 0
+    write_text(data / "test_trials", "".join(lines), keep_if_same=True)
 
 
 def _check_set(data_dir: Path) -> None:

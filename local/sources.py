@@ -1,17 +1,20 @@
 """Sources of augmentation: recordings of noise, music and voices, and room impulse responses."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lhotse import Recording
 
 from local.corpora import Count
-from sv.data.audio import decode_audio, list_audio, validate_finite
+from sv.data.audio import decode_audio, list_audio, open_audio, validate_finite
 from sv.data.cuts import build_recording, refuse_losses
 from sv.data.parallel import map_chunks
 from sv.errors import SvError
 from sv.files import read_text
+from sv.kaldi.data_dir import MAX_LISTED
 
+BLOCK_SAMPLES = 16_000  # most files need one: they begin with sound
 RIR_LIST = "rir_list"  # name of RIRS_NOISES' tables of impulse responses
 
 
@@ -21,7 +24,7 @@ def list_sources(root: Path, kind: str, entries: list[str], *, nj: int = 1) -> l
     Args:
         root: Folder of the corpora; ids are paths below it.
         kind: What they are for. An impulse response for reverb is read whole: what is convolved
-            with zeros is silent.
+            with zeros is silent. Silent noise is left out: what is mixed with it is no other copy.
         entries: Folders, or RIRS_NOISES' ``rir_list`` tables. The folder of the real impulse
             responses also holds noises, and their names do not distinguish them: 107 of its 325
             responses do not have "rir" in theirs. Its list names the responses.
@@ -31,28 +34,39 @@ def list_sources(root: Path, kind: str, entries: list[str], *, nj: int = 1) -> l
         SvError: A folder or a file is missing, or too many files cannot be used.
     """
     paths = [path for entry in entries for path in _find(root, root / entry)]
-    recordings, bad = [], []
-    for found, unusable in map_chunks(_describe_chunk, sorted(paths), (root, kind), nj=nj):
+    recordings, bad, silent = [], [], []
+    for found, unusable, zeros in map_chunks(_describe_chunk, sorted(paths), (root, kind), nj=nj):
         recordings += found
         bad += unusable
-    refuse_losses(", ".join(entries), bad, len(paths))
+        silent += zeros
+    name = ", ".join(entries)
+    refuse_losses(name, bad, len(paths))
+    if silent:
+        listed = ", ".join(silent[:MAX_LISTED])
+        logging.warning("%s: left out %d silent files: %s", name, len(silent), listed)
+    if not recordings:
+        raise SvError(f"{name}: every file is silent")
     return recordings
 
 
 def _describe_chunk(
     paths: list[Path], shared: tuple[Path, str]
-) -> tuple[list[Recording], list[str]]:
+) -> tuple[list[Recording], list[str], list[str]]:
+    """Return recordings, why files cannot be used, and the files that are silent."""
     root, kind = shared
-    recordings, bad = [], []
+    recordings, bad, silent = [], [], []
     for path in paths:
         try:
             recording = build_recording(path, path.relative_to(root).as_posix())
             if kind == "reverb":
                 _validate_response(path)
+            elif _is_silent(path):
+                silent.append(str(path))
+                continue
             recordings.append(recording)
         except SvError as error:
             bad.append(str(error))
-    return recordings, bad
+    return recordings, bad, silent
 
 
 def _validate_response(path: Path) -> None:
@@ -60,6 +74,12 @@ def _validate_response(path: Path) -> None:
     validate_finite(samples, path)
     if not samples.any():
         raise SvError(f"{path}: an impulse response of zeros (its first channel)")
+
+
+def _is_silent(path: Path) -> bool:
+    with open_audio(path) as file:
+        blocks = file.blocks(BLOCK_SAMPLES, dtype="float32", always_2d=True)
+        return not any(block[:, 0].any() for block in blocks)
 
 
 def find_missing_sources(root: Path, augment: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -6,7 +6,7 @@ set -euo pipefail
 
 # Begin configuration section.
 cmd=utils/run.py  # how jobs are run
-nj=2              # number of parallel jobs
+nj=2              # number of parallel jobs, and of archives of a set that has none yet
 config=           # features config (the recipe's conf/features.toml)
 # End configuration section.
 . "$(dirname "$0")/../utils/parse_options.sh"
@@ -23,11 +23,13 @@ done
 python3 -m sv.bin.recipe space --config "$config" "$@"
 . steps/compute_environment.sh 1
 read -ra cmd <<<"$cmd"
-python3 -m sv.bin.recipe inputs --nj "$nj" "$@"
+keep=true  # the number of archives: another machine's cores make no finished one again
+if [[ " ${cmd[*]} " == *" --resume false "* ]]; then keep=false; fi
+python3 -m sv.bin.recipe inputs --nj "$nj" --keep "$keep" "$@"
 for data_dir in "$@"; do
   out=$data_dir/fbank
   total=$(wc -l <"$data_dir/utt2spk")
-  jobs=$((nj < total ? nj : total))  # no more jobs than utterances
+  jobs=$(cat "$out/num_jobs")
   printf '%s: %s: %d utterances, %d jobs\n' "$0" "$data_dir" "$total" "$jobs" >&2
   "${cmd[@]}" JOB=1:$jobs "$data_dir/log/fbank.JOB.log" \
     python3 -m sv.bin.make_fbank --config "$config" --job JOB --nj "$jobs" \

@@ -157,6 +157,7 @@ FAULTS = {
     "twice": (KALDI[1] + SECOND, f"1 trials are scored twice ({NAMES[0]} {NAMES[2]})"),
     "unknown": (KALDI[1] + f"x {NAMES[0]} 1.0\n{NAMES[1]} {NAMES[0]} 2\n",
                 f"2 scores are of trials that the list does not have (x {NAMES[0]}, {NAMES[1]} "),
+    "comma": (scores("{0} {1} {2}").replace(" ", ","), "columns are separated by commas ('id00"),
     "nan": (scores("{0} {1} {2}").replace(str(SCORES[ROWS[0][:2]]), "nan", 1).replace(
             str(SCORES[ROWS[2][:2]]), "-inf", 1), "2 scores are NaN or infinite (id00/v0"),
     "several": ("".join(REST) + REST[5] + "x y 1\n", "have no score"),
@@ -218,7 +219,7 @@ def test_pipes_are_read_once_and_whole(tmp_path):
     (tmp_path / "list").write_text(listed)
     with gzip.open(tmp_path / "scores.gz", "wt") as file:
         file.write(scored.rstrip("\n") + "  \n")
-    measure = f"cat list | {sys.executable} -m sv.bin.compute_metrics --format json /dev/stdin"
+    measure = f"cat list | {sys.executable} -m sv.bin.compute_metrics --format json -"
     done = call(["bash", "-c", f"{measure} <(cat scores.gz)"], timeout=60, cwd=tmp_path)
     assert done.returncode == 0 and json.loads(done.stdout)["trials"] == len(rows), done.stderr
     assert "/dev/stdin: columns" in done.stderr

@@ -1,5 +1,6 @@
 """Corpus preparation: AN4, where it is at hand, and requests that are refused."""
 
+import json
 import re
 from collections import Counter
 
@@ -201,7 +202,13 @@ def test_segments_of_a_kaldi_folder_are_cut_once_bit_for_bit(tmp_path):
         ("train", "wav_scp", "ann-1 .", "s5: not a regular file"),
         ("test", "segments", "cy-9 talk 0 1", "segments: 1 utterances missing .first: cy-1"),
         ("test", "utt2spk", "cy-1 ../cy", "the speaker '../cy' cannot be the name of a file"),
-        ("test", "mine", "1 cy-1 cy-3", "mine: 1 of 2 trials name files"),
+        ("test", "mine", "1 cy-1 cy-3", "mine: 1 of 2 trials name files .*.1: cy-3.; give --allow"),
+        ("train", "wav_scp", "ann-1 ann-1.wav\nann-9 ann-1.wav",
+         "wav.scp: 1 entries are not in .*utt2spk .first: ann-9"),
+        ("test", "wav_scp", "talk long.flac\nwalk long.flac",
+         "wav.scp: 1 entries are not in .*segments .first: walk"),
+        ("test", "segments", "cy-0 talk 0 1\ncy-1 talk 0 0.5",
+         "segments: 1 entries are not in .*utt2spk .first: cy-0"),
     ],
 )
 def test_a_kaldi_folder_that_is_not_finished_is_one_line(
@@ -231,6 +238,26 @@ def test_a_kaldi_folder_is_counted_in_stage_0_and_never_written_to(tmp_path):
     (where / "test" / "mine").unlink()
     done = run_here(*words, "--corpora", tmp_path, check=False)
     assert done.returncode == 1 and "no trial list 'mine'" in done.stderr
+
+
+def test_a_stage_that_changes_nothing_says_so_to_the_meter(tmp_path, monkeypatch):
+    """Stage 1; what is in data/audio was converted by an earlier attempt, which is resumed."""
+    write_kaldi(tmp_path, **make_small_kaldi(tmp_path))
+
+    def list_marks():
+        marks = tmp_path / "marks"
+        marks.write_text("")
+        monkeypatch.setenv("SV_METER_MARKS", str(marks))
+        prepare_data(tmp_path)
+        return [json.loads(line)["mark"] for line in marks.read_text().splitlines()]
+
+    assert list_marks() == []
+    assert list_marks() == ["resumed", "unchanged"]
+    write_audio(tmp_path / "s5" / "long.flac", seconds=2, seed=9)  # as long, so the same tables
+    assert list_marks() == ["resumed"]
+    assert list_marks() == ["resumed", "unchanged"]
+    (tmp_path / "data" / "test" / "utt2dur").unlink()
+    assert list_marks() == ["resumed"]
 
 
 def test_a_corpus_that_grew_or_shrank_is_prepared_again(tmp_path):

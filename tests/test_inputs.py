@@ -29,7 +29,7 @@ CONFIG = "tests/egs/tiny/conf/features.toml"
 
 
 def read_inputs(data_dir, nj):
-    write_inputs([data_dir], nj)
+    write_inputs([data_dir], nj, keep=False)
     return [(data_dir / "fbank" / f"inputs.{job}").read_text() for job in range(1, nj + 1)]
 
 
@@ -105,8 +105,14 @@ def test_only_the_job_of_a_replaced_file_runs_again(tmp_path):
     assert done.returncode == 0 and "1 of 2 jobs finished before" in done.stderr
     assert "silent" in done.stderr  # also of a job that was finished before
     assert [ark.read_bytes() != old for ark, old in zip(arks, first, strict=True)] == [True, False]
+    done = make_fbank(tmp_path / "set", "--nj", 3)  # another machine
+    assert done.returncode == 0 and "2 of 2 jobs finished before" in done.stderr
+    done = make_fbank(tmp_path / "set", "--nj", 3, "--cmd", "utils/run.py --resume false")
+    assert done.returncode == 0 and "4 utterances, 3 jobs" in done.stderr
+    done = make_fbank(tmp_path / "set", "--nj", 2, "--cmd", "utils/run.py --resume false")
     paths[0].write_bytes(paths[0].read_bytes()[:20000])
     done = make_fbank(tmp_path / "set")
+    assert "1 of 2 jobs are done again" in done.stderr
     assert done.returncode == 1 and "no features for 1 of 4 utterances" in done.stderr
     assert f"{paths[0]}: cut off after 9978 of 16000 samples" in done.stderr
 
@@ -134,6 +140,28 @@ def test_features_that_are_not_finite_are_refused(tmp_path):
     done = run_here("sv.bin.make_fbank", "--config", CONFIG, tmp_path / "set", *outputs,
                     check=False)  # fmt: skip
     assert done.returncode == 1 and str(path) in done.stderr
+
+
+def test_silent_noise_is_left_out_by_name(tmp_path):
+    noises = [write_audio(tmp_path / f"corpora/noise/{name}.wav") for name in "abc"]
+    late = np.zeros(40_000)
+    late[-1] = 0.5
+    soundfile.write(noises[0], np.zeros(40_000), 16000)
+    soundfile.write(noises[1], late, 16000)
+    write_data_set(tmp_path, "train", [Utterance("s-x", "s", write_audio(tmp_path / "x.wav"))])
+    (tmp_path / "corpora.toml").write_text(CORPORA.replace('reverb = ["rirs', 'noise = ["noise'))
+    words = (
+        "local.augment_data", "--config", tmp_path / "corpora.toml", "--augment-config",
+        ROOT / "tests/egs/tiny/conf/augment.toml", "--corpora", tmp_path / "corpora", tmp_path,
+    )  # fmt: skip
+    done = run_here(*words)
+    assert f"noise: left out 1 silent files: {noises[0]}\n" in done.stderr
+    manifest = tmp_path / "manifests/noise_recordings.jsonl.gz"
+    assert [recording.id for recording in read_manifest(manifest)] == ["noise/b.wav", "noise/c.wav"]
+    for path in noises:
+        soundfile.write(path, np.zeros(40_000), 16000)
+    done = run_here(*words, check=False)
+    assert done.returncode == 1 and done.stderr.endswith("noise: every file is silent\n")
 
 
 CORPORA = """train = "train"

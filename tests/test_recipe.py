@@ -198,6 +198,9 @@ def test_a_refused_rerun_changes_no_figure_of_the_tables(copy, tmp_path):
     # So is one that finds all work finished.
     done = copy.run("--stage", 5, "--stop-stage", 5)
     assert f"nothing to do: training of {copy.model} is finished, step 8 of 8; " in done.stderr
+    for stage, word in ((0, "the corpus is there already"), (4, "every file is as it was")):
+        done = copy.run("--corpora", copy.corpora, "--stage", stage, "--stop-stage", stage)
+        assert f"nothing to do: {word}; unchanged: " in done.stderr
     assert read_tables(copy, tmp_path) == before
     train = read_sidecar(copy.exp / copy.model, "05_train")
     assert [a["status"] for a in train["attempts"]] == ["complete", "failed", "complete"]

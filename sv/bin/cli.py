@@ -74,8 +74,10 @@ class _HeldPath(type(Path())):
 def whole_file(text: str) -> Path:
     """Return the path of a file that can be opened more than once.
 
-    A pipe (``/dev/stdin``, ``<(command)``) is read here, once and to its end.
+    A pipe (``/dev/stdin``, which ``-`` is short for, ``<(command)``) is read here, once and to its
+    end.
     """
+    text = "/dev/stdin" if text == "-" else text
     path = _HeldPath(text)
     try:
         mode = os.stat(path).st_mode

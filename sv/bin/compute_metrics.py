@@ -21,8 +21,10 @@ from sv.score.trials import match_scores, read_speakers
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the metrics; stderr says which columns were taken for what."""
     parser = Parser(__doc__)
-    parser.add_argument("--columns", help="of the list: enrol,test,label in its order")
-    parser.add_argument("--score-columns", help="of the scores: enrol,test,score in their order")
+    parser.add_argument(
+        "--columns", help="of the list: enrol,test,label in its order; - for another column"
+    )
+    parser.add_argument("--score-columns", help="of the scores, as --columns: enrol,test,score")
     parser.add_argument(
         "--calibrated", type=true_or_false, default=False,
         help="true: the scores are log-likelihood ratios (natural logarithm): actDCF and Cllr too",
@@ -33,8 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, help="conf/score.toml, for bootstrap_*")
     parser.add_argument("--num-threads", type=positive_int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--format", choices=("table", "json"), default="table")
-    parser.add_argument("trials", type=whole_file, help="a trial list, columns in any order")
-    parser.add_argument("scores", type=whole_file, help="a score file, lines in any order")
+    parser.add_argument(
+        "trials", type=whole_file, help="a trial list, columns in any order; -: stdin"
+    )
+    parser.add_argument(
+        "scores", type=whole_file, help="a score file, lines in any order; -: stdin"
+    )
     args = parser.parse_args(argv)
     config = read_config(args.config, ScoreConfig) if args.config else ScoreConfig()
     of_trials = find_trial_columns(args.trials, args.columns)

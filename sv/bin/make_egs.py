@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sv.bin.cli import Parser, run
 from sv.data.training_set import make_training_set
+from sv.jobs.completion import marking_changes
 from sv.train.config import read_train_config
 
 
@@ -19,7 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     config = read_train_config(args.config)
     copies = [Path(f"{args.data_dir}_{kind}") for kind in args.kinds.split()]
-    make_training_set(args.data_dir, copies, args.egs_dir, config.set)
+    with marking_changes(args.egs_dir, args.egs_dir / "valid"):
+        make_training_set(args.data_dir, copies, args.egs_dir, config.set)
     return 0
 
 

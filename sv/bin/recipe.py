@@ -313,6 +313,9 @@ def validate(words: Sequence[str]) -> int:
         problems = [*problems, "utils/fix_data_dir.sh may repair it"]
     for line in problems:
         print(f"utils/validate_data_dir.sh: {line}", file=sys.stderr)
+    if not problems:
+        done = f"successfully validated data directory {args.data_dir}"
+        print(f"utils/validate_data_dir.sh: {done}", file=sys.stderr)
     return int(bool(problems))
 
 
@@ -334,9 +337,12 @@ def write_inputs(words: Sequence[str]) -> int:
 
     parser = Parser(write_inputs.__doc__)
     parser.add_argument("--nj", type=positive_int, default=1, help="jobs, at most")
+    parser.add_argument(
+        "--keep", type=true_or_false, default=True, help="as many jobs as made what is there"
+    )
     parser.add_argument("data_dirs", type=Path, nargs="+")
     args = parser.parse_args(words)
-    inputs.write_inputs(args.data_dirs, args.nj)
+    inputs.write_inputs(args.data_dirs, args.nj, keep=args.keep)
     return 0
 
 

@@ -42,19 +42,25 @@ def read_lines(path: Path, *, job: int = 1, nj: int = 1) -> Iterator[str]:
         raise SvError(f"{path}: not a manifest: {error}") from error
 
 
-def write_inputs(data_dirs: Iterable[Path], nj: int) -> None:
+def write_inputs(data_dirs: Iterable[Path], nj: int, *, keep: bool) -> None:
     """Write ``<data-dir>/fbank/inputs.JOB`` for each job; an unchanged one keeps its time.
+
+    The number of jobs stands in ``<data-dir>/fbank/num_jobs``.
 
     Args:
         data_dirs: With ``cuts.jsonl.gz`` and ``utt2spk``.
         nj: Jobs, but no more than utterances.
+        keep: Where archives are there already, as many jobs as made them.
 
     Raises:
         SvError: A manifest cannot be read.
     """
     prints: dict[str, bytes] = {}  # a file stands in several manifests, a noise in many lines
     for data_dir in data_dirs:
-        jobs = min(nj, read_text(data_dir / "utt2spk").count("\n"))
+        folder = data_dir / "fbank"
+        wanted = (_read_jobs(folder) if keep else None) or nj
+        jobs = min(wanted, read_text(data_dir / "utt2spk").count("\n"))
+        write_text(folder / "num_jobs", f"{jobs}\n", keep_if_same=True)
         digests = [hashlib.sha256() for _ in range(jobs)]
         for line, digest in zip(read_lines(data_dir / CUTS), itertools.cycle(digests)):
             digest.update(line.encode())
@@ -63,8 +69,15 @@ def write_inputs(data_dirs: Iterable[Path], nj: int) -> None:
                     prints[name] = _take_print(name)
                 digest.update(prints[name])
         for job, digest in enumerate(digests, 1):
-            path = data_dir / "fbank" / f"inputs.{job}"
-            write_text(path, f"{digest.hexdigest()}\n", keep_if_same=True)
+            write_text(folder / f"inputs.{job}", f"{digest.hexdigest()}\n", keep_if_same=True)
+
+
+def _read_jobs(folder: Path) -> int | None:
+    path = folder / "num_jobs"
+    if not (path.is_file() and any(folder.glob("fbank.*.ark"))):
+        return None
+    words = read_text(path).split()
+    return int(words[0]) if words and re.fullmatch(r"[1-9][0-9]{0,5}", words[0]) else None
 
 
 def _take_print(name: str) -> bytes:

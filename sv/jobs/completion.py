@@ -26,19 +26,21 @@ jobs did not tell read files from written ones;
 those of stages had no command and wrote ``{exp}`` for ``<exp-dir>``.
 """
 
+import contextlib
 import functools
 import os
 import re
 import shlex
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from sv.config import build_record
+from sv.energy.journal import MARKS_VARIABLE, RESUMED, UNCHANGED, write_mark
 from sv.errors import SvError
-from sv.files import read_object, write_json
+from sv.files import hash_file, read_object, write_json
 from sv.system import mask_secrets
 
 BEHIND = " > "  # between a table and an archive that it names
@@ -223,6 +225,43 @@ def end_stage(sidecar: Path, command: Sequence[str]) -> None:
     begun = read_proof(path)
     if written and begun is not None:
         write_proof(path, Proof(begun.command, begun.read, take_prints(written)))
+
+
+@contextlib.contextmanager
+def marking_changes(*folders: Path, kept: Path | None = None) -> Iterator[None]:
+    """Report to the meter what became of a step that always runs, as stages 1, 2 and 4 do.
+
+    An attempt that leaves every file as it was changes no figure of its stage; one that finds what
+    an earlier attempt converted resumes that one. After an error in the block nothing is reported.
+
+    Args:
+        folders: Whose own files the step writes; those in folders below count no more.
+        kept: Folder of what is not made again where it is there; what is made new is renamed into
+            a folder below it.
+
+    Raises:
+        SvError: A file cannot be read.
+    """
+    before, there = _take_digests(folders), _list_folder_times(kept)
+    yield
+    marks = os.environ.get(MARKS_VARIABLE)
+    if there:
+        write_mark(marks, RESUMED, skipped=f"what is in {kept}")
+    if before and before == _take_digests(folders) and there == _list_folder_times(kept):
+        write_mark(marks, UNCHANGED, what="every file is as it was")
+
+
+def _take_digests(folders: Sequence[Path]) -> dict[Path, str]:
+    paths = [path for folder in folders for path in folder.glob("*") if path.is_file()]
+    try:
+        return {path: hash_file(path, "sha256") for path in paths if not path.is_symlink()}
+    except OSError as error:
+        raise SvError(f"cannot read {error.filename}: {error.strerror}") from error
+
+
+def _list_folder_times(top: Path | None) -> dict[str, int]:
+    walked = os.walk(top) if top is not None else ()
+    return {folder: os.stat(folder).st_mtime_ns for folder, _, files in walked if files}
 
 
 def find_step_files(command: Sequence[str]) -> tuple[dict[str, Path], dict[str, Path]]:

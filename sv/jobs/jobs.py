@@ -133,7 +133,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> Request:
 
 
 def find_todo(request: Request) -> list[Job]:
-    """Return the jobs that are not finished, and print how many others there are."""
+    """Return the jobs that are not finished; print how many are, and how many once were."""
     jobs = request.jobs
     if not request.is_array or request.options.resume == "false":
         return jobs
@@ -147,6 +147,11 @@ def find_todo(request: Request) -> list[Job]:
         write_mark(marks, RESUMED, skipped=skipped)
         if not todo:
             write_mark(marks, UNCHANGED, what=f"{skipped} finished before")
+    if again := sum(job.proof.exists() for job in todo):
+        print(
+            f"  {again} of {len(jobs)} jobs are done again: their command, inputs or outputs are "
+            f"not those of before, log is {jobs[0].log}", file=sys.stderr,
+        )  # fmt: skip
     return todo
 
 

@@ -39,6 +39,7 @@ _ENTRY = re.compile(r"(\S.*):([0-9]{1,18})")
 _VECTORS = {b"\0BFV \4": "<f4", b"\0BDV \4": "<f8"}  # Kaldi's; "\4" is the size of an int32
 _VECTOR_BYTES = 10  # of their headers: the six above and the int32
 _TEXT_BYTES = 1 << 24  # of a vector as text at most
+AGAIN = "; stage 3 makes it again"  # matrices are features
 _SMALL_BYTES = 1 << 28  # so much may be taken for vectors, whatever their archives' size
 
 
@@ -166,7 +167,7 @@ class ArchiveReader:
         size = where.rows * where.columns * where.item_bytes
         data = self._read(parse_entry(entry)[0], size, where.offset)
         if len(data) != size:
-            raise SvError(f"{entry}: truncated: {len(data)} of {size} bytes are there")
+            raise SvError(f"{entry}: truncated: {len(data)} of {size} bytes are there{AGAIN}")
         raw = np.frombuffer(data, ITEMS[where.item_bytes])
         out[:] = raw.reshape(where.rows, where.columns)
         if where.item_bytes in LEVELS:
@@ -213,7 +214,7 @@ def parse_header(header: bytes, ark: str, offset: int, ark_bytes: int) -> Matrix
             the ``ark_bytes`` of the archive.
     """
     if offset >= ark_bytes:
-        raise SvError(f"{ark}:{offset}: truncated: the archive has {ark_bytes} bytes")
+        raise SvError(f"{ark}:{offset}: truncated: the archive has {ark_bytes} bytes{AGAIN}")
     if (item_bytes := _CODED.get(header[:6])) and len(header) >= HEADER_BYTES:
         minimum, value_range, rows, columns = struct.unpack_from("<ffii", header, 6)
         step = value_range / LEVELS[item_bytes]
@@ -230,7 +231,7 @@ def parse_header(header: bytes, ark: str, offset: int, ark_bytes: int) -> Matrix
         raise SvError(f"{ark}:{offset}: a matrix of {rows} rows and {columns} columns")
     size, there = rows * columns * where.item_bytes, ark_bytes - where.offset
     if there < size:
-        raise SvError(f"{ark}:{offset}: truncated: {there} of {size} bytes are there")
+        raise SvError(f"{ark}:{offset}: truncated: {there} of {size} bytes are there{AGAIN}")
     return where
 
 

@@ -269,6 +269,11 @@ def _read_head(path: Path) -> list[tuple[str, ...]]:
     for number, words in rows:
         if len(words) != usual:
             raise SvError(f"{path}: line {number} has {len(words)} columns, others have {usual}")
+    if usual == 1 and "," in rows[0][1][0]:
+        raise SvError(
+            f"{path}: its columns are separated by commas ('{rows[0][1][0]}'), not by spaces or "
+            f"tabs; give tr , ' ' <{path} | and - in its place"
+        )
     return list(zip(*(words for _, words in rows), strict=True))
 
 

@@ -86,6 +86,8 @@ def match_scores(trials: Trials, table: pa.Table, path: Path) -> np.ndarray:
             problems.append(f"{len(lines)} {what} ({_name_pairs(names, enrol, test, lines)})")
     if not problems:
         return scores[at]
+    if not of_list.all():
+        problems.append("give the list that was scored or take out the lines that it does not have")
     raise SvError(f"{path}: {'; '.join(problems)}")
 
 
