@@ -203,12 +203,24 @@ def test_segments_of_a_kaldi_folder_are_cut_once_bit_for_bit(tmp_path):
         ("test", "segments", "cy-9 talk 0 1", "segments: 1 utterances missing .first: cy-1"),
         ("test", "utt2spk", "cy-1 ../cy", "the speaker '../cy' cannot be the name of a file"),
         ("test", "mine", "1 cy-1 cy-3", "mine: 1 of 2 trials name files .*.1: cy-3.; give --allow"),
-        ("train", "wav_scp", "ann-1 ann-1.wav\nann-9 ann-1.wav",
-         "wav.scp: 1 entries are not in .*utt2spk .first: ann-9"),
-        ("test", "wav_scp", "talk long.flac\nwalk long.flac",
-         "wav.scp: 1 entries are not in .*segments .first: walk"),
-        ("test", "segments", "cy-0 talk 0 1\ncy-1 talk 0 0.5",
-         "segments: 1 entries are not in .*utt2spk .first: cy-0"),
+        (
+            "train",
+            "wav_scp",
+            "ann-1 ann-1.wav\nann-9 ann-1.wav",
+            "wav.scp: 1 entries are not in .*utt2spk .first: ann-9",
+        ),
+        (
+            "test",
+            "wav_scp",
+            "talk long.flac\nwalk long.flac",
+            "wav.scp: 1 entries are not in .*segments .first: walk",
+        ),
+        (
+            "test",
+            "segments",
+            "cy-0 talk 0 1\ncy-1 talk 0 0.5",
+            "segments: 1 entries are not in .*utt2spk .first: cy-0",
+        ),
     ],
 )
 def test_a_kaldi_folder_that_is_not_finished_is_one_line(
