@@ -31,7 +31,7 @@ for data_dir in "$@"; do
   total=$(wc -l <"$data_dir/utt2spk")
   jobs=$(cat "$out/num_jobs")
   printf '%s: %s: %d utterances, %d jobs\n' "$0" "$data_dir" "$total" "$jobs" >&2
-  "${cmd[@]}" JOB=1:$jobs "$data_dir/log/fbank.JOB.log" \
+  "${cmd[@]}" JOB=1:"$jobs" "$data_dir/log/fbank.JOB.log" \
     python3 -m sv.bin.make_fbank --config "$config" --job JOB --nj "$jobs" \
     --inputs "$out/inputs.JOB" "$data_dir" \
     "$out/fbank.JOB.ark" "$out/fbank.JOB.scp" "$out/utt2num_frames.JOB"

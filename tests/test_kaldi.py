@@ -190,7 +190,9 @@ def test_a_good_data_dir_is_valid_and_fixing_changes_nothing(run_cli, data_dir):
     assert read_table(data_dir / "spk2utt")["id00012"] == (
         "id00012-va-00001 id00012-va-00002 id00012-vb-00001 id00012-vb-00002"
     )
-    assert script(run_cli, "validate", "--require", "wav.scp feats.scp", data_dir).stderr == ""
+    done = script(run_cli, "validate", "--require", "wav.scp feats.scp", data_dir)
+    said = f"utils/validate_data_dir.sh: successfully validated data directory {data_dir}\n"
+    assert (done.stdout, done.stderr) == ("", said)
     assert script(run_cli, "fix", data_dir).stderr == ""
     assert before == {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in data_dir.iterdir()}
 

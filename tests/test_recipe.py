@@ -394,7 +394,12 @@ def test_a_failed_stage_stops_the_run_with_its_log(copy):
 
 def test_a_missing_corpus_is_one_line_each(tmp_path):
     recipe = TinyRecipe(tmp_path)
-    done = recipe.run("--egs", "egs/an4", "--corpora", tmp_path / "none", check=False)
+    words = ("--egs", "egs/an4", "--corpora", tmp_path / "none")
+    done = recipe.run(*words, check=False)
+    assert done.returncode == 2 and not (recipe.data / "energy").exists()
+    assert done.stderr.count("\n") == 1 and f"no such folder {tmp_path}/none; " in done.stderr
+    (tmp_path / "none").mkdir()
+    done = recipe.run(*words, check=False)
     assert done.returncode == 1
     assert "speech an4: no such folder" in done.stderr and "augment noise" in done.stderr
 

@@ -92,7 +92,7 @@ def test_one_argument_is_a_line_of_shell_and_its_files_are_recorded(run_cli, tmp
     assert "1 of 1 jobs finished before" in run_cli(*argv, line).stderr
     for name in ("in.1", "in 2", "out.1"):
         (tmp_path / name).write_text("d\n")
-        assert run_cli(*argv, line).stderr == ""
+        assert "1 of 1 jobs are done again" in run_cli(*argv, line).stderr
     assert (tmp_path / "out.1").read_text() == "D\nD\n"
     assert run_cli(*argv, "exit 3 | cat", check=False).returncode == 3  # pipefail
     assert run_cli(*argv, "echo 'open", check=False).returncode == 2

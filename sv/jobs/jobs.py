@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from sv.energy.journal import MARKS_VARIABLE, RESUMED, UNCHANGED, write_mark
-from sv.jobs.completion import SHELL, is_finished, take_job_prints
+from sv.jobs.completion import SHELL, is_finished, read_proof, take_job_prints
 from sv.system import mask_secrets
 
 MAX_JOBS = 1_000_000  # of an array; Slurm's own limit is lower
@@ -147,7 +147,8 @@ def find_todo(request: Request) -> list[Job]:
         write_mark(marks, RESUMED, skipped=skipped)
         if not todo:
             write_mark(marks, UNCHANGED, what=f"{skipped} finished before")
-    if again := sum(job.proof.exists() for job in todo):
+    proofs = [read_proof(job.proof) for job in todo]
+    if again := sum(bool(proof and (proof.read or proof.written)) for proof in proofs):
         print(
             f"  {again} of {len(jobs)} jobs are done again: their command, inputs or outputs are "
             f"not those of before, log is {jobs[0].log}", file=sys.stderr,
