@@ -53,36 +53,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     folders = [data / "manifests", *(data / f"{train}_{kind}" for kind in sources)]
     with marking_changes(*folders):
-        _write_copies(data, train, sources, config, args.nj)
+        for kind, recordings in sources.items():
+            write_manifest(data / "manifests" / f"{kind}_recordings.jsonl.gz", recordings)
+        if sources:
+            _augment(data, train, sources, config, args.nj)
+        utt2spk = read_table(data / train / "utt2spk")
+        utt2dur = read_table(data / train / "utt2dur")
+        for kind, recordings in sources.items():
+            name = f"{train}_{kind}"
+            write_data_dir(
+                data / name,
+                {f"{utterance}-{kind}": speaker for utterance, speaker in utt2spk.items()},
+                utt2dur={f"{utterance}-{kind}": s for utterance, s in utt2dur.items()},
+            )
+            link_cuts(data, name)
+            logging.info("%s: %d cuts from %d recordings", name, len(utt2spk), len(recordings))
     write_remarks(data / "augment_remarks.tsv", remark_missing(missing))
     kinds = "".join(f"{kind}\n" for kind in sources)
     write_text(data / "augment_kinds", kinds, keep_if_same=True)
     return 0
-
-
-def _write_copies(
-    data: Path,
-    train: str,
-    sources: dict[str, list[Recording]],
-    config: AugmentConfig,
-    nj: int,
-) -> None:
-    """Write the manifests of sources and copies, and the copies' data directories."""
-    for kind, recordings in sources.items():
-        write_manifest(data / "manifests" / f"{kind}_recordings.jsonl.gz", recordings)
-    if sources:
-        _augment(data, train, sources, config, nj)
-    utt2spk = read_table(data / train / "utt2spk")
-    utt2dur = read_table(data / train / "utt2dur")
-    for kind, recordings in sources.items():
-        name = f"{train}_{kind}"
-        write_data_dir(
-            data / name,
-            {f"{utterance}-{kind}": speaker for utterance, speaker in utt2spk.items()},
-            utt2dur={f"{utterance}-{kind}": s for utterance, s in utt2dur.items()},
-        )
-        link_cuts(data, name)
-        logging.info("%s: %d cuts from %d recordings", name, len(utt2spk), len(recordings))
 
 
 def _augment(

@@ -61,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _prepare(config: CorporaConfig, plan: Plan, data: Path, *, allow_partial: bool) -> None:
+    """Write all sets and lists; SvError where one of them cannot be used."""
     remarks = []
     for program, request in plan.requests.values():
         remarks += program.prepare(request)

@@ -111,12 +111,12 @@ def read_utterances(folder: Path) -> list[Utterance]:
         raise SvError(f"{scp}: no recording of {len(lost)} utterances (first: {lost[0]})")
     # As Kaldi's own check: what one table has and another lacks is a mistake in one of them.
     used = {recording for recording, _ in parts.values()}
-    for path, more in (
-        (segments, sorted(parts.keys() - utt2spk.keys())),
-        (scp, sorted(recordings.keys() - used)),
+    of_scp = segments if segments.exists() else folder / "utt2spk"
+    for path, lacks, more in (
+        (segments, folder / "utt2spk", sorted(parts.keys() - utt2spk.keys())),
+        (scp, of_scp, sorted(recordings.keys() - used)),
     ):
         if more:
-            lacks = segments if path == scp and segments.exists() else folder / "utt2spk"
             raise SvError(
                 f"{path}: {len(more)} entries are not in {lacks} (first: {more[0]}); "
                 "add them there, or take them out here (Kaldi's utils/fix_data_dir.sh does)"
