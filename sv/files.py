@@ -90,9 +90,10 @@ def write_text(path: Path, text: str, *, keep_if_same: bool = False) -> None:
         file.write(text)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, keep_if_same: bool = False) -> None:
     """Write ``value`` as indented JSON with a final newline; NaN is refused (use null)."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(path, text, keep_if_same=keep_if_same)
 
 
 def is_packed(path: Path) -> bool:

@@ -143,9 +143,9 @@ def _open(name: str) -> int:
 
 
 def save_crop_index(path: Path, index: CropIndex) -> None:
-    """Write an index as one ``.npz`` file."""
+    """Write an index as one ``.npz`` file; an unchanged one keeps its time."""
     arrays = {name: getattr(index, name) for name in _ARRAYS}
-    with replacing(path, mode="wb") as file:
+    with replacing(path, mode="wb", keep_if_same=True) as file:
         np.savez(
             file,
             kinds=np.array(index.kinds),

@@ -90,7 +90,7 @@ def make_training_set(
         "held_out": len(held_out),
         "config": asdict(config),
     }
-    write_json(egs_dir / "egs.json", summary)
+    write_json(egs_dir / "egs.json", summary, keep_if_same=True)
     logging.info(
         "%s: %d utterances of %d speakers in %d kinds (%s), %d held out",
         egs_dir, len(train), len(speakers), len(copies), " ".join(copies), len(held_out),

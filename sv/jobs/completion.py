@@ -40,7 +40,7 @@ from typing import Any
 from sv.config import build_record
 from sv.energy.journal import MARKS_VARIABLE, RESUMED, UNCHANGED, write_mark
 from sv.errors import SvError
-from sv.files import hash_file, read_object, write_json
+from sv.files import read_object, write_json
 from sv.system import mask_secrets
 
 BEHIND = " > "  # between a table and an archive that it names
@@ -235,28 +235,22 @@ def marking_changes(*folders: Path, kept: Path | None = None) -> Iterator[None]:
     an earlier attempt converted resumes that one. After an error in the block nothing is reported.
 
     Args:
-        folders: Whose own files the step writes; those in folders below count no more.
+        folders: Whose own files the step writes, with ``keep_if_same`` (`sv.files.replacing`).
         kept: Folder of what is not made again where it is there; what is made new is renamed into
             a folder below it.
-
-    Raises:
-        SvError: A file cannot be read.
     """
-    before, there = _take_digests(folders), _list_folder_times(kept)
+    before, there = _take_file_prints(folders), _list_folder_times(kept)
     yield
     marks = os.environ.get(MARKS_VARIABLE)
     if there:
         write_mark(marks, RESUMED, skipped=f"what is in {kept}")
-    if before and before == _take_digests(folders) and there == _list_folder_times(kept):
+    if before and before == _take_file_prints(folders) and there == _list_folder_times(kept):
         write_mark(marks, UNCHANGED, what="every file is as it was")
 
 
-def _take_digests(folders: Sequence[Path]) -> dict[Path, str]:
-    paths = [path for folder in folders for path in folder.glob("*") if path.is_file()]
-    try:
-        return {path: hash_file(path, "sha256") for path in paths if not path.is_symlink()}
-    except OSError as error:
-        raise SvError(f"cannot read {error.filename}: {error.strerror}") from error
+def _take_file_prints(folders: Sequence[Path]) -> Prints:
+    paths = [str(path) for folder in folders for path in folder.glob("*") if path.is_file()]
+    return {path: _take_print(path) for path in paths}
 
 
 def _list_folder_times(top: Path | None) -> dict[str, int]:
