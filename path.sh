@@ -17,7 +17,8 @@ export LC_ALL=C
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 # The outermost script looks for the environment, its children inherit what it found.
-if [ -z "${SV_ENVIRONMENT:-}" ]; then
+if [ -z "${SV_ENVIRONMENT:-}" ] || [ "${SV_ROOT:-}" != "$_root" ]; then
+  export SV_ROOT=$_root
   export PYTHONPATH="$_root${PYTHONPATH:+:$PYTHONPATH}"
   _check=$_root/utils/check_environment.py
   if ! lacks=$(python3 "$_check" 2>&1); then # not a failure: .venv is next

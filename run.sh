@@ -69,6 +69,7 @@ nj_given=$nj
 nj=${nj:-$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)}
 if [ "$forecast" = true ]; then stop_stage=5; fi
 
+[[ "$egs$data$exp" != *JOB* ]] || bad_option "JOB stands for the number of a job: no --egs, --data or --exp may have it in its name"
 [ -d "$conf" ] || bad_option "no recipe in '$egs': no such folder $conf"
 [[ "$stage" =~ ^[0-8]$ && "$stop_stage" =~ ^[0-8]$ ]] || bad_option "the stages are 0 to 8"
 [ "$stage" -le "$stop_stage" ] || bad_option "--stage $stage comes after --stop-stage $stop_stage"

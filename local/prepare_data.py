@@ -27,6 +27,7 @@ from sv.kaldi.data_dir import (
     find_parted_speakers,
     find_problems,
     read_table,
+    written,
 )
 from sv.kaldi.trials import count_repeated, describe_repeated, read_models, read_trials
 
@@ -63,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _prepare(config: CorporaConfig, plan: Plan, data: Path, *, allow_partial: bool) -> None:
     """Write all sets and lists; SvError where one of them cannot be used."""
     remarks = []
+    written.clear()  # what an earlier run has left does not count
     for program, request in plan.requests.values():
         remarks += program.prepare(request)
     try:
@@ -103,7 +105,7 @@ def _check_set(data_dir: Path) -> None:
     Raises:
         SvError: It is no valid data directory.
     """
-    if not (data_dir / "utt2spk").exists():
+    if data_dir not in written:
         raise SvError(f"no corpus has made its data set {data_dir.name}")
     if problems := find_problems(data_dir, require=WRITTEN, skip=LATER, spk_sort=False):
         raise SvError("; ".join(problems))
@@ -124,6 +126,8 @@ def _check_list(name: str, data: Path, data_dir: Path) -> list[Remark]:
         SvError: It cannot.
     """
     path = data / "trials" / name
+    if path not in written:
+        raise SvError(f"no corpus has made the trial list {name}")
     trials, utterances = read_trials(path), read_table(data_dir / "utt2spk")
     models = read_models(path)
     known = utterances.keys() | models.keys()

@@ -8,6 +8,7 @@ Segments are cut once, into FLAC below ``data/audio``: an utterance of ours is a
 """
 
 import math
+import os
 from pathlib import Path
 
 from local.corpora import Count, Remark, Request, Rows, keep_scorable
@@ -93,7 +94,8 @@ def read_utterances(folder: Path) -> list[Utterance]:
     Raises:
         SvError: A table is missing or not valid, wav.scp has commands, or a recording is missing.
     """
-    scp, base = folder / "wav.scp", folder.resolve().parents[1]
+    # s5, also where s5/data is a link to another disk
+    scp, base = folder / "wav.scp", Path(os.path.abspath(folder)).parents[1]
     recordings, utt2spk = read_table(scp), read_table(folder / "utt2spk")
     if commands := [key for key, value in recordings.items() if value.endswith("|")]:
         raise SvError(

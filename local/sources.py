@@ -1,6 +1,7 @@
 """Sources of augmentation: recordings of noise, music and voices, and room impulse responses."""
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def _describe_chunk(
     recordings, bad, silent = [], [], []
     for path in paths:
         try:
-            recording = build_recording(path, path.relative_to(root).as_posix())
+            recording = build_recording(path, Path(os.path.relpath(path, root)).as_posix())
             if kind == "reverb":
                 _validate_response(path)
             elif _is_silent(path):
@@ -129,7 +130,7 @@ def _find(root: Path, entry: Path) -> list[Path]:
     if not named:
         raise SvError(f"{entry}: empty")
     top = entry
-    while top.name != Path(named[0]).parts[0] and top != root:
+    while top.name != Path(named[0]).parts[0] and top not in (root, top.parent):
         top = top.parent
     paths = [top.parent / name for name in named]
     if missing := [path for path in paths if not path.is_file()]:

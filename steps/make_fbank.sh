@@ -20,11 +20,15 @@ for data_dir in "$@"; do
   done
 done
 
-python3 -m sv.bin.recipe space --config "$config" "$@"
-. steps/compute_environment.sh 1
 read -ra cmd <<<"$cmd"
 keep=true  # the number of archives: another machine's cores make no finished one again
-if [[ " ${cmd[*]} " == *" --resume false "* ]]; then keep=false; fi
+room=()
+if [[ " ${cmd[*]} " == *" --resume false "* ]]; then
+  keep=false
+  room=(--nj "$nj")
+fi
+python3 -m sv.bin.recipe space --config "$config" "${room[@]}" "$@"
+. steps/compute_environment.sh 1
 python3 -m sv.bin.recipe inputs --nj "$nj" --keep "$keep" "$@"
 for data_dir in "$@"; do
   out=$data_dir/fbank
@@ -47,6 +51,7 @@ for data_dir in "$@"; do
   utils/merge_tables.sh "$data_dir/feats.scp" "${parts[@]}"
   utils/merge_tables.sh "$data_dir/utt2num_frames" "${frames[@]}"
   made=$(wc -l <"$data_dir/feats.scp")
+  [ "$made" -le "$total" ] || die "$data_dir: features of $((made - total)) utterances more than utt2spk has (audio repaired since?); run again from stage 1"
   if [ "$made" -lt "$total" ]; then
     first=$(awk 'sub(/.* no features for /, "") { print; exit }' "${logs[@]}")
     printf '%s: %s: no features for %d of %d utterances, logs are %s/log/fbank.*.log; first: %s\n' \
@@ -62,4 +67,9 @@ for data_dir in "$@"; do
     END { if (count) printf "%s: %d of %d utterances are silent:%s\n", name, count, total, list }
   ' "${logs[@]}" >&2
   utils/validate_data_dir.sh --require feats.scp --no-spk-sort "$data_dir"
+  # Of an earlier run with more jobs.
+  for path in "$out"/{fbank,inputs,utt2num_frames}.*; do
+    number=${path#"$out"/*.}
+    [ "${number%%.*}" -le "$jobs" ] || rm "$path"
+  done
 done

@@ -13,10 +13,12 @@ from corpora import run_here, write_audio, write_config
 
 from local.corpora import Request
 from local.prepare_an4 import prepare
+from local.sources import list_sources
 from sv.data.config import TrainingSetConfig
 from sv.data.cuts import load_samples
 from sv.data.manifests import read_manifest
 from sv.data.training_set import make_training_set
+from sv.errors import SvError
 from sv.kaldi.archive import write_archive
 from sv.kaldi.data_dir import find_problems, read_table, write_data_dir, write_table
 from sv.kaldi.trials import read_trials, write_models, write_trials
@@ -250,6 +252,42 @@ def test_a_kaldi_folder_is_counted_in_stage_0_and_never_written_to(tmp_path):
     (where / "test" / "mine").unlink()
     done = run_here(*words, "--corpora", tmp_path, check=False)
     assert done.returncode == 1 and "no trial list 'mine'" in done.stderr
+
+
+def test_sets_and_lists_of_an_earlier_run_do_not_stand_for_missing_ones(tmp_path):
+    sets = make_small_kaldi(tmp_path)
+    write_kaldi(tmp_path, **sets)
+    prepare_data(tmp_path)
+    (tmp_path / "s5/data/test").rename(tmp_path / "s5/data/eval")
+    done = prepare_data(tmp_path, check=False)
+    assert done.returncode == 1
+    assert "no corpus has made its data set test" in done.stderr.splitlines()[-1]
+    assert (tmp_path / "data/test/utt2spk").exists()
+    (tmp_path / "s5/data/eval").rename(tmp_path / "s5/data/test")
+    prepare_data(tmp_path)
+
+
+def test_relative_paths_are_from_s5_also_where_data_is_a_link(tmp_path):
+    write_kaldi(tmp_path, **make_small_kaldi(tmp_path))
+    (tmp_path / "s5/data").rename(tmp_path / "scratch")
+    (tmp_path / "s5/data").symlink_to(tmp_path / "scratch")
+    prepare_data(tmp_path)
+    scp = read_table(tmp_path / "data/train/wav.scp")
+    assert scp["ann-1"] == str(tmp_path / "s5/ann-1.wav")
+
+
+def test_sources_may_lie_anywhere(tmp_path):
+    """An entry of [augment] with an absolute path, and a list whose folder has another name."""
+    root, far = tmp_path / "corpora", tmp_path / "far"
+    root.mkdir()
+    write_audio(far / "noise/1.wav")
+    (recording,) = list_sources(root, "noise", [str(far / "noise")])
+    assert recording.id == "../far/noise/1.wav"
+    table = far / "rirs/rir_list"
+    table.parent.mkdir()
+    table.write_text("--rir-id 1 RIRS_NOISES/x.wav\n")
+    with pytest.raises(SvError, match="1 of 1 files missing"):
+        list_sources(root, "reverb", [str(table)])
 
 
 def test_a_stage_that_changes_nothing_says_so_to_the_meter(tmp_path, monkeypatch):

@@ -109,7 +109,10 @@ def test_only_the_job_of_a_replaced_file_runs_again(tmp_path):
     assert done.returncode == 0 and "2 of 2 jobs finished before" in done.stderr
     done = make_fbank(tmp_path / "set", "--nj", 3, "--cmd", "utils/run.py --resume false")
     assert done.returncode == 0 and "4 utterances, 3 jobs" in done.stderr
+    assert " MB there of other settings" in done.stderr  # these stay until the new ones are there
     done = make_fbank(tmp_path / "set", "--nj", 2, "--cmd", "utils/run.py --resume false")
+    found = sorted(path.name for path in (tmp_path / "set/fbank").glob("*.[0-9]*"))
+    assert {name.split(".")[1] for name in found} == {"1", "2"} and len(found) == 10
     paths[0].write_bytes(paths[0].read_bytes()[:20000])
     done = make_fbank(tmp_path / "set")
     assert "1 of 2 jobs are done again" in done.stderr

@@ -1,5 +1,6 @@
 """Features and embeddings are the same whatever the number of jobs, and on how many GPUs."""
 
+import json
 import re
 import shutil
 
@@ -42,6 +43,23 @@ def test_embeddings_do_not_depend_on_the_number_of_jobs(run_cli, tiny, tmp_path)
     assert list(ours) == list(theirs) == sorted(theirs)
     for key, vector in theirs.items():  # other batches: the last bits may differ
         assert np.allclose(ours[key], vector, rtol=1e-5, atol=1e-6 * np.abs(vector).max())
+
+
+def test_jobs_on_gpus_of_two_models_are_one_extraction(run_cli, tmp_path):
+    (tmp_path / "utt2dur").write_text("a 1.5\nb 2\n")
+    infos = []
+    for job, (device, precision) in enumerate(
+        [("V100", "fp32"), ("A100", "fp32"), ("V100", "bf16")]
+    ):
+        infos.append(tmp_path / f"info.{job}.json")
+        info = {"precision": precision, "device": device, "utterances": 1, "frames": 100 + job}
+        infos[-1].write_text(json.dumps(info))
+    words = ("sv.bin.recipe", "merge-infos", tmp_path, tmp_path / "info.json")
+    run_cli(*words, *infos[:2])
+    merged = json.loads((tmp_path / "info.json").read_text())
+    assert (merged["device"], merged["frames"], merged["audio_s"]) == ("A100, V100", 201, 3.5)
+    done = run_cli(*words, *infos, check=False)
+    assert done.returncode == 1 and "info.2.json was made differently" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, call, environment
 
 SCRIPT = """#!/usr/bin/env bash
 # Prints its options and arguments.
@@ -163,6 +164,18 @@ def test_a_step_finds_the_recipe_s_config_here_or_beside_its_data(run_cli, tmp_p
     for cwd, data in ((recipe, Path("data")), (ROOT, recipe / "data")):
         found = f"steps/make_egs.sh: no such file {data}/train/feats.scp; run stage 3 first\n"
         assert run(cwd, data) == (1, found)
+
+
+def test_another_checkout_uses_its_own_code(tmp_path):
+    """In a shell that has sourced the path.sh of the first."""
+    (tmp_path / "path.sh").write_text((ROOT / "path.sh").read_text())
+    for name in ("steps", "utils"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    first = {"SV_ENVIRONMENT": "/first/python3", "SV_ROOT": "/first", "PYTHONPATH": "/first"}
+    script = '. ./path.sh; . ./path.sh; echo "$PYTHONPATH $SV_ENVIRONMENT"'
+    done = call(["bash", "-c", script], timeout=60, cwd=tmp_path, **first)
+    python = shutil.which("python3", path=environment()["PATH"])
+    assert done.stdout.split() == [f"{tmp_path}:/first", python], done.stderr
 
 
 def test_a_recipe_is_looked_for_where_it_is_typed(run_cli, tmp_path):

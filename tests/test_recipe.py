@@ -246,6 +246,7 @@ def test_every_core_is_used_whatever_openmp_is_told(tmp_path):
         (["--ngpu", "one"], "--ngpu must be a whole number"),
         (["--nnodes", "0"], "--nnodes must be at least 1"),
         (["--cmd", "utils/walk.py"], "no such program 'utils/walk.py'"),
+        (["--data", "/scratch/JOB_7/data"], "JOB stands for the number of a job"),
         (["--nj", "0"], "--nj must be a whole number of at least 1"),
         (["--resume", "yes"], "--resume must be true or false"),
         (["--egs", "egs/nothing"], "no recipe in 'egs/nothing'"),

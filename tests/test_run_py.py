@@ -32,6 +32,32 @@ def jobs(run_cli, tmp_path):
     return run
 
 
+def test_an_input_that_changes_while_jobs_run_is_not_what_they_read(run_cli, tmp_path):
+    """A file that all jobs name is no output of theirs, whatever its time."""
+    config = tmp_path / "config"
+    change = f"grep -q new {config} || {{ sleep 0.1; echo new >{config}; }}"
+    script = f'cat "$1" >"$2"; {change}'
+    words = ["--max-jobs-run", 1, "JOB=1:2", tmp_path / "x.JOB.log"]
+    line = [script.replace('"$1"', str(config)).replace('"$2"', f"{tmp_path}/line.JOB")]
+    for command in (["sh", "-c", script, "x", config, tmp_path / "out.JOB"], line):
+        config.write_text("old")
+        for finished in (None, "1 of 2", "2 of 2"):
+            done = run_cli("utils/run.py", *words, *command)
+            found = re.search(r"(\d of \d) jobs finished before", done.stderr)
+            assert (found and found[1]) == finished
+        assert {path.read_text() for path in tmp_path.glob("[ol]*.[12]")} == {"new\n"}
+
+
+def test_jobs_that_slurm_may_still_run_are_not_begun_here(run_cli, tmp_path):
+    left = tmp_path / ".x.slurm" / "0123abcd"
+    left.mkdir(parents=True)
+    (left / "jobs.json").write_text("{}")
+    words = ["utils/run.py", "JOB=1:2", tmp_path / "x.JOB.log", "touch", tmp_path / "ran.JOB"]
+    done = run_cli(*words, check=False)
+    assert done.returncode == 1 and f"({left.parent})" in done.stderr
+    assert not list(tmp_path.glob("ran.*")) and len(done.stderr.splitlines()) == 1
+
+
 def test_each_job_has_its_number_and_its_log(run_cli, tmp_path):
     run_cli(
         "utils/run.py", "JOB=3:5", tmp_path / "new" / "JOB" / "x.JOB.log",

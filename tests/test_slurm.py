@@ -260,6 +260,25 @@ def test_jobs_whose_call_has_ended_are_waited_for_by_the_same_command(cluster, t
     assert "cancelling x-" in done.stderr.splitlines()[0]
 
 
+def test_jobs_of_an_array_that_are_taken_over_count_by_what_they_read(cluster, tmp_path):
+    """One had ended, one was running when their input changed: both are done again."""
+    (tmp_path / "in").write_text("")
+    script = f"echo JOB >>{tmp_path}/ran; until [ JOB = 1 -o -e {tmp_path}/go ]; do sleep 0.1; done"
+    words = ["JOB=1:2", tmp_path / "x.JOB.log", "sh", "-c", script, "x", tmp_path / "in"]
+    process = cluster.start(*words)
+    cluster.wait_for(".x.1.log.done")
+    while len((tmp_path / "ran").read_text().split()) < 2:
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    (tmp_path / "in").write_text("other")
+    (tmp_path / "go").touch()
+    done = cluster.run(*words)
+    assert "waiting for its jobs" in done.stderr and "2 of 2 jobs are done again" in done.stderr
+    assert sorted((tmp_path / "ran").read_text().split()) == ["1", "1", "2", "2"]
+    assert "2 of 2 jobs finished before" in cluster.run(*words).stderr
+
+
 def test_a_single_job_is_taken_over_only_with_its_inputs(cluster, tmp_path):
     """It ended well meanwhile: its result counts, unless what it read has changed since."""
     (tmp_path / "egs").mkdir()

@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def extract(args: Namespace, device: torch.device) -> int:
     """Embed the share."""
+    digest = hash_file(args.model, "sha256")  # of what is loaded: training may replace it
     net = load_network(args.model, device, args.precision, untrained=args.untrained)
     feats, frames = read_feats(args.feats, args.utt2num_frames)
     # Every nj-th utterance: the shares are of equal length whatever the order of the speakers.
@@ -57,7 +58,7 @@ def extract(args: Namespace, device: torch.device) -> int:
     write_archive(args.ark, args.scp, iter(embeddings), method="none")
     info = {
         "model": str(args.model),
-        "model_sha256": hash_file(args.model, "sha256"),
+        "model_sha256": digest,
         "precision": args.precision,
         "untrained": args.untrained,
         "utterances": len(frames),

@@ -288,9 +288,10 @@ def check_space(words: Sequence[str]) -> int:
 
     parser = Parser(check_space.__doc__)
     parser.add_argument("--config", type=Path, required=True, help="conf/features.toml")
+    parser.add_argument("--nj", type=positive_int, help="archives (as many as are there)")
     parser.add_argument("data_dirs", type=Path, nargs="+", metavar="DATA_DIR", help="with utt2dur")
     args = parser.parse_args(words)
-    require_feature_space(args.data_dirs, read_config(args.config, FbankConfig))
+    require_feature_space(args.data_dirs, read_config(args.config, FbankConfig), args.nj)
     return 0
 
 
@@ -377,7 +378,7 @@ def check_front_end(words: Sequence[str]) -> int:
 
 
 def merge_infos(words: Sequence[str]) -> int:
-    """Sum the counts of extraction jobs; everything else must be the same in all of them.
+    """Sum the counts of extraction jobs; all but the device must be the same in all of them.
 
     Raises:
         SvError: It is not: some job's file is of an earlier extraction.
@@ -390,7 +391,7 @@ def merge_infos(words: Sequence[str]) -> int:
     parser.add_argument("infos", type=Path, nargs="+", metavar="JOB.json")
     args = parser.parse_args(words)
     infos = [read_object(path) for path in args.infos]
-    common = [{k: v for k, v in info.items() if k not in SUMMED} for info in infos]
+    common = [{k: v for k, v in info.items() if k not in (*SUMMED, "device")} for info in infos]
     for path, values in zip(args.infos, common, strict=True):
         if values != common[0]:
             raise SvError(
@@ -398,7 +399,9 @@ def merge_infos(words: Sequence[str]) -> int:
             )
     sums = {key: sum(info[key] for info in infos) for key in SUMMED}
     audio_s = round(sum(map(float, read_table(args.data_dir / "utt2dur").values())), 3)
-    merged = {"data_set": args.data_dir.name, **common[0], **sums, "audio_s": audio_s}
+    device = ", ".join(sorted({info["device"] for info in infos}))
+    facts = {"device": device, **sums, "audio_s": audio_s}
+    merged = {"data_set": args.data_dir.name, **common[0], **facts}
     write_json(args.out, merged)
     return 0
 

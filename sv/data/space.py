@@ -78,8 +78,12 @@ def format_bytes(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-def require_feature_space(data_dirs: Sequence[Path], config: FbankConfig) -> None:
+def require_feature_space(
+    data_dirs: Sequence[Path], config: FbankConfig, nj: int | None = None
+) -> None:
     """Check that the features of data directories fit, by their durations (utt2dur).
+
+    ``nj``: archives of each to write, whatever is there; None: as many as there are.
 
     Raises:
         SvError: They do not; or a table is no table of durations.
@@ -88,7 +92,7 @@ def require_feature_space(data_dirs: Sequence[Path], config: FbankConfig) -> Non
     for data_dir in data_dirs:
         if data_dir not in known:
             logging.info("%s: no utt2dur, so the size of its features is not known", data_dir.name)
-    shares = [_foresee_features(data_dir, config) for data_dir in known]
+    shares = [_foresee_features(data_dir, config, nj) for data_dir in known]
     ways = ["give another --data"]
     if config.item_bytes > 1:
         total = sum(share.size for share in shares) / config.item_bytes
@@ -100,7 +104,7 @@ def require_feature_space(data_dirs: Sequence[Path], config: FbankConfig) -> Non
     require_space(shares, ", or ".join(ways))
 
 
-def _foresee_features(data_dir: Path, config: FbankConfig) -> Share:
+def _foresee_features(data_dir: Path, config: FbankConfig, nj: int | None) -> Share:
     table = read_table(data_dir / "utt2dur")
     try:
         seconds = np.array(list(table.values()), np.float64)
@@ -111,10 +115,11 @@ def _foresee_features(data_dir: Path, config: FbankConfig) -> Share:
     values = int(windows.clip(0).sum()) * config.dim * config.item_bytes
     archives = [path.stat().st_size for path in folder.glob("fbank.*.ark")]
     made = folder / FRONT_END
+    is_regrouped = nj is not None and len(archives) != min(nj, len(table))
     return Share(
         name=data_dir.name,
         folder=folder,
         size=values + sum(map(len, table)) + ENTRY_BYTES * len(table),
         there=sum(archives),
-        replaced=made.is_file() and read_json(made) != asdict(config),
+        replaced=is_regrouped or (made.is_file() and read_json(made) != asdict(config)),
     )

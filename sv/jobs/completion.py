@@ -5,10 +5,13 @@ sidecar. Work is finished while its command is the same and every file in the pr
 found or left it. Work that failed, that was killed, or whose inputs changed while it ran is not.
 
 A job reads and writes the files that its command line, words or a line of shell, names; for the
-audio that a manifest names, stage 3 puts a digest there (sv/data/inputs.py). A stage runs a step, a
-script whose head names its arguments and files; an option stands for its value, ``<backends...>``
-for each word of it in turn, ``<list>`` for the last part of ``<trials>``, and a file with an option
-that is not given is left out. The archives that a table (.scp) names count with it:
+audio that a manifest names, stage 3 puts a digest there (sv/data/inputs.py). What all jobs of an
+array name alike they read: each writes files of its own.
+
+A stage runs a step, a script whose head names its arguments and files; an option stands for its
+value, ``<backends...>`` for each word of it in turn, ``<list>`` for the last part of ``<trials>``,
+and a file with an option that is not given is left out. The archives that a table (.scp) names
+count with it:
 
     # Usage: steps/train_xvector.sh [options] <egs-dir> <exp-dir>
     # Reads: <config> <egs-dir>/train.npz
@@ -32,7 +35,7 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -143,11 +146,11 @@ def _list_archives(scp: str, _size: int, _mtime_ns: int) -> list[str]:
 
 def take_job_prints(command: Sequence[str]) -> Prints:
     """Look up every file that a job's command line names."""
-    prints = take_prints({word: word for word in _list_words(command)})
+    prints = take_prints({word: word for word in list_words(command)})
     return {word: found for word, found in prints.items() if found is not None}
 
 
-def _list_words(command: Sequence[str]) -> list[str]:
+def list_words(command: Sequence[str]) -> list[str]:
     """List the words that may name a file: those of the command, and of its line of shell."""
     if command[:-1] != SHELL:
         return list(command)
@@ -159,7 +162,13 @@ def _list_words(command: Sequence[str]) -> list[str]:
         return []
 
 
-def prove_job(path: Path, command: Sequence[str], before: Prints, began_ns: int) -> None:
+def prove_job(
+    path: Path,
+    command: Sequence[str],
+    before: Prints,
+    began_ns: int,
+    inputs: Container[str] = (),
+) -> None:
     """Write the proof of a job that has just ended with status 0.
 
     Args:
@@ -168,10 +177,13 @@ def prove_job(path: Path, command: Sequence[str], before: Prints, began_ns: int)
         before: `take_job_prints` before it began.
         began_ns: Time of a file that was written when it began: the file system's clock may differ
             from this machine's.
+        inputs: Words that name no output.
     """
     written: Prints = {}
     for word, now in take_job_prints(command).items():
         was = before.get(word)
+        if was is not None and word.split(BEHIND)[0] in inputs:
+            continue  # if it has changed since, it is not what was read
         # A file that was there before and was written since counts as an output. One that changed
         # and yet is older (moved into place) is an input, and not the one that was read.
         if was is None or (now != was and now is not None and now[1] >= began_ns):

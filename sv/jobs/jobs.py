@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from sv.energy.journal import MARKS_VARIABLE, RESUMED, UNCHANGED, write_mark
-from sv.jobs.completion import SHELL, is_finished, read_proof, take_job_prints
+from sv.jobs.completion import SHELL, is_finished, list_words, read_proof, take_job_prints
 from sv.system import mask_secrets
 
 MAX_JOBS = 1_000_000  # of an array; Slurm's own limit is lower
@@ -37,6 +37,10 @@ class Job:
         """File that proves that the job is finished."""
         return self.log.with_name(f".{self.log.name}.done")
 
+    def is_finished(self) -> bool:
+        """Return whether its proof is of this command and of the files as they are."""
+        return is_finished(self.proof, self.command, take_job_prints(self.command))
+
 
 @dataclass(frozen=True)
 class Request:
@@ -47,12 +51,14 @@ class Request:
         jobs: All jobs, by number.
         is_array: Whether there was a ``JOB=1:nj``.
         name: Name of the log without the job's number and ``.log``: "fbank".
+        inputs: Words of an array that are the same in all jobs: none of them writes such a file.
     """
 
     options: argparse.Namespace
     jobs: list[Job]
     is_array: bool
     name: str
+    inputs: frozenset[str] = frozenset()
 
 
 class StopSignal(Exception):  # noqa: N818 - a request, not an error
@@ -125,11 +131,12 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> Request:
         raise ValueError(f"{array[0]}: the last job comes before the first")
     if last > first and word not in rest[0]:
         raise ValueError(f"the log {rest[0]} must hold {word}, or all jobs write the same one")
+    inputs = frozenset(each for each in list_words(rest[1:]) if word not in each)
     jobs = []
     for number in range(first, last + 1):
         log, *command = (text.replace(word, str(number)) for text in rest)
         jobs.append(Job(number, Path(log), command))
-    return Request(args, jobs, True, name.replace(f".{word}", "").replace(word, ""))
+    return Request(args, jobs, True, name.replace(f".{word}", "").replace(word, ""), inputs)
 
 
 def find_todo(request: Request) -> list[Job]:
@@ -137,9 +144,7 @@ def find_todo(request: Request) -> list[Job]:
     jobs = request.jobs
     if not request.is_array or request.options.resume == "false":
         return jobs
-    todo = [
-        job for job in jobs if not is_finished(job.proof, job.command, take_job_prints(job.command))
-    ]
+    todo = [job for job in jobs if not job.is_finished()]
     if len(todo) < len(jobs):
         skipped = f"{len(jobs) - len(todo)} of {len(jobs)} jobs"
         print(f"  {skipped} finished before, log is {jobs[0].log}", file=sys.stderr)

@@ -77,6 +77,7 @@ class Runner:
 
     def __init__(self, request: Request, gpus: list[list[str]]) -> None:
         self.threads, self.is_array = request.options.num_threads, request.is_array
+        self.inputs = request.inputs
         self.shares: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
         for share in gpus:
             self.shares.put(share)
@@ -99,7 +100,7 @@ class Runner:
                 self.shares.put(share)
             write_footer(log, status, round(time.time() - started), self.threads)
         if status == 0 and self.is_array:
-            prove_job(job.proof, job.command, before, began_ns)
+            prove_job(job.proof, job.command, before, began_ns, self.inputs)
             mark_done(job)
         return status
 
@@ -201,6 +202,13 @@ def main(argv: list[str]) -> int:
         shares = share_machine(request)
     except ValueError as error:
         return fail(NAME, str(error))
+    left = request.jobs[0].log.absolute().with_name(f".{request.name}.slurm")
+    if any(left.glob("*/jobs.json")):
+        return fail(
+            NAME, f"jobs of utils/slurm.py may still run ({left}): give its --cmd again, which "
+            "waits for them (Ctrl-C there cancels them), or remove that folder if they have ended",
+            status=1,
+        )  # fmt: skip
     todo = find_todo(request)
     catch_signals()
     try:

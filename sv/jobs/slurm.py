@@ -39,6 +39,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -542,6 +543,7 @@ def build_spec(request: Request, todo: list[Job]) -> dict[str, Any]:
         "is_array": request.is_array,
         # Jobs of an array have a proof for each.
         "inputs": {} if request.is_array else _take_inputs(todo, top),
+        "shared": sorted(request.inputs),
         "jobs": {
             str(job.number): {
                 "log": str(job.log), "command": job.command, "label": f"{stem}.{job.number}",
@@ -554,11 +556,13 @@ def build_spec(request: Request, todo: list[Job]) -> dict[str, Any]:
 def _take_inputs(todo: list[Job], top: Path) -> Prints:
     """Look up the files that commands name, and those in folders that they name.
 
-    Those above the log are where the results go.
+    Those above the log are where the results go, and --features-root is of each node.
     """
     paths: dict[str, Path] = {}
-    for word in (word for job in todo for word in job.command):
+    for before, word in (pair for job in todo for pair in pairwise(("", *job.command))):
         path = Path(word)
+        if before == "--features-root":
+            continue
         if os.path.isdir(word) and not top.is_relative_to(path.absolute()):
             paths |= {str(each): each for each in path.iterdir() if each.is_file()}
         elif os.path.isfile(word):
@@ -615,9 +619,8 @@ def submit(options: list[str], script: Path, name: str, poll_s: float) -> None:
                 say(f"cannot submit yet ({error}); trying on")
                 warned = True
         time.sleep(poll_s)
-        with suppress(NoAnswerError):
-            if read_queue(name):  # the answer was lost, not the request
-                return
+        if _ask_for_queue(name, poll_s):  # the answer was lost, not the request
+            return
 
 
 def run_jobs(
@@ -678,7 +681,13 @@ def run(request: Request, config: SlurmConfig) -> int:
     stem = re.sub(r"[^A-Za-z0-9._-]", "_", request.name).lstrip("-") or "job"
     with lock_folder(root):
         statuses = take_over(root, stem, request, config)
-        left = [job for job in request.jobs if job.number not in statuses]
+        # One that has ended well counts by its proof: what it read may have changed meanwhile.
+        left = [
+            job
+            for job in request.jobs
+            if job.number not in statuses
+            or (request.is_array and statuses[job.number] == 0 and not job.is_finished())
+        ]
         todo = find_todo(replace(request, jobs=left))
         for job in todo:
             job.log.parent.mkdir(parents=True, exist_ok=True)

@@ -28,6 +28,8 @@ VALUES = {
 }
 NO_SEGMENTS = "not read here: an utterance is a whole recording; cut the audio first"
 MAX_LISTED = 10  # problems named in a message; the rest are counted
+# Data directories and trial lists of this process: stage 1 checks what its own run has made.
+written: set[Path] = set()
 
 
 def read_table(path: Path) -> dict[str, str]:
@@ -91,6 +93,7 @@ def write_data_dir(
     Raises:
         SvError: An utterance id does not start with its speaker's id.
     """
+    written.add(data_dir)
     for utterance, speaker in utt2spk.items():
         if not utterance.startswith(speaker):
             raise SvError(f"{data_dir}: utterance '{utterance}' does not begin with '{speaker}'")

@@ -35,7 +35,7 @@ import pyarrow.csv as pv
 
 from sv.errors import SvError, UsageError
 from sv.files import is_packed, open_unpacked, replacing
-from sv.kaldi.data_dir import read_table, write_table
+from sv.kaldi.data_dir import read_table, write_table, written
 
 TRIAL_COLUMNS = ("enrol", "test", "label")
 SCORE_COLUMNS = ("enrol", "test", "score")
@@ -337,6 +337,7 @@ def pair_keys(enrol: np.ndarray, test: np.ndarray, utterances: int) -> np.ndarra
 
 def write_trials(path: Path, rows: list[tuple[str, str, bool]]) -> None:
     """Write ``(enrol, test, is_target)`` rows in order; an unchanged file keeps its time."""
+    written.add(path)
     with replacing(path, keep_if_same=True) as file:
         file.writelines(f"{e} {t} {'target' if y else 'nontarget'}\n" for e, t, y in rows)
 
