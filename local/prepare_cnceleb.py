@@ -95,7 +95,10 @@ def prepare(request: Request) -> list[Remark]:
     for name in names:
         models = {model: (model,) for model in lists.enrol}
         if name == AVERAGED:
-            models = {key: tuple(map(_name_source, files)) for key, files in lists.sources.items()}
+            models = {
+                _name_average(key): tuple(map(_name_source, files))
+                for key, files in lists.sources.items()
+            }
         remarks += _write_list(request, name, lists, models, kept)
     return remarks
 
@@ -120,6 +123,11 @@ def _name_source(word: str) -> str:
     return f"{Path(word).parent.name}-data-{Path(word).stem}"
 
 
+def _name_average(model: str) -> str:
+    """Return ``id00800-average`` for ``id00800-enroll``, the concatenated utterance."""
+    return f"{model[:7]}-average"
+
+
 def _find(path: Path) -> Path | None:
     for suffix in SUFFIXES:
         candidate = path.with_suffix(suffix)
@@ -139,8 +147,11 @@ def _write_list(
 ) -> list[Remark]:
     # A model without one of its files would be another model.
     whole = {model: words for model, words in models.items() if kept.issuperset(words)}
+    trials = lists.trials
+    if name == AVERAGED:
+        trials = [(_name_average(enrol), test, target) for enrol, test, target in trials]
     rows, remarks = keep_scorable(
-        name, lists.trials, kept - models.keys() | whole.keys(), allow_partial=request.allow_partial
+        name, trials, kept - models.keys() | whole.keys(), allow_partial=request.allow_partial
     )
     path = request.data / "trials" / name
     write_trials(path, rows)

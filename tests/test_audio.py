@@ -6,13 +6,14 @@ import os
 import tempfile
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
 from corpora import write_audio, write_coded
 from lhotse.cut import MixTrack
 
-from sv.data.audio import convert_to_flac, decode_audio, list_audio
+from sv.data.audio import convert_to_flac, decode_audio, list_audio, read_duration_s
 from sv.data.cuts import (
     Utterance,
     build_cut,
@@ -46,6 +47,25 @@ def test_aac_is_decoded_once_and_counts_its_decoded_samples(tmp_path):
     before = flac.stat().st_mtime_ns, flac.stat().st_ino
     make_set(tmp_path, [source])
     assert (flac.stat().st_mtime_ns, flac.stat().st_ino) == before
+
+
+@pytest.mark.parametrize("codec", ["aac", "mp3"])
+def test_a_length_that_is_guessed_is_not_believed(tmp_path, codec):
+    """Silence first: by its bit rate the whole would be many times as long."""
+    path = tmp_path / f"x.{codec}"
+    samples = np.zeros(6 * 44100)
+    samples[3 * 44100 :] = np.random.default_rng(0).normal(0, 0.3, 3 * 44100)
+    options = {"write_xing": "0"} if codec == "mp3" else {}
+    with av.open(str(path), "w", format={"aac": "adts"}.get(codec, codec), options=options) as out:
+        stream = out.add_stream(codec, rate=44100, options={"q": "2"} if codec == "mp3" else {})
+        stream.layout = "mono"
+        frame = av.AudioFrame.from_ndarray(samples[None].astype("f4"), format="fltp", layout="mono")
+        frame.sample_rate = 44100
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            out.mux(packet)
+    assert read_duration_s(path) > 7
+    samples, rate_hz = decode_audio(path)
+    assert len(samples) / rate_hz == pytest.approx(6, abs=0.2)
 
 
 def test_mp3_is_resampled(tmp_path):

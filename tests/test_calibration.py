@@ -46,6 +46,15 @@ def test_no_other_line_costs_less():
     assert best[0] > 0
 
 
+@pytest.mark.parametrize("p_target", [0.5, 0.2])
+def test_small_lists_with_errors_are_calibrated(p_target):
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        is_target = np.arange(600) < 200
+        weight, _ = train_calibration(rng.normal(2.0 * is_target), is_target, p_target=p_target)
+        assert 1 < weight < 4
+
+
 @pytest.mark.parametrize(
     ("scores", "labels", "message"),
     [

@@ -1,5 +1,6 @@
 """Crops and batches: the rows of an archive, what changed under an index, SpecAugment."""
 
+import errno
 import os
 import threading
 
@@ -8,7 +9,14 @@ import numpy as np
 import pytest
 
 from sv.data.config import SpecAugmentConfig
-from sv.data.crops import READ_THREADS, CropReader, build_crop_index
+from sv.data.crops import (
+    READ_THREADS,
+    CropReader,
+    build_crop_index,
+    load_crop_index,
+    save_crop_index,
+    validate_features,
+)
 from sv.data.loader import read_batch
 from sv.errors import SvError
 from sv.kaldi.archive import read_matrix, write_archive
@@ -89,6 +97,36 @@ def test_an_archive_that_is_not_the_indexed_one_is_named(tmp_path):
     reader.read(*where, np.array([5]), np.empty((1, 30, 21), "f4"))
     with pytest.raises(SvError, match=r"a\.ark:\d+: NaN or infinity in rows 6-36"):
         reader.read(*where, np.array([6]), np.empty((1, 30, 21), "f4"))
+
+
+def test_features_made_again_after_stage_4_are_refused(tmp_path):
+    """The archive is as long as before and its header alike: the values alone are others."""
+    items = [("u0", np.random.default_rng(0).normal(size=(40, 21)))]
+    for method, shift in (("none", 1), ("two-byte", 0)):
+        ark, scp = tmp_path / f"{method}.ark", tmp_path / "a.scp"
+        write_archive(ark, scp, iter(items), method=method, checksum=True)
+        path = tmp_path / "train.npz"
+        save_crop_index(path, build_crop_index(["u0"], {"u0": 0}, {"clean": read_table(scp)}))
+        index = load_crop_index(path)
+        validate_features(index)
+        moved = [("u0", np.roll(items[0][1], 1, axis=0) + shift)]
+        write_archive(ark, scp, iter(moved), method=method, checksum=True)
+        assert ark.stat().st_size == index.ark_bytes[0]
+        with pytest.raises(SvError, match="other features than in stage 4; make stage 4 again"):
+            validate_features(index)
+        ark.with_name(f"{ark.name}.sha256").unlink()
+        build_crop_index(["u0"], {"u0": 0}, {"clean": read_table(scp)})  # of another program
+
+
+def test_more_archives_than_files_are_allowed_says_so(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    items = iter([("u", np.ones((9, 4)))])
+    write_archive(tmp_path / "a.ark", tmp_path / "a.scp", items, method="none")
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(SvError, match=r"a\.ark: Too many open files; allow more: ulimit -n"):
+        build_crop_index(["u"], {"u": 0}, {"clean": {"u": f"{tmp_path}/a.ark:2"}})
 
 
 def test_masks_are_as_wide_and_as_many_as_configured(tmp_path):

@@ -199,12 +199,12 @@ def find_processes(exp):
 
 def test_an_error_is_said_once_and_its_status_kept(small_egs, tmp_path):
     exp = tmp_path / "two" / MODEL
-    changes = {"optimizer": {**GENTLE["optimizer"], "batch_size": 1, "micro_batch_size": 1}}
-    done = call(two(small_egs, exp, changes=changes), timeout=60)
+    changes = {"optimizer": {**GENTLE["optimizer"], "batch_size": 2, "micro_batch_size": 2}}
+    done = call(two(small_egs, exp, "--nproc", 3, changes=changes), timeout=60)
     assert done.returncode == 2
     lines = [s for s in (exp / "log" / "train.log").read_text().splitlines() if s[0] != "#"]
     assert len(lines) == 1
-    assert lines[0].startswith("sv.bin.train: batch_size (1)") and "processes (2)" in lines[0]
+    assert lines[0].startswith("sv.bin.train: batch_size (2)") and "processes (3)" in lines[0]
     done = call(two(small_egs, exp, "--ngpu", 3), timeout=60)
     assert done.returncode == 2 and "--ngpu 3 has 3 processes a node" in done.stderr
 

@@ -87,6 +87,14 @@ def test_the_best_epoch_is_kept_and_chosen(train):
     assert state["step"] == best * 10
     final = load(exp / "final.pt")["net"]
     assert all(torch.equal(state["net"][key], value) for key, value in final.items())
+    kept = {path.name for path in (exp / "checkpoints").glob("epoch_*")}
+    assert kept == {f"epoch_{epoch:03}.pt" for epoch in (best, 3)}
+    # best.pt is of an epoch that was done again, and came out worse.
+    history, other = info["epochs"], best % 3 + 1
+    history[other]["valid_eer_percent"] = 0.0
+    (exp / "checkpoints" / f"epoch_{other:03}.pt").unlink(missing_ok=True)
+    with pytest.raises(SvError, match=f"needs epoch_{other:03}.pt, and best.pt is of another"):
+        choose_final(exp / "checkpoints", read_train_config(exp / "config.toml"), history)
 
 
 def test_a_checkpoint_that_is_needed_and_gone_is_named(averaged, tmp_path):

@@ -120,6 +120,22 @@ def test_only_the_job_of_a_replaced_file_runs_again(tmp_path):
     assert f"{paths[0]}: cut off after 9978 of 16000 samples" in done.stderr
 
 
+def test_half_made_features_of_another_front_end_are_not_used(tmp_path):
+    """feats.scp fits them: it is gone until all jobs have ended well."""
+    paths = [write_audio(tmp_path / f"wav/{i}.wav", seed=i) for i in range(4)]
+    write_data_set(tmp_path, "set", [Utterance(f"s-{path.stem}", "s", path) for path in paths])
+    assert make_fbank(tmp_path / "set").returncode == 0
+    scp = (tmp_path / "set/feats.scp").read_bytes()
+    config = tmp_path / "features.toml"
+    config.write_text((ROOT / CONFIG).read_text().replace("low_freq_hz = 20", "low_freq_hz = 300"))
+    paths[1].rename(tmp_path / "away")  # the second job fails
+    words = ["steps/make_fbank.sh", "--config", config, tmp_path / "set"]
+    assert call(words, timeout=60).returncode == 1 and not (tmp_path / "set/feats.scp").exists()
+    (tmp_path / "away").rename(paths[1])
+    assert call(words, timeout=60).returncode == 0
+    assert (tmp_path / "set/feats.scp").read_bytes() == scp
+
+
 @pytest.mark.parametrize("seconds", [0.9999, 1.0001, 0.6, 1.5])
 def test_a_file_of_another_length_than_its_manifest_says_is_named(copies, seconds):
     data_dir, paths = copies

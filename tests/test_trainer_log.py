@@ -189,6 +189,7 @@ def test_fine_tuning_is_a_phase_of_its_own(small_egs, tmp_path):
         ({"margin": 2.0}, "margin must be below pi / 2"),
         ({"final_lr": 0.0}, "final_lr above 0"),
         ({"micro_batch_size": 3}, "multiple of fine_tuning.micro_batch_size"),
+        ({"micro_batch_size": 1}, "micro_batch_size must be at least 2, or 0"),
         ({"crop_frame": 3}, "did you mean 'crop_frames'"),
     ],
 )

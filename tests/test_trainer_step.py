@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from small_training import MODEL, assert_same_state, train
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sv.data.loader import Batch
@@ -50,6 +51,20 @@ def test_what_the_device_has_not_is_refused(small_egs, tmp_path):
         train(small_egs, tmp_path / MODEL, precision="tf32")
     with pytest.raises(UsageError, match="precision must be one of fp32, tf32, bf16, fp16"):
         train(small_egs, tmp_path / MODEL, precision="int8")
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (nn.Dropout2d(0.1), "the network's 1 is a dropout: steps must be repeatable"),
+        (nn.BatchNorm1d(4, momentum=None), "the network's 1 needs a momentum"),
+    ],
+)
+def test_what_would_not_compute_the_same_again_is_refused(small_egs, tmp_path, layer, message):
+    config = read_train_config(small_egs.write_config(tmp_path / "c.toml"))
+    net = nn.Sequential(nn.Linear(4, 4), layer)
+    with pytest.raises(UsageError, match=message):
+        TrainStep(net, MarginHead(4, 12, 30.0), config, CPU, Group())
 
 
 def build_step(small_egs, tmp_path, **changes):

@@ -147,6 +147,7 @@ def decode_audio(path: Path) -> tuple[np.ndarray, int]:
         return _read_channels(path)[:, 0].copy(), SAMPLE_RATE_HZ
     with _opening(path) as (stream, promised_s):
         frames, rate_hz, left = [], stream.rate, MAX_SAMPLES
+        form = stream.container.format.name
         for frame in stream.container.decode(stream):
             frames.append(_take_first_channel(frame))
             left -= len(frames[-1])
@@ -156,7 +157,7 @@ def decode_audio(path: Path) -> tuple[np.ndarray, int]:
         raise SvError(f"{path}: no samples in it")
     samples = np.concatenate(frames)
     seconds = len(samples) / rate_hz
-    if promised_s is not None and seconds < promised_s - MAX_LOSS_S:
+    if promised_s is not None and seconds < promised_s - MAX_LOSS_S and _knows_length(path, form):
         raise SvError(f"{path}: truncated after {seconds:.1f} of {promised_s:.1f} s")
     return samples, rate_hz
 
@@ -169,6 +170,19 @@ def _opening(path: Path) -> Iterator[tuple[av.AudioStream, float | None]]:
             raise SvError(f"{path}: no audio stream in it")
         stream = container.streams.audio[0]
         yield stream, float(stream.duration * stream.time_base) if stream.duration else None
+
+
+def _knows_length(path: Path, form: str) -> bool:
+    """Return whether a coded file says how long it is: else FFmpeg guesses by its bit rate."""
+    if form != "mp3":
+        return form != "aac"  # ADTS has no header of the whole
+    with open(path, "rb") as file:
+        head = file.read(10)
+        if head[:3] == b"ID3":  # its size has seven bits a byte
+            size = sum(byte << 7 * i for i, byte in enumerate(reversed(head[6:10])))
+            file.seek(10 + size)
+        first_frame = head + file.read(4096)
+        return any(tag in first_frame for tag in (b"Xing", b"Info", b"VBRI"))
 
 
 def _take_first_channel(frame: av.AudioFrame) -> np.ndarray:

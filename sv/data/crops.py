@@ -6,9 +6,11 @@ batch, as a network disk takes milliseconds for each crop, and decode several as
 tests/bench/crop_reading.py, crop_index.py and loader.py have the figures.
 """
 
+import errno
 import hashlib
 import logging
 import os
+import resource
 import struct
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,16 +21,18 @@ from zipfile import BadZipFile
 import numpy as np
 
 from sv.errors import SvError, describe
-from sv.files import replacing
+from sv.files import read_text, replacing
 from sv.kaldi.archive import (
     HEADER_BYTES,
     ITEMS,
     LEVELS,
+    get_checksum_path,
     open_archive,
     parse_entry,
     parse_header,
 )
 
+MORE_FILES = "allow more: ulimit -n, or fewer archives (stage 3 with --resume false and less --nj)"
 HASHED_BYTES = 64  # of each matrix: half a row of a small front end
 READ_THREADS = 16  # of a process: so many crops are asked of the disk at once
 DECODED_AT_ONCE = 16  # crops: 1 MB of two-byte rows, which stay in the cache until they are decoded
@@ -40,12 +44,14 @@ class CropIndex:
 
     ``speaker`` is (N,) int32; ``ark``, ``offset``, ``rows``, ``minimum`` and ``step`` are (K, N)
     and describe each matrix as `MatrixLocation` does; ``arks`` are the archives' names and
-    ``ark_bytes`` (archives,) int64 their sizes. ``content_sha256`` is of the beginnings of all
-    matrices: other features give another one.
+    ``ark_bytes`` (archives,) int64 their sizes, ``checksums`` what stage 3 wrote next to them,
+    empty where there is none. ``content_sha256`` is of the beginnings of all matrices: other
+    features give another one.
     """
 
     kinds: tuple[str, ...]
     arks: tuple[str, ...]
+    checksums: tuple[str, ...]
     columns: int
     item_bytes: int
     content_sha256: str
@@ -80,6 +86,7 @@ def build_crop_index(
     """
     n, kinds = len(utterances), tuple(copies)
     ark_ids: dict[str, int] = {}
+    allow_many_files()
     descriptors: list[int] = []
     sizes: list[int] = []
     shape = (len(kinds), n)
@@ -122,6 +129,7 @@ def build_crop_index(
     return CropIndex(
         kinds=kinds,
         arks=tuple(ark_ids),
+        checksums=tuple(map(_read_checksum, ark_ids)),
         columns=columns,
         item_bytes=item_bytes,
         content_sha256=content.hexdigest(),
@@ -139,7 +147,30 @@ def _open(name: str) -> int:
     try:
         return open_archive(name)
     except SvError as error:
-        raise SvError(f"{error}; make stage 3 again") from error
+        full = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EMFILE
+        raise SvError(f"{error}; {MORE_FILES if full else 'make stage 3 again'}") from error
+
+
+def allow_many_files() -> None:
+    """Let this process open as many files as the system lets it: an archive each."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _read_checksum(ark: str) -> str:
+    path = get_checksum_path(Path(ark))
+    return read_text(path).partition(" ")[0] if path.is_file() else ""
+
+
+def validate_features(index: CropIndex) -> None:
+    """Check that the archives are those that were indexed, by the checksums next to them.
+
+    Raises:
+        SvError: One has been made again since, of other features.
+    """
+    for ark, known in zip(index.arks, index.checksums, strict=True):
+        if known and _read_checksum(ark) != known:
+            raise SvError(f"{ark}: other features than in stage 4; make stage 4 again")
 
 
 def save_crop_index(path: Path, index: CropIndex) -> None:
@@ -150,6 +181,7 @@ def save_crop_index(path: Path, index: CropIndex) -> None:
             file,
             kinds=np.array(index.kinds),
             arks=np.array(index.arks),
+            checksums=np.array(index.checksums),
             form=np.array([index.columns, index.item_bytes]),
             content=np.array(index.content_sha256),
             **arrays,
@@ -168,9 +200,10 @@ def load_crop_index(path: Path) -> CropIndex:
             arrays = {name: data[name] for name in _ARRAYS}
             kinds, arks = tuple(data["kinds"].tolist()), tuple(data["arks"].tolist())
             content = str(data["content"])
+            known = data["checksums"].tolist() if "checksums" in data else [""] * len(arks)
     except (OSError, EOFError, ValueError, KeyError, TypeError, MemoryError, BadZipFile) as error:
         raise SvError(f"cannot read {path}: {describe(error)}; make stage 4 again") from error
-    return CropIndex(kinds, arks, columns, item_bytes, content, **arrays)
+    return CropIndex(kinds, arks, tuple(known), columns, item_bytes, content, **arrays)
 
 
 class CropReader:
@@ -185,6 +218,7 @@ class CropReader:
     """
 
     def __init__(self, index: CropIndex, *, threads: int = READ_THREADS) -> None:
+        allow_many_files()
         self.index, self._threads = index, threads
         self._pool = ThreadPoolExecutor(threads, "crops")
         self._descriptors: list[int] = []

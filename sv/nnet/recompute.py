@@ -21,8 +21,6 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
-from sv.errors import UsageError
-
 MODES = ("none", "selective", "full")  # the less memory, the more is computed twice
 
 
@@ -34,13 +32,9 @@ def can_checkpoint(net: nn.Module) -> bool:
 def set_checkpointing(net: nn.Module, mode: str) -> None:
     """Set the mode, one of `MODES`, of all parts of a network that support it.
 
-    A part supports it if it has an attribute ``checkpointing`` and calls `run_checkpointed`.
-
-    Raises:
-        UsageError: It is not ``none`` and no part supports it.
+    A part supports it if it has an attribute ``checkpointing`` and calls `run_checkpointed`; where
+    none does, all maps are kept.
     """
-    if mode != MODES[0] and not can_checkpoint(net):
-        raise UsageError(f"checkpointing '{mode}': this network has no blocks to recompute")
     for module in net.modules():
         if hasattr(module, "checkpointing"):
             module.checkpointing = mode

@@ -38,8 +38,8 @@ class OptimizerConfig:
     """Stochastic gradient descent and its schedule; epochs may be fractions."""
 
     batch_size: Annotated[int, Minimum(1)]
-    # Crops in memory at once; a batch is accumulated from these.
-    micro_batch_size: Annotated[int, Minimum(1)]
+    # Crops in memory at once; a batch is accumulated from these. One has no variance.
+    micro_batch_size: Annotated[int, Minimum(2)]
     momentum: Annotated[float, Minimum(0)]
     weight_decay: Annotated[float, Minimum(0)]  # on the embedding network, not on the head
     initial_lr: Annotated[float, Minimum(0)]
@@ -98,6 +98,8 @@ class FineTuningConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        if self.micro_batch_size == 1:
+            raise ValueError("micro_batch_size must be at least 2, or 0: as in [optimizer]")
         if self.margin >= math.pi / 2 or 0 in (self.initial_lr, self.final_lr):
             raise ValueError("margin must be below pi / 2, initial_lr and final_lr above 0")
 

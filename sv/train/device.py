@@ -213,7 +213,7 @@ def explain_compiler(is_used: bool) -> Iterator[None]:
 def list_savings(config: TrainConfig, device: torch.device) -> list[str]:
     """List what would make a training take less memory, on this device."""
     ways = []
-    if config.optimizer.micro_batch_size > 1:
+    if config.optimizer.micro_batch_size > 2:
         # The batch stays: it is accumulated from more parts.
         ways.append(f"lower micro_batch_size ({config.optimizer.micro_batch_size})")
     if config.fine_tuning.num_epochs:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sv.data.crops import CropIndex, load_crop_index
+from sv.data.crops import CropIndex, load_crop_index, validate_features
 from sv.data.loader import count_steps
 from sv.data.staging import use_copies
 from sv.data.training_set import hash_training_set
@@ -44,6 +44,7 @@ def load_egs(folder: Path, batch_size: int, features_root: Path | None = None) -
         SvError: A file is missing or unreadable, or the set is smaller than one batch.
     """
     index = load_crop_index(folder / "train.npz")
+    validate_features(index)
     steps = count_steps(len(index), batch_size)
     if steps < 1:
         raise SvError(

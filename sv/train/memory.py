@@ -56,7 +56,8 @@ def choose_checkpointing(
     for mode in modes:
         needed = 0.0
         for phase in plan.phases:
-            crops = count_at_once(batch_size, phase.micro_batch_size, group.size)
+            # Of two at least: what several processes share is normalised together.
+            crops = max(2, count_at_once(batch_size, phase.micro_batch_size, group.size))
             step = model.measure(phase.crop_frames, crops, checkpointing=mode, half=half)
             largest[phase] = step.count_crops(free)
             needed = max(needed, step.total(crops))
@@ -70,8 +71,8 @@ def choose_checkpointing(
     raise UsageError(
         f"with checkpointing '{mode}' a step takes {needed / 1e9:.1f} GB, and the GPU has "
         f"{free / 1e9:.1f} GB free for it; in train.toml "
+        f"{'' if mode == MODES[-1] else 'set checkpointing = auto, or '}"
         f"{', and '.join(_advise(plan, largest, group.size))}"
-        f"{'' if mode == MODES[-1] else ', or set checkpointing = auto'}"
     )
 
 
@@ -79,7 +80,7 @@ def _advise(plan: Plan, largest: dict[Phase, int], processes: int) -> Iterable[s
     """Yield what to set for each phase that does not fit."""
     batch_size = plan.config.optimizer.batch_size
     for phase, crops in largest.items():
-        sizes = [n for n in range(1, phase.micro_batch_size + 1) if batch_size % n == 0]
+        sizes = [n for n in range(2, phase.micro_batch_size + 1) if batch_size % n == 0]
         fits = [n for n in sizes if count_at_once(batch_size, n, processes) <= crops]
         if fits and fits[-1] == phase.micro_batch_size:
             continue

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
+from sv.errors import UsageError
 from sv.train.config import OptimizerConfig, TrainConfig
 from sv.train.device import autocast, choose_memory_format, set_precision
 from sv.train.group import Group
@@ -86,6 +88,22 @@ class _RunningStatistics:
             torch._foreach_copy_(self._counts, counts.unbind())
 
 
+def _refuse_random(net: nn.Module) -> None:
+    """Check that the network computes the same each time.
+
+    Raises:
+        UsageError: It does not: a resumed or recomputed step would be another one.
+    """
+    for name, module in net.named_modules():
+        if isinstance(module, _DropoutNd) and module.p > 0:
+            raise UsageError(
+                f"the network's {name} is a dropout: steps must be repeatable, and nothing in a "
+                "network may be random (docs/adding-a-model.md)"
+            )
+        if isinstance(module, _BatchNorm) and module.track_running_stats and not module.momentum:
+            raise UsageError(f"the network's {name} needs a momentum, such as 0.1")
+
+
 class TrainStep:
     """The network, its head and their optimiser.
 
@@ -97,7 +115,7 @@ class TrainStep:
         group: The processes that train together.
 
     Raises:
-        UsageError: The device does not have the config's precision.
+        UsageError: The device does not have the config's precision, or the network is random.
     """
 
     def __init__(
@@ -108,6 +126,7 @@ class TrainStep:
         device: torch.device,
         group: Group,
     ) -> None:
+        _refuse_random(net)
         set_precision(config.precision, device)
         if device.type == "cuda":
             # Not on a CPU: there torch sums the variance of a channels-last batch too roughly

@@ -269,11 +269,14 @@ class Checkpoints:
         if not self._group.is_first:
             return
         (self._folder / LAST).unlink(missing_ok=True)
-        config = self._plan.config
-        # The state before fine-tuning stays: it is the result of the training proper.
-        spared = config.num_epochs if config.fine_tuning.num_epochs else 0
+        config, spared = self._plan.config, set()
+        if config.fine_tuning.num_epochs:  # the result of the training proper
+            spared.add(config.num_epochs)
+        if config.final_weights == "best":  # best.pt may be of an epoch that was done again
+            spared.add(_find_best(state["history"]))
+        kept = {epoch_checkpoint(self._folder, number) for number in spared}
         for old in find_epoch_checkpoints(self._folder)[: -config.keep_checkpoints]:
-            if old != epoch_checkpoint(self._folder, spared):
+            if old not in kept:
                 old.unlink()
 
     def _save(self, path: Path, state: dict[str, Any]) -> None:
@@ -344,9 +347,15 @@ def choose_final(
         SvError: A checkpoint that is needed does not exist, or is not one of this recipe.
     """
     if config.final_weights == "best":
-        epoch = min(history[1:], key=lambda row: (row["valid_eer_percent"], row["epoch"]))["epoch"]
-        kept = epoch_checkpoint(folder, int(epoch))
-        return load_checkpoint(kept if kept.is_file() else folder / BEST)["net"], (epoch,)
+        epoch = _find_best(history)
+        kept = epoch_checkpoint(folder, epoch)
+        state = load_checkpoint(kept if kept.is_file() else folder / BEST)
+        if state["history"][-1]["epoch"] != epoch:
+            raise SvError(
+                f"{folder}: final_weights 'best' needs {kept.name}, and {BEST} is of another "
+                "epoch; give --resume false to train again"
+            )
+        return state["net"], (epoch,)
     wanted = config.average_epochs if config.final_weights == "average" else 1
     end = int(history[-1]["epoch"])  # fine-tuning has epochs beyond config.num_epochs
     epochs = tuple(range(end - wanted + 1, end + 1))
@@ -357,6 +366,12 @@ def choose_final(
             "give --resume false to train again"
         )
     return average_weights(paths), epochs
+
+
+def _find_best(history: History) -> int:
+    """Return the epoch of the lowest validation EER, the first of several."""
+    best = min(history[1:], key=lambda row: (row["valid_eer_percent"], row["epoch"]))
+    return int(best["epoch"])
 
 
 def average_weights(paths: list[Path]) -> dict[str, Tensor]:
