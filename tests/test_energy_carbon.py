@@ -13,7 +13,8 @@ import time
 import pytest
 from conftest import ROOT
 from local_server import serve
-from metered import DRAM, PACKAGE, Runner, end, head, sample, write_journal
+from metered import DRAM, ESTIMATE, PACKAGE, Runner, end, head, mark, sample, write_journal
+from nodes_tree import lines
 
 from sv.config import read_config
 from sv.energy import web
@@ -21,10 +22,12 @@ from sv.energy.carbon_web import choose_carbon, fetch_history, recompute_carbon
 from sv.energy.config import EnergyConfig
 from sv.energy.factors import FactorFeed, find_factor, is_usable, read_table
 from sv.energy.record import read_record
-from sv.energy.sidecar import write_sidecar
+from sv.energy.sidecar import format_summary, write_sidecar
 from sv.energy.units import format_utc, parse_utc
 from sv.energy.web import FetchError
 from sv.errors import SvError, UsageError
+from sv.report.output import build_tables
+from sv.report.results import collect_results
 
 LIST = ROOT.parent / "shared/data/carbon/owid_carbon_intensity.csv"
 TOKEN = "k3ep-me-s3cret"
@@ -500,3 +503,72 @@ def test_an_answer_without_end_is_given_up(monkeypatch):
         pytest.raises(FetchError, match="longer than 6000 bytes"),
     ):
         fetch_history("rte", france(url, "rte"), {}, T0, T0 + 3600)
+
+
+def run_at(start_s, energy_kwh, g_per_kwh, reported, *, pue=1.0, exit_code=0):
+    """Give an attempt of 1 kW with one mark, ``g_per_kwh`` None: no provider answered."""
+    factor = {"provider": "rte" if g_per_kwh else "none", "g_per_kwh": g_per_kwh}
+    begin = {"t_s": float(start_s), "awake_s": float(start_s), "period_s": 10.0}
+    made = [
+        head(
+            PACKAGE, started_utc=format_utc(T0 + start_s), carbon={**factor, "reason": "no answer"},
+            pue={"value": pue, "source": "test"}, **begin,
+        )
+    ]  # fmt: skip
+    for second in range(start_s, start_s + round(energy_kwh * 3600) + 1, 10):
+        uj = 1_000_000_000 * second % 262_143_328_850
+        made.append(sample(float(second), rapl__package__0=uj))
+    return [*made, mark(float(start_s + 10), reported), end(float(second), exit_code)]
+
+
+def write_run(tmp_path, *attempts):
+    """Write the training of a model in several attempts; return its sidecar and Table 3."""
+    journal = tmp_path / "exp" / "resnet50_d" / "energy" / "05_train.journal.jsonl"
+    write_journal(journal, *(line for attempt in attempts for line in attempt))
+    sidecar = write_sidecar(journal)
+    tables = build_tables(collect_results(tmp_path / "data", tmp_path / "exp"))
+    return sidecar, next(table for table in tables if table.name == "table3")
+
+
+def test_co2_of_a_part_of_the_energy_is_marked_with_its_reason(tmp_path):
+    first = run_at(0, 1.0, None, "checkpoint", exit_code=1)
+    sidecar, table = write_run(tmp_path, first, run_at(4000, 0.1, 30.0, "resumed"))
+    assert sidecar.energy_kwh == pytest.approx(1.1) and sidecar.reason is None
+    assert sidecar.co2_g == pytest.approx(3.0) and sidecar.co2_all_g is None
+    why = "no carbon factor for 90.9% of the energy"
+    assert sidecar.carbon.reason == why
+    assert f", 3 gCO2e ({why}), " in format_summary(sidecar)
+    cells = table.rows[0].cells
+    assert cells["energy_kwh"].marks == () and cells["co2_kg"].marks == ("incomplete",)
+    assert cells["co2_all_kg"].value is None and cells["co2_all_kg"].reason
+    (note,) = [note.text for note in table.notes if note.mark == "incomplete"]
+    assert note == f"incomplete or disputed: CO2: {why}"
+
+
+def test_co2_without_one_of_the_machines_says_so_in_attempt_and_sidecar(tmp_path):
+    silent = lines("b", 10, 60)
+    silent[0]["carbon"] = {"provider": "none", "g_per_kwh": None, "reason": "rte: HTTP 500"}
+    nodes = {"t.1.node0": lines("a", 10, 60), "t.1.node1": silent}
+    runner = Runner(tmp_path)
+    write_journal(runner.journal, *lines("login", 0, 70, ESTIMATE))
+    for label, node in nodes.items():
+        write_journal(runner.folder / f"05_train.nodes/1/{label}.journal.jsonl", *node)
+    sidecar = write_sidecar(runner.journal)
+    assert sidecar.energy_kwh * 3.6e6 == pytest.approx(5000 + 5000 + 420)
+    assert sidecar.co2_g == pytest.approx((5000 + 420) * 50 * 1.5 / 3.6e6)
+    why = "no carbon factor for 48% of the energy"
+    assert sidecar.carbon.reason == sidecar.attempts[0].carbon.reason == why
+
+
+def test_grams_at_several_pues_say_so(tmp_path):
+    first = run_at(0, 1.0, 30.0, "checkpoint", exit_code=1)
+    second = run_at(4000, 0.1, 30.0, "resumed", pue=1.5)
+    sidecar, table = write_run(tmp_path, first, second)
+    assert sidecar.co2_g == sidecar.co2_all_g == pytest.approx(1.0 * 30 + 0.1 * 30 * 1.5)
+    assert sidecar.carbon.reason == "attempts at different PUEs: 1, 1.5"
+    assert table.rows[0].cells["co2_kg"].marks == ("incomplete",)
+    # At another factor too: those tables have the last attempt's PUE.
+    path = tmp_path / "exp" / "resnet50_d" / "energy" / "05_train.json"
+    carbon = recompute_carbon(path, sidecar, choose_carbon("fixed", g_per_kwh=30.0), {})
+    assert carbon.co2_g == pytest.approx(49.5)
+    assert carbon.reason == "attempts at different PUEs: 1, 1.5"

@@ -80,10 +80,13 @@ def test_unknown_is_null_with_a_reason():
 
 def test_attempts_are_joined():
     parts = [apply_factors(POINTS, [RTE], 1.0), apply_factors(POINTS, [OWID], 1.0)]
-    carbon = join_carbon(parts)
+    carbon = join_carbon(parts, 7.2e6)
     assert carbon.co2_g == pytest.approx(60.0) and carbon.scope == "mixed"
     assert carbon.g_per_kwh == pytest.approx(30.0) and len(carbon.intervals) == 2
-    partly = join_carbon([parts[0], apply_factors([], [RTE], 1.0)])
-    assert partly.co2_g == pytest.approx(20.0) and "1 of 2 attempts" in partly.reason
-    nothing = join_carbon([apply_factors([], [RTE], 1.0)])
+    partly = join_carbon([parts[0], apply_factors(POINTS, [CarbonFactor("none")], 1.0)], 7.2e6)
+    assert partly.co2_g == pytest.approx(20.0)
+    assert partly.reason == "no carbon factor for 50% of the energy"
+    # An energy that is not known is the energy's matter.
+    assert join_carbon([parts[0], apply_factors([], [RTE], 1.0)], 3.6e6).reason is None
+    nothing = join_carbon([apply_factors([], [RTE], 1.0)], None)
     assert nothing.co2_g is None

@@ -5,6 +5,7 @@ import re
 
 import pytest
 from report_tree import (
+    FRANCE,
     GPU,
     MEASURED,
     METER,
@@ -18,8 +19,9 @@ from report_tree import (
 
 from sv.energy.carbon_web import choose_carbon
 from sv.errors import SvError
-from sv.report.output import recompute_co2
+from sv.report.output import build_tables, recompute_co2
 from sv.report.results import collect_results, write_model_results
+from sv.report.tables.paper import format_paper_table
 
 NODE = {**MEASURED, "id": "ipmi.node", "boundary": "node", "source": "ipmitool"}
 NO_BOARD = {**GPU, "kind": "unavailable", "in_total": False, "reason": "no driver"}
@@ -99,6 +101,26 @@ def test_energy_of_a_part_of_the_run_is_marked(tree):
     assert "51.69§¶" in text
     assert f"§ incomplete or disputed: {reason}" in text
     assert "¶ the sidecar does not say which part was measured (05_train.json)" in text
+
+
+def test_a_doubt_of_the_co2_alone_marks_the_co2_alone(tree):
+    data, exp = tree
+    carbon = {**FRANCE, "reason": "half is missing"}
+    write_sidecar(exp / "resnet50_d/energy/05_train.json", 51.69, MEASURED, GPU, carbon=carbon)
+    write_sidecar(exp / "resnet50_d_2822/energy/05_train.json", 52.06, MEASURED, GPU)
+    results = collect_results(data, exp, ["resnet50_d", "resnet50_d_2822"])
+    tables = build_tables(results)
+    row = tables[0].rows[0]
+    assert row.cells["energy_kwh"].best and row.cells["energy_kwh"].marks == ()
+    assert row.cells["co2_kg"].marks == ("incomplete",) and not row.cells["co2_kg"].best
+    total = next(row for row in tables[2].rows if row.is_total)
+    assert total.cells["energy_kwh"].marks == ()
+    assert total.cells["co2_kg"].marks == ("incomplete",)
+    (note,) = [note.text for note in tables[2].notes if note.mark == "incomplete"]
+    assert "CO2: half is missing: 05_train resnet50_d" in note
+    assert "CO2: with 05_train resnet50_d, whose CO2 is incomplete or disputed" in note
+    tex = format_paper_table(tables[0], results)
+    assert r"& 51.69 & 2.284 {$^\S$}" in tex and r"$^\S$: incomplete or disputed" in tex
 
 
 def test_machines_of_a_stage(tree):

@@ -242,7 +242,7 @@ def _build_carbon(machines: Sequence[Machine], pue: float) -> Carbon:
             intervals = tuple(replace(part, host=machine.host) for part in carbon.intervals)
             carbon = replace(carbon, intervals=intervals)
         found.append(carbon)
-    return join_carbon(found, of="machines")
+    return join_carbon(found, sum_known(machine.energy_j for machine in machines))
 
 
 def list_factors(lines: AttemptLines) -> list[CarbonFactor]:

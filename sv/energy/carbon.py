@@ -5,7 +5,7 @@ it came; the last one holds until the end, and its age is kept.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -17,6 +17,7 @@ from sv.energy.units import format_utc, kwh_from_j, parse_utc
 # RTE publishes up to two hours late and is asked every half hour: this is twice as old, 2026-11.
 MAX_AGE_S = 4 * 3_600.0
 MIXED = "mixed"
+WHOLE = 1e-6  # of an energy: less is rounding
 _WHO = ("provider", "zone", "year", "vintage", "scope", "basis", "source")
 Points = Sequence[tuple[float, float]]
 
@@ -63,10 +64,13 @@ def apply_factors(points: Points, factors: Sequence[CarbonFactor], pue: float) -
     return _summarise(_join_parts(parts), intervals, failures)
 
 
-def join_carbon(found: Sequence[Carbon], of: str = "attempts") -> Carbon:
+def join_carbon(found: Sequence[Carbon], energy_j: float | None) -> Carbon:
     """Join what `apply_factors` returned for the attempts of a run, in order, or for machines.
 
-    One without emissions is left out of the sum, and the reason says so.
+    Args:
+        found: Of each. One without emissions is left out of the sum.
+        energy_j: Of all of them, as far as it is known: the reason says which part of it no
+            factor covers.
     """
     known = [carbon for carbon in found if carbon.co2_g is not None]
     failures = tuple(dict.fromkeys(why for carbon in found for why in carbon.fallback_from))
@@ -74,9 +78,21 @@ def join_carbon(found: Sequence[Carbon], of: str = "attempts") -> Carbon:
         return replace(found[-1], fallback_from=failures)
     parts = _join_parts([part for carbon in known for part in carbon.parts])
     intervals = [interval for carbon in known for interval in carbon.intervals]
-    missing = len(found) - len(known)
-    reason = f"without {missing} of {len(found)} {of}: not known" if missing else None
+    reason = None
+    if energy_j:
+        lacking = 1 - sum(interval.energy_j for interval in intervals) / energy_j
+        if lacking > WHOLE:
+            reason = f"no carbon factor for {100 * lacking:.3g}% of the energy"
     return _summarise(parts, intervals, failures, reason)
+
+
+def note_pues(carbon: Carbon, pues: Iterable[float]) -> Carbon:
+    """Say in the reason that attempts had different PUEs: a sidecar's ``pue`` is the last one's."""
+    different = list(dict.fromkeys(pues))
+    if len(different) < 2:
+        return carbon
+    reason = f"attempts at different PUEs: {', '.join(f'{pue:g}' for pue in different)}"
+    return replace(carbon, reason="; ".join(filter(None, (carbon.reason, reason))))
 
 
 def _build_part(factor: CarbonFactor, energy_j: float | None, co2_g: float | None) -> CarbonPart:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sv.energy.carbon import apply_factors
+from sv.energy.carbon import apply_factors, note_pues
 from sv.energy.config import (
     MAX_G_PER_KWH,
     NETWORK,
@@ -303,7 +303,8 @@ def recompute_carbon(
             factors = fetch_history(provider, config, environ, points[0][0], points[-1][0])
         except SvError as error:
             raise type(error)(f"{provider}: {error}") from error
-    return apply_factors(points, factors, sidecar.pue.value)
+    carbon = apply_factors(points, factors, sidecar.pue.value)
+    return note_pues(carbon, (attempt.pue.value for attempt in sidecar.run if attempt.energy_kwh))
 
 
 def _read_points(path: Path, sidecar: Sidecar) -> Points:

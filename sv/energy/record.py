@@ -195,6 +195,7 @@ class Carbon:
     Attributes:
         scope, basis: ``mixed`` where factors of different quantities were added.
         g_per_kwh: The factor; where it varied, its mean weighted by energy.
+        reason: Why there are no grams, or what they lack, or add up that is not alike.
         fallback_from: Providers that were asked before and did not answer, with the reason.
         estimated: Whether the provider estimated any of it; None: it does not say.
         stale_fraction: Part of the energy whose factor was too old, 0 to 1.
@@ -335,7 +336,8 @@ class Sidecar:
     """The energy of a stage. A pure function of its journals (`sv.energy.sidecar`).
 
     The figures are of the run that made the result: the last attempt and those before it that it
-    resumed (``run_attempts``). ``energy_all_kwh`` and ``co2_all_g`` are of everything tried.
+    resumed (``run_attempts``). ``energy_all_kwh`` and ``co2_all_g`` are of everything tried;
+    ``co2_all_g`` is None where an attempt that used energy has no grams.
     """
 
     schema: Literal["energy-sidecar/2"]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sv.energy.attempt import PHASE, build_attempt, build_machines, list_points
 from sv.energy.attribution import join_attributions
-from sv.energy.carbon import join_carbon
+from sv.energy.carbon import join_carbon, note_pues
 from sv.energy.channels import compute_crosschecks, list_boundaries, sum_channels
 from sv.energy.config import WORLD
 from sv.energy.journal import (
@@ -76,7 +76,10 @@ def rebuild(
     run, head = find_run(attempts), groups[-1].head
     last = run[-1]
     channels = sum_channels(run)
-    carbon = join_carbon([attempt.carbon for attempt in run])
+    energy_kwh = sum_known(attempt.energy_kwh for attempt in run)
+    energy_j = None if energy_kwh is None else j_from_kwh(energy_kwh)
+    carbon = join_carbon([attempt.carbon for attempt in run], energy_j)
+    carbon = note_pues(carbon, (attempt.pue.value for attempt in run if attempt.co2_g))
     split = [a for a in run if a.measured_fraction is not None]
     total_kwh = sum(a.energy_node_kwh or 0.0 for a in split)
     measured_kwh = sum((a.measured_fraction or 0.0) * (a.energy_node_kwh or 0.0) for a in split)
@@ -91,7 +94,7 @@ def rebuild(
         host=last.host,
         started_utc=run[0].started_utc,
         duration_s=sum(attempt.duration_s for attempt in run),
-        energy_kwh=sum_known(attempt.energy_kwh for attempt in run),
+        energy_kwh=energy_kwh,
         energy_node_kwh=sum_known(attempt.energy_node_kwh for attempt in run),
         energy_all_kwh=sum_known(attempt.energy_kwh for attempt in attempts),
         uncertainty_kwh=None if unsure else sum_known(a.uncertainty_kwh for a in run),
@@ -101,7 +104,7 @@ def rebuild(
         attribution=join_attributions([attempt.attribution for attempt in run]),
         reason=_explain(run),
         co2_g=carbon.co2_g,
-        co2_all_g=sum_known(attempt.co2_g for attempt in attempts),
+        co2_all_g=_sum_co2(attempts),
         carbon=carbon,
         pue=last.pue,
         run_attempts=tuple(attempt.attempt for attempt in run),
@@ -111,6 +114,13 @@ def rebuild(
         attempts=attempts,
         torn_lines=torn + sum(each.torn for each in journals.values()),
     )
+
+
+def _sum_co2(attempts: Sequence[Attempt]) -> float | None:
+    """Add up the grams of all attempts; None where one that used energy has none."""
+    if any(attempt.energy_kwh and attempt.co2_g is None for attempt in attempts):
+        return None
+    return sum_known(attempt.co2_g for attempt in attempts)
 
 
 def _explain(run: Sequence[Attempt]) -> str | None:
@@ -283,10 +293,11 @@ def format_summary(sidecar: Sidecar) -> str:
     last, parts = sidecar.attempts[-1], [_format_energy(sidecar)]
     if sidecar.co2_g is not None:
         failed = "; ".join(sidecar.carbon.fallback_from)
-        fallback = f" (at {sidecar.carbon.provider}, because {failed})" if failed else ""
+        fallback = f"at {sidecar.carbon.provider}, because {failed}" if failed else ""
+        whys = "; ".join(filter(None, (fallback, sidecar.carbon.reason)))
         zone = sidecar.carbon.zone
         where = " at the world's mean (--country gives yours)" if zone == WORLD else ""
-        parts.append(f"{format_figure(sidecar.co2_g)} gCO2e{fallback or where}")
+        parts.append(f"{format_figure(sidecar.co2_g)} gCO2e{f' ({whys})' if whys else where}")
     power = ""
     if sidecar.energy_kwh is not None and sidecar.duration_s:
         power = f" at {format_figure(j_from_kwh(sidecar.energy_kwh) / sidecar.duration_s)} W"

@@ -14,7 +14,7 @@ import numpy as np
 
 from sv.report.results import P_TARGET, Results, System, compute_average, find_score
 from sv.report.tables.cells import Cell, Note, Row, figure_cell
-from sv.report.tables.evidence import LIKE, energy_marks
+from sv.report.tables.evidence import LIKE
 from sv.score.bootstrap import Measured, subtract
 from sv.score.record import ScoredList
 
@@ -137,7 +137,7 @@ def mark_energies(rows: Sequence[Row]) -> list[Note]:
             for place, row in enumerate(rows)
             if row.stage is not None
             and row.cells[key].value is not None
-            and not {"incomplete", "unknown_share"}.intersection(energy_marks(row.stage))
+            and not {"incomplete", "unknown_share"}.intersection(row.cells[key].marks)
         }
         unlike = [why for rule, why in rules.items() if len(set(map(rule, whole.values()))) > 1]
         if unlike:

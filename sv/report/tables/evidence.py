@@ -70,7 +70,7 @@ PROVENANCE_COLUMNS = tuple(Column(key, key, csv_only=True) for key in _PROVENANC
 def stage_cells(stage: Stage | None, absent: str = "") -> dict[str, Cell]:
     """Return the cells of a stage's energy_kwh, co2_kg and duration_s, of the run that counts.
 
-    The CO2 is as good as the energy that it is computed from, and has its marks.
+    The CO2 is at most as good as the energy that it is computed from, and has its marks too.
 
     Args:
         stage: None where there is no sidecar.
@@ -78,17 +78,20 @@ def stage_cells(stage: Stage | None, absent: str = "") -> dict[str, Cell]:
     """
     if stage is None:
         return dict.fromkeys(("energy_kwh", "co2_kg", "duration_s"), unknown_cell(absent))
-    sidecar, marks = stage.sidecar, energy_marks(stage)
+    sidecar = stage.sidecar
     no_co2 = f"no CO2: {sidecar.carbon.reason or 'no grid factor in the sidecar'}"
     reason = ""
     if stage.energy_kwh is None:
         reasons = [f"{c.id}: {c.reason}" for c in sidecar.channels if c.reason]
         reason = sidecar.reason or "; ".join(reasons) or "no channel could be read"
         reason = no_co2 = f"{stage.path.name} has no energy ({reason})"
-    figures = {"energy_kwh": (stage.energy_kwh, reason), "co2_kg": (stage.co2_kg, no_co2)}
+    figures = {
+        "energy_kwh": (stage.energy_kwh, reason, energy_marks(stage)),
+        "co2_kg": (stage.co2_kg, no_co2, co2_marks(stage)),
+    }
     return {
         key: figure_cell(value, format_significant, why, marks, stage.path)
-        for key, (value, why) in figures.items()
+        for key, (value, why, marks) in figures.items()
     } | {"duration_s": figure_cell(sidecar.duration_s, format_duration)}
 
 
@@ -168,11 +171,25 @@ def describe_eer(eer_percent: float, interval: tuple[float, float] | None) -> st
 
 
 def energy_marks(stage: Stage) -> tuple[str, ...]:
-    """Return the marks of a stage's energy (and so of its CO2)."""
+    """Return the marks of a stage's energy."""
     marks = {rate_share(stage.sidecar.measured_fraction)}
     if stage.sidecar.status != "complete" or stage.sidecar.reason:
         marks.add("incomplete")
     return tuple(mark for mark in MARKS if mark in marks)
+
+
+def co2_marks(stage: Stage) -> tuple[str, ...]:
+    """Return the marks of a stage's CO2: those of its energy, and of what its factors lack."""
+    marks = {*energy_marks(stage)}
+    if _doubt_co2(stage):
+        marks.add("incomplete")
+    return tuple(mark for mark in MARKS if mark in marks)
+
+
+def _doubt_co2(stage: Stage) -> str:
+    """Say what a known CO2 lacks, or adds that is not alike; empty: nothing."""
+    carbon = stage.sidecar.carbon
+    return f"CO2: {carbon.reason}" if stage.co2_kg is not None and carbon.reason else ""
 
 
 def energy_notes(rows: Iterable[Row], *, sources: bool = False) -> list[Note]:
@@ -181,15 +198,18 @@ def energy_notes(rows: Iterable[Row], *, sources: bool = False) -> list[Note]:
     Of rows that sum others only the marks are explained. ``sources``: say too what each estimate
     was computed from. That is long: one table says it for all.
     """
-    known, totals = [], []
-    for row in rows:
-        if row.stage and row.stage.energy_kwh is not None:
-            (totals if row.is_total or row.folds else known).append((row.label, row.stage))
+    shown = [row for row in rows if row.stage and row.stage.energy_kwh is not None]
+    known = [(row.label, row.stage) for row in shown if not (row.is_total or row.folds)]
     if not known:
         return []
+    shown.sort(key=lambda row: row.is_total or row.folds)  # sums are named last
     notes = []
     for mark, (text, several, describe) in _MARK_TEXTS.items():
-        marked = [(label, s) for label, s in (*known, *totals) if mark in energy_marks(s)]
+        marked = [
+            (row.label, row.stage)
+            for row in shown
+            if any(mark in cell.marks for cell in row.cells.values())
+        ]
         groups = _group(marked, describe)
         if len(groups) > 1:
             rows = [f"{what}: {list_some(labels)}" for what, labels in groups.items()]
@@ -248,7 +268,7 @@ def describe_status(stage: Stage) -> str:
 
 def _describe_incomplete(stage: Stage) -> str:
     text = "" if stage.sidecar.status == "complete" else f"the stage {describe_status(stage)}"
-    return ", ".join(filter(None, (text, stage.sidecar.reason)))
+    return ", ".join(filter(None, (text, stage.sidecar.reason, _doubt_co2(stage))))
 
 
 def _list_counted(stage: Stage) -> list[Channel]:

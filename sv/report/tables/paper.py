@@ -68,8 +68,9 @@ def format_paper_table(table: Table, results: Results) -> str:
 
 
 def _list_marks(rows: Sequence[Row]) -> list[str]:
-    """List the marks that not all energies have; what all have is in the caption alone."""
-    found = [set(energy_marks(row.stage)) for row in rows if row.stage]
+    """List the marks that not all figures have; what all have is in the caption alone."""
+    cells = [row.cells[key] for row in rows for key in ("energy_kwh", "co2_kg")]
+    found = [set(cell.marks) for cell in cells if cell.value is not None]
     return [m for m in MARKS if any(m in of for of in found) and not all(m in of for of in found)]
 
 

@@ -27,6 +27,7 @@ from sv.report.tables.cells import (
 from sv.report.tables.evidence import (
     ENERGY_COLUMNS,
     PROVENANCE_COLUMNS,
+    co2_marks,
     describe_covered,
     energy_marks,
     energy_notes,
@@ -218,6 +219,13 @@ def _sum(labelled: Sequence[tuple[str, Stage]], reason: str) -> Stage:
     alike = len({(sidecar.carbon.scope, sidecar.carbon.basis) for sidecar in sidecars}) == 1
     co2_g = add("co2_g") if alike else None
     no_co2 = explain("co2_g") if alike else "grams of different scope or basis are not summed"
+    if co2_g is not None:  # what has an incomplete energy is in the reason of the energy
+        part = [
+            label
+            for label, stage in labelled
+            if "incomplete" in co2_marks(stage) and "incomplete" not in energy_marks(stage)
+        ]
+        no_co2 = f"with {list_some(part)}, whose CO2 is incomplete or disputed" if part else ""
     measured = None
     if all(s.energy_kwh is not None and s.measured_fraction is not None for s in sidecars):
         kwh = [(s.energy_kwh or 0.0, s.measured_fraction or 0.0) for s in sidecars]
