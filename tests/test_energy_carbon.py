@@ -540,7 +540,7 @@ def test_co2_of_a_part_of_the_energy_is_marked_with_its_reason(tmp_path):
     assert f", 3 gCO2e ({why}), " in format_summary(sidecar)
     cells = table.rows[0].cells
     assert cells["energy_kwh"].marks == () and cells["co2_kg"].marks == ("incomplete",)
-    assert cells["co2_all_kg"].value is None and cells["co2_all_kg"].reason
+    assert cells["co2_all_kg"].value is None and cells["co2_all_kg"].reason == f"no CO2: {why}"
     (note,) = [note.text for note in table.notes if note.mark == "incomplete"]
     assert note == f"incomplete or disputed: CO2: {why}"
 

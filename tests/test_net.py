@@ -285,6 +285,8 @@ def test_no_finished_job_is_done_again(finished):
 
 TABLES = sorted(path.relative_to(NET / "tables").as_posix() for path in NET.glob("tables/*/*.*"))
 DROPPED_COLUMNS = {"energy_above_idle_kwh", "missing"}  # the latter: reasons, in words
+# These have the marks of every attempt; f8b4a44 gave them those of the run but for "incomplete".
+ALL_TRIED = {"energy_all_kwh_marks", "co2_all_kg_marks", "All tried kWh", "All tried CO2 (kg)"}
 FIRST_BACKEND = ("", "-", "cosine")  # rows of the others are new
 TREES = {"study": ["--study", ROOT / "egs" / "voxceleb" / "study"], "four": [], "recipe": []}
 
@@ -370,12 +372,22 @@ def is_printed_alike(old, new):
     return abs(old[0] - new[0]) < 0.0056  # of two decimals and three
 
 
+def drop_incomplete(title, cell):
+    """Return a cell without that mark, if it is of everything tried."""
+    if title not in ALL_TRIED:
+        return cell
+    if isinstance(cell, tuple):
+        return (*cell[:2], cell[2].replace("§", ""))
+    return cell.replace("incomplete", "").strip()
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_has_the_same_cells(results, name):
     tree, _, file = name.partition("/")
     old, new = read_rows(NET / "tables" / name), read_rows(results[tree] / file)
     assert len(old) == len(new), f"{name}: {len(old)} rows, now {len(new)}"
     printed = name.endswith(".md")
+    is_alike = is_printed_alike if printed else is_same_cell
     if printed:
         old, new = ([translate_printed(row) for row in rows] for rows in (old, new))
     for row in old:  # an average of one list is that list now
@@ -387,7 +399,7 @@ def test_a_table_has_the_same_cells(results, name):
         for title, cell in a.items()
         if title not in DROPPED_COLUMNS
         and (title, cell, b.get(title)) != ("eer_percent_marks", "", "best")
-        and not (is_printed_alike if printed else is_same_cell)(cell, b.get(title))
+        and not is_alike(cell, drop_incomplete(title, b.get(title)))
     ]
     assert not wrong, f"{name}: {len(wrong)} cells differ\n" + "\n".join(wrong[:40])
 

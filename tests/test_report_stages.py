@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from metered import ESTIMATE, PACKAGE, end, head, sample, write_journal
 from report_tree import (
     FRANCE,
     GPU,
@@ -18,6 +19,7 @@ from report_tree import (
 )
 
 from sv.energy.carbon_web import choose_carbon
+from sv.energy.sidecar import write_sidecar as write_energy
 from sv.errors import SvError
 from sv.report.output import build_tables, recompute_co2
 from sv.report.results import collect_results, write_model_results
@@ -101,6 +103,49 @@ def test_energy_of_a_part_of_the_run_is_marked(tree):
     assert "51.69§¶" in text
     assert f"§ incomplete or disputed: {reason}" in text
     assert "¶ the sidecar does not say which part was measured (05_train.json)" in text
+
+
+def test_what_was_tried_has_the_marks_of_all_attempts(tmp_path):
+    """10 h at 100 W, estimated, that left nothing; then 1 h at 100 W, measured."""
+    clock = {"period_s": 60.0, "started_utc": "2026-01-01T00:00:00.000Z"}
+    lost = [head({**ESTIMATE, "power_w_per_core": 100.0}, **clock)]
+    lost += [sample(60.0 * i, cpu_time=60_000_000 * i) for i in range(601)]
+    again = [head(PACKAGE, t_s=40_000.0, awake_s=40_000.0, **clock)]
+    again += [
+        sample(40_000.0 + 60 * i, rapl__package__0=6_000_000_000 * i % 262_143_328_850)
+        for i in range(61)
+    ]
+    journal = tmp_path / "exp" / "resnet50_d" / "energy" / "05_train.journal.jsonl"
+    write_journal(journal, *lost, end(36_000.0, 1), *again, end(43_600.0))
+    sidecar = write_energy(journal)
+    assert (sidecar.energy_kwh, sidecar.measured_fraction) == (pytest.approx(0.1), 1.0)
+    table = build_tables(collect_results(tmp_path / "data", tmp_path / "exp"))[2]
+    cells = table.rows[0].cells
+    assert cells["energy_kwh"].marks == cells["co2_kg"].marks == ()
+    assert cells["energy_all_kwh"].value == pytest.approx(1.1)
+    assert cells["energy_all_kwh"].marks == cells["co2_all_kg"].marks == ("partly_estimated",)
+    (note,) = [note.text for note in table.notes if note.mark]
+    assert note == "partly estimated from CPU time x power (cpu_package), 90.9 %, the rest measured"
+
+
+def test_what_was_tried_is_incomplete_where_any_attempt_or_stage_is(tree):
+    data, exp = tree
+    attempts = ({"energy_kwh": 1.0, "reason": "a gap of 40 s"}, {})
+    path = exp / "resnet50_d" / "energy" / "05_train.json"
+    write_sidecar(path, 51.69, MEASURED, GPU, NO_BOARD, attempts=attempts)
+    rows = {row.label: row for row in build_tables(collect_results(data, exp))[2].rows}
+    train = rows["05_train resnet50_d"].cells
+    assert train["energy_kwh"].marks == () and train["energy_all_kwh"].marks == ("incomplete",)
+    # A stage that was interrupted was tried all the same; one of no known energy is missing.
+    small = rows["05_train resnet18_w0.125"].cells
+    assert small["energy_kwh"].marks == ("estimated", "incomplete")
+    assert small["energy_all_kwh"].marks == ("estimated",)
+    total = rows["total, resnet18_w0.125"].cells
+    assert total["energy_kwh"].marks == ("estimated", "incomplete")
+    assert total["energy_all_kwh"].marks == ("estimated",)
+    whole = rows["total of cpu_package, Everything"]
+    assert "incomplete" in whole.cells["energy_all_kwh"].marks
+    assert whole.tried.sidecar.reason == ("without 05_train resnet34_d, whose energy is not known")
 
 
 def test_a_doubt_of_the_co2_alone_marks_the_co2_alone(tree):

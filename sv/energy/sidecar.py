@@ -102,7 +102,7 @@ def rebuild(
         measured_fraction=measured_kwh / total_kwh if total_kwh else None,
         boundary=list_boundaries(channels),
         attribution=join_attributions([attempt.attribution for attempt in run]),
-        reason=_explain(run),
+        reason=explain_run(run),
         co2_g=carbon.co2_g,
         co2_all_g=_sum_co2(attempts),
         carbon=carbon,
@@ -123,8 +123,8 @@ def _sum_co2(attempts: Sequence[Attempt]) -> float | None:
     return sum_known(attempt.co2_g for attempt in attempts)
 
 
-def _explain(run: Sequence[Attempt]) -> str | None:
-    """Say why the energy of a run is not known, or of what it is not the whole."""
+def explain_run(run: Sequence[Attempt]) -> str | None:
+    """Say why the energy of attempts is not known, or of what it is not the whole."""
     unknown = [attempt for attempt in run if attempt.energy_kwh is None]
     if len(unknown) == len(run):
         return run[-1].reason

@@ -20,6 +20,7 @@ from sv.report.tables.evidence import (
     describe_pue,
     describe_quality,
     format_kwh,
+    show_tried,
 )
 
 # Columns of the small tables; those in WORDS are text, the others numbers.
@@ -129,7 +130,7 @@ def _list_facts(stage: Stage) -> Iterable[tuple[str, str]]:
     longest_s = max((gap for gap in gaps if gap is not None), default=None)
     facts = [
         ("Energy", _describe_figure(stage)),
-        ("All attempts", format_kwh(sidecar.energy_all_kwh)),
+        ("All attempts", _describe_tried(show_tried(stage))),
         ("Status", sidecar.status),
         ("Reason", sidecar.reason),
         ("Started", sidecar.started_utc),
@@ -153,6 +154,11 @@ def _describe_figure(stage: Stage) -> str:
         return describe_quality(stage)
     reason = stage.sidecar.uncertainty_reason
     return describe_energy(stage) + (f"; uncertainty not known: {reason}" if reason else "")
+
+
+def _describe_tried(tried: Stage) -> str:
+    quality = describe_quality(tried)
+    return quality if tried.energy_kwh is None else f"{format_kwh(tried.energy_kwh)}, {quality}"
 
 
 def _describe_attribution(attribution: Attribution) -> str:

@@ -80,8 +80,9 @@ class Column:
 class Row:
     """One row; ``section`` is the heading above it, printed where it changes.
 
-    ``stage`` is the one whose energy it shows; ``is_total``: it sums others of its section. One
-    that is ``folded`` is in the CSV and JSON files alone; in print ``folds`` stands for such rows.
+    ``stage`` is the one whose energy it shows, ``tried`` the same of every attempt where the row
+    shows that too; ``is_total``: it sums others of its section. One that is ``folded`` is in the
+    CSV and JSON files alone; in print ``folds`` stands for such rows.
     """
 
     label: str
@@ -91,6 +92,7 @@ class Row:
     is_total: bool = False
     folded: bool = False
     folds: bool = False
+    tried: Stage | None = None
 
 
 @dataclass(frozen=True)

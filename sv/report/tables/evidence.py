@@ -5,10 +5,14 @@ sidecar does not.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
+from sv.energy.carbon import join_carbon, note_pues
 from sv.energy.record import Carbon, Channel, Sidecar
+from sv.energy.sidecar import explain_run
+from sv.energy.units import j_from_kwh
 from sv.report.results import Results, Stage
 from sv.report.tables.cells import (
     MARKS,
@@ -30,6 +34,7 @@ ENERGY_COLUMNS = (
     Column("energy_kwh", "Energy (kWh)", marked=True, unit="kWh"),
     Column("co2_kg", "CO2 (kg)", marked=True, unit="kg"),
 )
+TRIED = ("energy_all_kwh", "co2_all_kg")  # columns of every attempt, not of the run alone
 WHOLE = 1e-6  # of an energy: less is rounding of a sum of channels
 
 
@@ -114,6 +119,43 @@ def describe_scores(results: Results) -> str:
 def remark_notes(results: Results) -> list[Note]:
     """Return what stands below every table that has scores: what is to be known of the corpora."""
     return [Note(f"{trials or 'All lists'}: {text}.") for trials, text in results.remarks]
+
+
+# Everything that was tried.
+
+
+def show_tried(stage: Stage) -> Stage:
+    """Return a stage with the energy and CO2 of every attempt, and how good these are.
+
+    Attempts that came to nothing are no part of the run whose quality the sidecar states.
+    """
+    sidecar = stage.sidecar
+    known = [attempt for attempt in sidecar.attempts if attempt.energy_kwh]
+    shares = [attempt.measured_fraction for attempt in known]
+    share = None
+    if known and None not in shares:
+        measured = sum(a.energy_kwh * part for a, part in zip(known, shares, strict=True))
+        share = measured / sum(attempt.energy_kwh for attempt in known)
+    energy_kwh = sidecar.energy_all_kwh
+    if stage.recorded_carbon:  # the attempts have their grams at another factor
+        carbon = note_pues(sidecar.carbon, (attempt.pue.value for attempt in known))
+        if sidecar.co2_all_g is None:
+            carbon = replace(carbon, reason="that factor is not known of every attempt")
+    else:
+        energy_j = None if energy_kwh is None else j_from_kwh(energy_kwh)
+        carbon = join_carbon([attempt.carbon for attempt in sidecar.attempts], energy_j)
+    others = [a for a in sidecar.attempts if a.attempt not in sidecar.run_attempts]
+    tried = replace(
+        sidecar,
+        status="complete",  # what failed was tried all the same
+        energy_kwh=energy_kwh,
+        measured_fraction=share,
+        reason=explain_run(sidecar.attempts),
+        co2_g=sidecar.co2_all_g,
+        carbon=carbon,
+        channels=(*sidecar.channels, *(channel for a in others for channel in a.channels)),
+    )
+    return replace(stage, sidecar=tried)
 
 
 # How good a figure is, in words.
@@ -205,12 +247,7 @@ def energy_notes(rows: Iterable[Row], *, sources: bool = False) -> list[Note]:
     shown.sort(key=lambda row: row.is_total or row.folds)  # sums are named last
     notes = []
     for mark, (text, several, describe) in _MARK_TEXTS.items():
-        marked = [
-            (row.label, row.stage)
-            for row in shown
-            if any(mark in cell.marks for cell in row.cells.values())
-        ]
-        groups = _group(marked, describe)
+        groups = _group(_list_marked(shown, mark, describe), describe)
         if len(groups) > 1:
             rows = [f"{what}: {list_some(labels)}" for what, labels in groups.items()]
             notes.append(Note(f"{text.format(several)}: {'; '.join(rows)}", mark))
@@ -231,6 +268,21 @@ def energy_notes(rows: Iterable[Row], *, sources: bool = False) -> list[Note]:
         )
         notes.append(Note(text))
     return [*notes, _compare("PUE:", "PUEs differ", known, describe_pue)]
+
+
+def _list_marked(
+    rows: Iterable[Row], mark: str, describe: Callable[[Stage], str]
+) -> list[tuple[str, Stage]]:
+    """List the stages of the rows that show a mark, and what was tried, where it differs."""
+    marked = []
+    for row in rows:
+        of_run = any(mark in cell.marks for key, cell in row.cells.items() if key not in TRIED)
+        if of_run:
+            marked.append((row.label, row.stage))
+        of_all = row.tried is not None and any(mark in row.cells[key].marks for key in TRIED)
+        if of_all and not (of_run and describe(row.tried) == describe(row.stage)):
+            marked.append((f"all tried of {row.label}", row.tried))
+    return marked
 
 
 def _compare(

@@ -27,6 +27,7 @@ from sv.report.tables.cells import (
 from sv.report.tables.evidence import (
     ENERGY_COLUMNS,
     PROVENANCE_COLUMNS,
+    TRIED,
     co2_marks,
     describe_covered,
     energy_marks,
@@ -35,6 +36,7 @@ from sv.report.tables.evidence import (
     format_kwh,
     list_some,
     provenance_cells,
+    show_tried,
     stage_cells,
 )
 
@@ -46,7 +48,6 @@ _TOTALS_NOTE = Note(
 )
 _LITTLE = 0.01  # of the energy of a section
 _LEAST_FOLDED = 2  # rows: one would only lose its name
-_NOT_ALL = "no {} of every attempt in the sidecar"
 
 
 def build_stage_table(results: Results) -> Table:
@@ -85,8 +86,9 @@ def build_stage_table(results: Results) -> Table:
     columns = choose_units(columns, rows)
     notes = [
         Note(
-            "Energy, CO2 and duration (hh:mm:ss) are of the run that made the result, with the "
-            "attempts that it resumed; 'All tried' is of every attempt, failed ones too."
+            "Energy, CO2, duration (hh:mm:ss) and measured part are of the run that made the "
+            "result, with the attempts that it resumed; 'All tried' is of every attempt, failed "
+            "ones too, and so are its marks."
         ),
         *([_TOTALS_NOTE] if whole else []),
         *energy_notes(rows, sources=True),
@@ -100,15 +102,23 @@ def build_stage_table(results: Results) -> Table:
     return Table("table3", "Energy of every stage", (*columns, *extra), tuple(rows), tuple(notes))
 
 
-def _build_row(owner: str, stage: Stage, section: str) -> Row:
-    """Build a row; ``owner`` is the system or 'shared'."""
+def _build_row(owner: str, stage: Stage, section: str, tried: Stage | None = None) -> Row:
+    """Build a row.
+
+    Args:
+        owner: The system, or 'shared'.
+        stage: Whose figures it shows.
+        section: The heading above it.
+        tried: The same of every attempt (`show_tried`); None: of ``stage``.
+    """
+    tried = tried or show_tried(stage)
     sidecar, path = stage.sidecar, stage.path
     fraction = None if stage.energy_kwh is None else sidecar.measured_fraction
     percents = (None, None) if fraction is None else (100 * fraction, 100 * (1 - fraction))
     no_percent = f"{path.name} does not say which part was measured"
-    co2_all_kg = None if sidecar.co2_all_g is None else sidecar.co2_all_g / 1000
-    quality = tuple(mark for mark in energy_marks(stage) if mark != "incomplete")
+    uncertainty_kwh = sidecar.uncertainty_kwh
     not_certain = sidecar.uncertainty_reason or "not in the sidecar"
+    all_cells = stage_cells(tried)
     cells = {
         **provenance_cells(stage),
         **stage_cells(stage),
@@ -119,14 +129,12 @@ def _build_row(owner: str, stage: Stage, section: str) -> Row:
         "attempts": figure_cell(len(sidecar.attempts), ""),
         "measured_percent": figure_cell(percents[0], _format_percent, no_percent),
         "estimated_percent": figure_cell(percents[1], _format_percent, no_percent),
+        "uncertainty_kwh": figure_cell(
+            uncertainty_kwh, format_significant, not_certain, sidecar=path
+        ),
+        **dict(zip(TRIED, (all_cells["energy_kwh"], all_cells["co2_kg"]), strict=True)),
     }
-    for key, value, reason, marks in (
-        ("energy_all_kwh", sidecar.energy_all_kwh, _NOT_ALL.format("energy"), quality),
-        ("co2_all_kg", co2_all_kg, _NOT_ALL.format("CO2"), quality),
-        ("uncertainty_kwh", sidecar.uncertainty_kwh, not_certain, ()),
-    ):
-        cells[key] = figure_cell(value, format_significant, reason, marks, path)
-    return Row(f"{stage.number:02d}_{stage.name} {owner}", cells, section, stage)
+    return Row(f"{stage.number:02d}_{stage.name} {owner}", cells, section, stage, tried=tried)
 
 
 def _fold(owner: str, members: list[Row], section: str) -> list[Row]:
@@ -141,32 +149,33 @@ def _fold(owner: str, members: list[Row], section: str) -> list[Row]:
     for group in little.values():
         if len(group) >= _LEAST_FOLDED:
             name = f"{len(group)} stages under {100 * _LITTLE:.0f} % each"
-            (total,) = _sum_by_cover(group).values()
-            folds.append(replace(_build_sum(owner, name, total, section), folds=True))
+            (sums,) = _sum_by_cover(group).values()
+            folds.append(replace(_build_sum(owner, name, sums, section), folds=True))
             members = [replace(row, folded=True) if row in group else row for row in members]
     return [*members, *folds]
 
 
 def _build_totals(owner: str, members: Sequence[Row], section: str) -> list[Row]:
     """Sum two rows or more: once, or once for each cover where they cover different parts."""
-    sums = _sum_by_cover(members) if len(members) > 1 else {}
+    by_cover = _sum_by_cover(members) if len(members) > 1 else {}
     rows = []
-    for cover, total in sums.items():
-        name = "total" if len(sums) == 1 else f"total of {cover}"
-        rows.append(replace(_build_sum(owner, name, total, section), is_total=True))
+    for cover, sums in by_cover.items():
+        name = "total" if len(by_cover) == 1 else f"total of {cover}"
+        rows.append(replace(_build_sum(owner, name, sums, section), is_total=True))
     return rows
 
 
-def _build_sum(owner: str, name: str, total: Stage, section: str) -> Row:
+def _build_sum(owner: str, name: str, sums: tuple[Stage, Stage], section: str) -> Row:
+    total, tried = sums
     cells = {
-        **_build_row(owner, total, section).cells,
+        **_build_row(owner, total, section, tried).cells,
         "name": text_cell(name),
         "pue": fact_cell(None),
         "stage": BLANK,  # these are of one stage
         "status": BLANK,
     }
     cells = {key: replace(cell, sidecar=None) for key, cell in cells.items()}
-    return Row(f"{name}, {section}", cells, section, total)
+    return Row(f"{name}, {section}", cells, section, total, tried=tried)
 
 
 def _format_percent(percent: float) -> str:
@@ -176,35 +185,43 @@ def _format_percent(percent: float) -> str:
 # Sums.
 
 
-def _sum_by_cover(rows: Sequence[Row]) -> dict[str, Stage]:
+def _sum_by_cover(rows: Sequence[Row]) -> dict[str, tuple[Stage, Stage]]:
     """Sum the stages of rows apart by what their energy covers (`describe_covered`).
 
     Those without an energy are in no sum; every sum then says so in its ``reason``.
 
     Returns:
-        By what is covered, a `Stage` whose sidecar has the sums, and all attempts and channels. A
-        sum is None where a part of it is not known; uncertainties are added linearly, as those of
-        channels are. Without any energy it is one sum without an energy, by the name "".
+        By what is covered, two `Stage`, of the runs and of everything tried, whose sidecars have
+        the sums, and all attempts and channels. A sum is None where a part of it is not known;
+        uncertainties are added linearly, as those of channels are. Without any energy it is one
+        sum without an energy, by the name "".
     """
-    labelled = [(row.label, row.stage) for row in rows if row.stage]
-    unknown = [label for label, stage in labelled if stage.energy_kwh is None]
-    groups: dict[str, list[tuple[str, Stage]]] = {}
-    for label, stage in labelled:
-        if stage.energy_kwh is not None:
-            groups.setdefault(describe_covered(stage), []).append((label, stage))
+    unknown = [row.label for row in rows if row.stage and row.stage.energy_kwh is None]
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.stage and row.stage.energy_kwh is not None:
+            groups.setdefault(describe_covered(row.stage), []).append(row)
     if not groups:
-        return {"": _sum(labelled, f"not known of {list_some(unknown)}")}
+        groups, unknown = {"": [row for row in rows if row.stage]}, []
     sums = {}
     for covered, group in groups.items():
-        part = [label for label, stage in group if "incomplete" in energy_marks(stage)]
-        why = [f"with {list_some(part)}, which is incomplete or disputed"] if part else []
-        if unknown:
-            why.append(f"without {list_some(unknown)}, whose energy is not known")
-        sums[covered] = _sum(group, "; ".join(why))
+        runs = [(row.label, row.stage) for row in group if row.stage]
+        tried = [(row.label, row.tried) for row in group if row.tried]
+        sums[covered] = (_sum(runs, unknown), _sum(tried, unknown))
     return sums
 
 
-def _sum(labelled: Sequence[tuple[str, Stage]], reason: str) -> Stage:
+def _sum(labelled: Sequence[tuple[str, Stage]], left_out: Sequence[str]) -> Stage:
+    """Sum stages by label; ``left_out`` are others whose energy is not known."""
+    lacking = [label for label, stage in labelled if stage.energy_kwh is None]
+    part = [
+        label
+        for label, stage in labelled
+        if label not in lacking and "incomplete" in energy_marks(stage)
+    ]
+    why = [f"not known of {list_some(lacking)}"] if lacking else []
+    why += [f"with {list_some(part)}, which is incomplete or disputed"] if part else []
+    why += [f"without {list_some(left_out)}, whose energy is not known"] if left_out else []
     sidecars = [stage.sidecar for _, stage in labelled]
 
     def add(name: str) -> float | None:
@@ -246,7 +263,7 @@ def _sum(labelled: Sequence[tuple[str, Stage]], reason: str) -> Stage:
         uncertainty_kwh=add("uncertainty_kwh"),
         uncertainty_reason=explain("uncertainty_kwh"),
         measured_fraction=measured,
-        reason=reason or None,
+        reason="; ".join(why) or None,
         co2_g=co2_g,
         co2_all_g=add("co2_all_g") if alike else None,
         carbon=Carbon("", None, None, None, None, None, None, no_co2 or None, co2_g, ()),
