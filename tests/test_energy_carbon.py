@@ -545,6 +545,31 @@ def test_co2_of_a_part_of_the_energy_is_marked_with_its_reason(tmp_path):
     assert note == f"incomplete or disputed: CO2: {why}"
 
 
+def come(t_s, g_per_kwh, wall_s, age_s=900.0):
+    """Give a factor of RTE that came at ``t_s``, when the wall clock said ``wall_s``."""
+    observed = format_utc(T0 + wall_s - age_s)
+    factor = {
+        "provider": "rte", "g_per_kwh": g_per_kwh, "valid_from_utc": format_utc(T0 + wall_s),
+        "observed_utc": observed,
+    }  # fmt: skip
+    return {"line": "factor", "t_s": float(t_s), "factor": factor}
+
+
+@pytest.mark.parametrize("step_s", [3600, -3600, 6 * 3600])
+def test_a_step_of_the_wall_clock_moves_no_factor(tmp_path, step_s):
+    """2 h at 1 kW; NTP sets the clock after 10 minutes. Every half hour there is a new factor."""
+    first, *samples, _, last = run_at(0, 2.0, 1.0, "checkpoint")
+    factors = [come(1800 * i, 30.0 * (i + 1), 1800 * i + (step_s if i else 0)) for i in range(4)]
+    del first["carbon"]
+    sidecar, _ = write_run(tmp_path, [first, *samples, *factors, last])
+    carbon = sidecar.carbon
+    assert carbon.co2_g == pytest.approx(0.5 * (30 + 60 + 90 + 120))
+    assert [i.energy_j for i in carbon.intervals] == pytest.approx([1.8e6] * 4)
+    assert [i.t0 for i in carbon.intervals] == [format_utc(T0 + 1800 * i) for i in range(4)]
+    assert [i.age_s for i in carbon.intervals] == [900.0] * 4
+    assert carbon.stale_fraction == 0.0 and carbon.reason is None
+
+
 def test_co2_without_one_of_the_machines_says_so_in_attempt_and_sidecar(tmp_path):
     silent = lines("b", 10, 60)
     silent[0]["carbon"] = {"provider": "none", "g_per_kwh": None, "reason": "rte: HTTP 500"}

@@ -31,7 +31,7 @@ from sv.energy.journal import RESUMED, STOPPED
 from sv.energy.nodes import SIBLING, list_jobs
 from sv.energy.record import Attempt, Carbon, Mark, Meter, Phase, Pue
 from sv.energy.samples import AttemptLines, StageJournals
-from sv.energy.units import kwh_from_j, parse_utc, sum_known
+from sv.energy.units import format_utc, kwh_from_j, parse_utc, sum_known
 from sv.energy.witnesses import list_doubts, sum_energy, weigh_measured
 
 PHASE = "phase"  # a mark that begins a phase; its ``name`` says which
@@ -229,13 +229,16 @@ def _build_carbon(machines: Sequence[Machine], pue: float) -> Carbon:
     """Apply to each machine's energy its own factors, and add up the grams."""
     found = []
     for machine in machines:
-        factors = [factor for run in machine.runs for factor in list_factors(run.lines)]
+        zero_s = find_zero(machine.runs)
+        factors = [factor for run in machine.runs for factor in list_factors(run.lines, zero_s)]
         if len(machine.runs) > 1:  # what a second meter received again is left out
             kept: list[CarbonFactor] = []
+            last = None
             for factor in sorted(factors, key=lambda f: f.valid_from_utc or ""):
-                since = kept[-1].valid_from_utc if kept else None
-                if not kept or replace(factor, valid_from_utc=since) != kept[-1]:
+                observation = replace(factor, valid_from_utc=None, age_s=None)
+                if observation != last:
                     kept.append(factor)
+                    last = observation
             factors = kept
         carbon = apply_factors(list_points([machine]), factors, pue)
         if not machine.alone:
@@ -245,12 +248,28 @@ def _build_carbon(machines: Sequence[Machine], pue: float) -> Carbon:
     return join_carbon(found, sum_known(machine.energy_j for machine in machines))
 
 
-def list_factors(lines: AttemptLines) -> list[CarbonFactor]:
-    """List the carbon factors of an attempt as they came."""
-    records = [line["factor"] for line in lines.factors]
+def list_factors(lines: AttemptLines, zero_s: float) -> list[CarbonFactor]:
+    """List the carbon factors of a meter as they came.
+
+    They are applied from when the journal has them by the clock that is never set, as the points
+    of energy are. How old an observation was is by the wall clock as it was then.
+
+    Args:
+        lines: Of the meter.
+        zero_s: Unix time at which its machine's clock was 0 (`find_zero`).
+    """
+    factors = []
+    for line in lines.factors:
+        factor = parse_factor(line["factor"])
+        if factor.valid_from_utc is not None:
+            if factor.observed_utc is not None:
+                age_s = parse_utc(factor.valid_from_utc) - parse_utc(factor.observed_utc)
+                factor = replace(factor, age_s=age_s)
+            factor = replace(factor, valid_from_utc=format_utc(zero_s + line["t_s"]))
+        factors.append(factor)
     if "carbon" in lines.head:  # a journal of before factors had lines of their own
-        records.append(lines.head["carbon"])
-    return [parse_factor(record) for record in records]
+        factors.append(parse_factor(lines.head["carbon"]))
+    return factors
 
 
 # Marks and phases

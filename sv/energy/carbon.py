@@ -46,7 +46,7 @@ def apply_factors(points: Points, factors: Sequence[CarbonFactor], pue: float) -
     for start_s, end_s, factor in _cut(points[0][0], points[-1][0], known):
         energy_j = _interpolate(points, end_s) - _interpolate(points, start_s)
         co2_g = compute_co2_g(kwh_from_j(energy_j), pue, factor.g_per_kwh)
-        age_s = None if factor.observed_utc is None else start_s - parse_utc(factor.observed_utc)
+        age_s = None if factor.observed_s is None else start_s - factor.observed_s
         middle_age_s = 0.0 if age_s is None else age_s + (end_s - start_s) / 2
         interval = CarbonInterval(
             t0=format_utc(start_s),
@@ -123,9 +123,8 @@ def _cut(
     pieces = []
     for start_s, end_s in pairwise([*starts, last_s]):
         factor, edges = begins[start_s], [start_s, end_s]
-        if factor.observed_utc is not None:
-            observed_s = parse_utc(factor.observed_utc)
-            stale_s = (observed_s - MAX_AGE_S, observed_s + MAX_AGE_S)
+        if factor.observed_s is not None:
+            stale_s = (factor.observed_s - MAX_AGE_S, factor.observed_s + MAX_AGE_S)
             edges[1:1] = [at_s for at_s in stale_s if start_s < at_s < end_s]
         pieces += [(a, b, factor) for a, b in pairwise(edges)]
     return pieces

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sv.energy.config import MAX_G_PER_KWH, NETWORK, EnergyConfig, list_providers
-from sv.energy.units import format_utc
+from sv.energy.units import format_utc, parse_utc
 from sv.errors import SvError, UsageError
 
 FACTORS_CSV = Path(__file__).with_name("carbon_intensity.csv")
@@ -45,6 +45,7 @@ class CarbonFactor:
         valid_from_utc: From when on it is applied; None: from the beginning.
         valid_to_utc: Until when it was observed to hold.
         observed_utc: Time of the observation; None for an average of the past.
+        age_s: How old the observation was at ``valid_from_utc``; None: as these two say.
         estimated: Whether the provider estimated it; None: it does not say.
         fallback_from: Those asked before that did not answer, ``"provider: why"``.
     """
@@ -63,6 +64,16 @@ class CarbonFactor:
     observed_utc: str | None = None
     estimated: bool | None = None
     fallback_from: tuple[str, ...] = ()
+    age_s: float | None = None
+
+    @property
+    def observed_s(self) -> float | None:
+        """Unix time of the observation, by the clock of ``valid_from_utc``."""
+        if self.observed_utc is None:
+            return None
+        if self.age_s is None or self.valid_from_utc is None:
+            return parse_utc(self.observed_utc)
+        return parse_utc(self.valid_from_utc) - self.age_s
 
 
 def parse_factor(record: Mapping[str, Any]) -> CarbonFactor:
