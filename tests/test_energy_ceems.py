@@ -100,8 +100,55 @@ def test_the_meters_of_jobs_are_compared_each_by_its_own_time(ceems, energy):
     assert done.returncode == 0, done.stderr
     assert record["ours"]["attempts"] == ["05_train.json, attempt 2, t.1, start 1"]
     assert record["ratio"] == {"cpu_kwh": None, "gpu_kwh": None, "energy_kwh": 0.5}
-    assert record["ratio_reason"] is None and len(record["ours"]["left_out"]) == 1
+    assert record["ratio_reason"] is None
+    assert record["ours"]["left_out"] == [
+        "05_train.json, attempt 2, its own meter: not in the time of the job",
+        "05_train.json, attempt 2, u.1, start 1: not in the time of the job",
+    ]
     assert "not divided" in record["reasons"]["ratio.cpu_kwh"]
+
+
+def test_machine_0_below_the_stages_own_meter_is_ours_too(ceems, energy):
+    """With run.sh inside the job, one process trains below its meter and one below a meter."""
+    path = energy / "05_train.json"
+    attempt = replace(read_record(path).attempts[1], boundary=("cpu_package",))
+    own = replace(METER, host="a", started_utc=START, duration_s=3500.0, energy_kwh=0.2)
+    other = replace(own, label="t.node1", host="b")
+    channels = tuple(make_channel(energy_j=0.72e6, host=host) for host in ("a", "b"))
+    attempt = replace(attempt, energy_kwh=0.4, meters=(own, other), channels=channels)
+    write_record(path, make_sidecar(attempt))
+    job = unit(total_cpu_energy_usage_kwh={"total": 0.5})
+    del job["total_gpu_energy_usage_kwh"]  # a job without boards: its total is the processor's
+    record, done, _ = ceems(lambda _: success(job))
+    assert done.returncode == 0, done.stderr
+    assert record["ours"]["energy_kwh"] == pytest.approx(0.4)
+    assert record["ours"]["attempts"] == [
+        "05_train.json, attempt 2, its own meter", "05_train.json, attempt 2, t.node1, start 1",
+    ]  # fmt: skip
+    assert record["ours"]["left_out"] == [] and record["ratio_reason"] is None
+    assert record["ratio"]["energy_kwh"] == pytest.approx(0.8)
+
+
+def test_boards_inside_a_machines_power_are_missed_in_a_total_without_them(ceems, energy):
+    """Ours is the whole machine, 10 kWh, of which its boards have 6; CEEMS has its processors."""
+    channels = (
+        make_channel("node", 36e6),
+        make_channel("gpu_board", 21.6e6, id="nvml.board.a", in_total=False),
+    )
+    attempt = make_attempt(2, 10.0, started_utc=START, duration_s=3500.0, channels=channels)
+    write_record(energy / "05_train.json", make_sidecar(attempt))
+    job = unit(total_cpu_energy_usage_kwh={"total": 2.0})
+    record, _, _ = ceems(lambda _: success({**job, "total_gpu_energy_usage_kwh": {"total": 0}}))
+    assert record["ratio"]["energy_kwh"] == 5.0
+    assert record["ratio_reason"] == "our figure has GPUs that CEEMS lacks"
+    del job["total_gpu_energy_usage_kwh"]
+    record, done, _ = ceems(lambda _: success(job))
+    assert done.returncode == 0 and explain_nulls(record)
+    assert record["imported"]["cpu_kwh"] == 2.0
+    assert record["imported"]["energy_kwh"] is None and record["ratio"]["energy_kwh"] is None
+    assert record["ratio_reason"] == (
+        "gpu_kwh: CEEMS gives no total_gpu_energy_usage_kwh; our figure has GPUs that CEEMS lacks"
+    )
 
 
 def test_user_header_and_basic_auth_from_the_environment(ceems, energy):
@@ -194,8 +241,11 @@ def test_maps_that_are_left_out(ceems):
     job = unit()
     del job["total_gpu_energy_usage_kwh"]
     record, _, _ = ceems(lambda _: success(job))
-    assert record["imported"]["energy_kwh"] == 0.5 and explain_nulls(record)
-    assert record["ratio_reason"] == "our figure has GPUs that CEEMS lacks"
+    assert record["imported"]["cpu_kwh"] == 0.5 and explain_nulls(record)
+    assert record["imported"]["energy_kwh"] is None and record["ratio"]["energy_kwh"] is None
+    assert record["ratio_reason"] == (
+        "gpu_kwh: CEEMS gives no total_gpu_energy_usage_kwh; our figure has GPUs that CEEMS lacks"
+    )
     del job["total_cpu_energy_usage_kwh"]
     record, _, _ = ceems(lambda _: success(job))
     assert record["imported"]["energy_kwh"] is None and explain_nulls(record)

@@ -29,6 +29,7 @@ MS_PER_S = 1_000
 LAG_S = 20 * 60.0  # its data base is written every 15 minutes, after a scrape: CEEMS 0.10 docs
 EDGE_S = 2.0  # Slurm and our meter read different clocks
 GPU = "gpu_board"
+GPUS = {GPU, "gpu_module"}
 WHOLE = {"node", "gpu_module"}  # boundaries that hold processor and boards
 PARTS = ("cpu_kwh", "gpu_kwh", "energy_kwh")
 BOUNDARY = (
@@ -94,7 +95,8 @@ def import_job(job: Job, sidecars: Sequence[Path], now_s: float) -> Fields:
         for span in stamps
     ]
     reasons: dict[str, str] = {}
-    imported, ours = _sum_units(units, spans, now_s, reasons), _sum_ours(sidecars, spans)
+    ours = _sum_ours(sidecars, spans)
+    imported = _sum_units(units, spans, now_s, reasons, has_gpu=ours["has_gpu"])
     ratio = {key: _divide(ours, imported, key, reasons) for key in PARTS}
     return {
         "schema": SCHEMA,
@@ -155,8 +157,13 @@ def _fetch_units(job: Job) -> list[Fields]:
     return found
 
 
-def _sum_units(units: list[Fields], spans: Spans, now_s: float, reasons: dict[str, str]) -> Fields:
-    """Add up the runs of a job: one that was requeued has several under one id."""
+def _sum_units(
+    units: list[Fields], spans: Spans, now_s: float, reasons: dict[str, str], *, has_gpu: bool
+) -> Fields:
+    """Add up the runs of a job: one that was requeued has several under one id.
+
+    Without a figure of its boards the total of a job that used some (``has_gpu``) is not known.
+    """
     emissions: Counter[str] = Counter()
     for unit in units:
         for part in ("cpu", "gpu"):
@@ -165,7 +172,8 @@ def _sum_units(units: list[Fields], spans: Spans, now_s: float, reasons: dict[st
     cpu_by, cpu = _sum_metrics(units, "cpu", reasons)
     gpu_by, gpu = _sum_metrics(units, "gpu", reasons)
     # A job may have no board, but none has no processor; boards that are not known are not 0.
-    energy = None if cpu is None or (gpu is None and gpu_by) else cpu + (gpu or 0.0)
+    lacks_gpu = gpu is None and (has_gpu or bool(gpu_by))
+    energy = None if cpu is None or lacks_gpu else cpu + (gpu or 0.0)
     if energy is None:
         missing = "cpu_kwh" if cpu is None else "gpu_kwh"
         reasons["imported.energy_kwh"] = f"{missing}: {reasons[f'imported.{missing}']}"
@@ -209,7 +217,7 @@ def _sum_metrics(
 def _sum_ours(sidecars: Sequence[Path], spans: Spans) -> Fields:
     """Add up the energy of the attempts of our sidecars that lie in one of the job's runs."""
     by_boundary: Counter[str] = Counter()
-    energy_kwh, measured_kwh = None, 0.0
+    energy_kwh, measured_kwh, has_gpu = None, 0.0, False
     used, left_out = [], []
     for name, attempt, part in (found for path in sidecars for found in _list_parts(path)):
         inside = _is_inside(part, spans)
@@ -220,6 +228,9 @@ def _sum_ours(sidecars: Sequence[Path], spans: Spans) -> Fields:
         used.append(name)
         energy_kwh = (energy_kwh or 0.0) + part.energy_kwh
         measured_kwh += part.energy_kwh * (attempt.measured_fraction or 0.0)
+        # Also of a board that is inside of a machine's power and not summed.
+        here = [ch for ch in attempt.channels if part is attempt or ch.host == part.host]
+        has_gpu = has_gpu or any(ch.boundary in GPUS and ch.energy_j for ch in here)
         if part is not attempt:
             by_boundary[" + ".join(attempt.boundary)] += part.energy_kwh
             continue
@@ -235,6 +246,7 @@ def _sum_ours(sidecars: Sequence[Path], spans: Spans) -> Fields:
         "energy_kwh": energy_kwh,
         "cpu_kwh": sum(rest) if rest and is_split else None,
         "gpu_kwh": by_boundary.get(GPU) if is_split else None,
+        "has_gpu": has_gpu,
         "measured_fraction": measured_kwh / energy_kwh if energy_kwh else None,
         "by_boundary_kwh": dict(sorted(by_boundary.items())),
         "attempts": used,
@@ -247,15 +259,17 @@ def _is_divided(by_boundary: Mapping[str, float]) -> bool:
 
 
 def _list_parts(path: Path) -> Iterator[tuple[str, Attempt, Attempt | Meter]]:
-    """List the attempts of a sidecar by name; of one with meters elsewhere, these."""
+    """List the attempts of a sidecar by name; of one with several meters, these."""
     for attempt in read_record(path).attempts:
         name = f"{path.name}, attempt {attempt.attempt}"
         if len(attempt.meters) == 1:
             yield name, attempt, attempt
             continue
         for meter in attempt.meters:
-            if meter.label is not None and meter.started_utc is not None:
-                yield f"{name}, {meter.label}, start {meter.start}", attempt, meter
+            # The stage's own is machine 0 where run.sh is in the job; a login node's began earlier.
+            if meter.started_utc is not None:
+                which = f"{meter.label}, start {meter.start}" if meter.label else "its own meter"
+                yield f"{name}, {which}", attempt, meter
 
 
 def _is_inside(part: Attempt | Meter, spans: Spans) -> bool:
@@ -304,14 +318,14 @@ def _divide(ours: Fields, imported: Fields, key: str, reasons: dict[str, str]) -
 def _explain_ratio(ours: Fields, imported: Fields, reasons: Mapping[str, str]) -> str | None:
     """Say why there is no ratio of the totals, or where it does not compare like with like."""
     # A job without boards needs no word.
-    parts = ["cpu", "gpu"] if imported["by_metric_kwh"]["gpu"] else ["cpu"]
+    parts = ["cpu", "gpu"] if ours["has_gpu"] or imported["by_metric_kwh"]["gpu"] else ["cpu"]
     doubts = {f"{part}_kwh": reasons.get(f"imported.{part}_kwh") for part in parts}
     whys = [f"{key}: {why}" for key, why in doubts.items() if why is not None]
     if "ratio.energy_kwh" in reasons and (not whys or not ours["attempts"]):
         whys = [reasons["ratio.energy_kwh"]]
-    if ours["attempts"] and _is_divided(ours["by_boundary_kwh"]):
-        if bool(imported["gpu_kwh"]) and GPU not in ours["by_boundary_kwh"]:
-            whys.append("CEEMS counts GPUs that our figure lacks")
-        if GPU in ours["by_boundary_kwh"] and not imported["gpu_kwh"]:
-            whys.append("our figure has GPUs that CEEMS lacks")
+    is_divided = ours["attempts"] and _is_divided(ours["by_boundary_kwh"])
+    if is_divided and imported["gpu_kwh"] and GPU not in ours["by_boundary_kwh"]:
+        whys.append("CEEMS counts GPUs that our figure lacks")
+    if ours["has_gpu"] and not imported["gpu_kwh"]:
+        whys.append("our figure has GPUs that CEEMS lacks")
     return "; ".join(whys) or None
