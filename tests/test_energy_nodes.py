@@ -207,6 +207,26 @@ def test_an_old_sidecar_is_made_again_when_a_node_has_written(tmp_path):
     assert joules(runner.sidecar()) == pytest.approx(2 * 6000 + 360)
 
 
+def test_a_new_attempt_takes_no_folder_of_one_whose_journal_is_gone(tmp_path):
+    nodes = {"f.1": lines("a", 0, 60)}
+    sidecar, runner = write_stage(tmp_path, lines("login", 0, 60, ESTIMATE), nodes)
+    later = runner.folder / "05_train.nodes/2/f.1.journal.jsonl"
+    write_journal(later, *lines("a", 100, 160))
+    for _ in range(2):
+        runner.journal.unlink()
+        (runner.folder / "05_train.json").unlink()
+        status, _, err = runner.run("true")
+        assert status == 0
+        sidecar = runner.sidecar()
+        assert [attempt.attempt for attempt in sidecar.attempts] == [1]
+        assert [meter.label for meter in sidecar.meters] == [None]
+        assert joules(sidecar) < 6000 and sidecar.reason is None
+        (runner.folder / "05_train.nodes/1").mkdir()
+    names = sorted(path.name for path in (runner.folder / "05_train.nodes").iterdir())
+    assert names == ["1", "1.old1", "1.old2", "2.old1"] and "05_train.nodes/1.old2" in err
+    assert (later.parent.with_name("2.old1") / later.name).is_file()
+
+
 def test_a_forecast_from_a_job_has_its_energy_and_not_its_queue(tmp_path):
     said = [mark(100.0, "plan", total_steps=800, steps_per_epoch=80, crops_per_step=2)]
     said += [mark(100.0 + 10 * i, "stretch", steps=10) for i in range(1, 9)]

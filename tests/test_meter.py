@@ -6,6 +6,7 @@ import pty
 import re
 import signal
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -130,6 +131,29 @@ def test_a_killed_meter_leaves_an_interrupted_sidecar(meter, tmp_path):
     after = meter.sidecar()
     assert [attempt.status for attempt in after.attempts] == ["interrupted", "complete"]
     assert after.attempts[0].energy_kwh == sidecar.energy_kwh
+
+
+def test_a_sidecar_from_the_future_hides_no_killed_attempt(meter):
+    """The clock was an hour fast while attempt 1 ran; attempt 2 is killed within that hour."""
+    assert meter.run("true")[0] == 0
+    path, later_s = meter.folder / "05_train.json", time.time() + 3600
+    first = path.read_bytes()
+    os.utime(path, (later_s, later_s))
+    work = "i=0; while [ $i -lt 100000 ]; do i=$((i + 1)); done; sleep 0.2; "
+    assert meter.run("sh", "-c", f"{MARK}{work}kill -9 $PPID")[0] == -signal.SIGKILL
+    assert "rebuilt, interrupted" in meter.rebuild().stderr
+    killed = meter.sidecar()
+    assert [attempt.status for attempt in killed.attempts] == ["complete", "interrupted"]
+    assert killed.energy_all_kwh > killed.attempts[0].energy_kwh
+    path.write_bytes(first)  # as if nobody had rebuilt it
+    os.utime(path, (later_s, later_s))
+    assert meter.run("true")[0] == 0
+    attempts = meter.sidecar().attempts
+    assert [attempt.status for attempt in attempts] == ["complete", "interrupted", "complete"]
+    assert attempts[1].energy_kwh == killed.attempts[1].energy_kwh
+    path.write_text("half a si")
+    os.utime(path, (later_s, later_s))
+    assert "rebuilt, complete" in meter.rebuild().stderr and len(meter.sidecar().attempts) == 3
 
 
 MARK = 'echo \'{"mark": "resumed", "time_unix": 1}\' >>"$SV_METER_MARKS"; '

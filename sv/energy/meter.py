@@ -67,6 +67,7 @@ from sv.energy.nodes import (
     is_stale,
     make_folder,
     read_stage,
+    set_aside,
     wait_for_ends,
 )
 from sv.energy.nodes import VARIABLE as NODES_VARIABLE
@@ -206,6 +207,9 @@ def run_metered(stage: Stage, environ: Mapping[str, str]) -> int:
         head = _build_head(stage, len(attempts) + 1, git, readers)
         marks = MarksFile(get_marks_path(stage.journal, head["attempt"]).absolute())
         try:
+            if stage.label is None:
+                for folder in set_aside(stage.journal, head["attempt"]):
+                    say(f"set aside, for the journal of its attempt is gone: {folder}")
             marks.path.unlink(missing_ok=True)  # a link would lead elsewhere
             marks.path.write_bytes(b"")
             journal.append(head)

@@ -10,6 +10,7 @@ Layout: ``<NN>_<name>.nodes/<attempt>/<label>.journal.jsonl``. A label that was 
 requeued job) has several starts in its journal.
 """
 
+import itertools
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sv.energy.command import STOPPING
-from sv.energy.journal import SUFFIX, append_line, get_sidecar_path
+from sv.energy.journal import SUFFIX, append_line, count_attempts, get_sidecar_path
 from sv.errors import SvError
 from sv.files import parse_json, read_json, write_json
 
@@ -156,15 +157,46 @@ def list_folders(journal: Path) -> list[Path]:
 
 
 def is_stale(journal: Path) -> bool:
-    """Return whether a journal's sidecar is missing, or older than the meters' files."""
+    """Return whether a journal's sidecar is missing or damaged, or not of all that was written.
+
+    It is older than the meters' files, or has another number of attempts: file times are of the
+    wall clock, which may have been set.
+    """
+    sidecar = get_sidecar_path(journal)
     try:
-        sidecar_ns = os.stat(get_sidecar_path(journal)).st_mtime_ns
-    except FileNotFoundError:
+        sidecar_ns = os.stat(sidecar).st_mtime_ns
+        attempts = len(read_json(sidecar)["attempts"])
+    except (FileNotFoundError, SvError, KeyError, TypeError):
         return True
     written = [journal]
     for folder in list_folders(journal):
         written += [*folder.glob(f"*{SUFFIX}"), *folder.glob(EXPECTED_FILE)]
-    return any(os.stat(path).st_mtime_ns > sidecar_ns for path in written)
+    if any(os.stat(path).st_mtime_ns > sidecar_ns for path in written):
+        return True
+    return attempts != count_attempts(journal)
+
+
+def set_aside(journal: Path, attempt: int) -> list[Path]:
+    """Rename folders of other meters that a new attempt would take for its own or a later one's.
+
+    They are left where the stage's journal was removed and they were not.
+
+    Args:
+        journal: Of the stage.
+        attempt: Number of the attempt that begins.
+
+    Returns:
+        The folders as they are called now, which `list_folders` does not list.
+
+    Raises:
+        OSError: One cannot be renamed.
+    """
+    moved = []
+    for folder in list_folders(journal):
+        if int(folder.name) >= attempt:
+            names = (folder.with_name(f"{folder.name}.old{i}") for i in itertools.count(1))
+            moved.append(folder.rename(next(path for path in names if not path.exists())))
+    return moved
 
 
 def wait_for_ends(folder: Path) -> None:

@@ -47,7 +47,7 @@ from sv.energy.units import (
     sum_known,
 )
 from sv.errors import SvError
-from sv.files import read_json, replacing
+from sv.files import replacing
 
 
 def rebuild(
@@ -200,7 +200,7 @@ def write_sidecar(journal: Path) -> Sidecar:
 
 
 def rebuild_folder(folder: Path) -> tuple[list[str], bool]:
-    """Rebuild every sidecar of a folder that is missing, damaged or older than its journals.
+    """Rebuild every sidecar of a folder that is missing, damaged or not of all its journals have.
 
     A journal whose meter is still running is left alone; one that cannot be rebuilt costs no other.
 
@@ -216,20 +216,12 @@ def rebuild_folder(folder: Path) -> tuple[list[str], bool]:
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:
             with naming(path):
-                if is_stale(path) or not _is_json(get_sidecar_path(path)):
+                if is_stale(path):
                     lines.append(_rebuild(path))
         except SvError as error:
             lines.append(f"{path}: not rebuilt: {str(error).removeprefix(f'{path}: ')}")
             succeeded = False
     return lines, succeeded
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        read_json(path)
-    except SvError:
-        return False
-    return True
 
 
 def _rebuild(path: Path) -> str:
