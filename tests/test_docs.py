@@ -127,8 +127,11 @@ def test_the_sidecar_of_the_energy_page_is_one_and_its_figures_agree():
 
 
 def test_the_links_within_the_energy_page_lead_to_headings():
+    """And its index has every section of the reference."""
     text = (ROOT / "docs" / "energy.md").read_text()
-    heads = [h.lower() for h in re.findall(r"^#+ (.*)$", text, re.M)]
-    anchors = {re.sub(r"[^a-z0-9 -]", "", head).replace(" ", "-") for head in heads}
+    levels: dict[str, set[str]] = {"#": set(), "##": set(), "###": set()}
+    for level, head in re.findall(r"^(#+) (.*)$", text, re.M):
+        levels[level].add(re.sub(r"[^a-z0-9 -]", "", head.lower()).replace(" ", "-"))
     links = set(re.findall(r"\]\(#([^)]+)\)", text))
-    assert links and links <= anchors
+    assert links and links <= set.union(*levels.values())
+    assert len(levels["#"]) == 1 and levels["###"] <= links
