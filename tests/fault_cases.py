@@ -471,6 +471,12 @@ def list_neighbours() -> list[Case]:
              lambda: [zone(0, 60.0), Ipmi(3000.0)], 6, settings=NODE),
         Case("N IPMI says 15 kW with a package of 100 W", EITHER,
              lambda: [zone(), Ipmi(shown_w=lambda t, w: 15_000)], settings=NODE),
+        Case("N IPMI silent from 2 to 4 s of 6", HELD,
+             lambda: [zone(), Ipmi(shown_w=lambda t, w: "gone" if 2 <= t < 4 else w)], 6,
+             settings=NODE, also=lambda run: None if
+             "node" not in run.sidecar["boundary"] else "the node is the total"),
+        Case("N a board without a counter silent from 2 to 4 s of 6", RIGHT,
+             lambda: [Board(0, energy=None, status=lambda t: LOST if 2 <= t < 4 else 0)], 6),
         Case("N IPMI's thread cannot be started", EITHER, lambda: [zone(), Ipmi()],
              broken=("node.PolledReader.start", "RuntimeError", "0"), settings=NODE, status=3),
         Case("N Cray", HELD, lambda: [zone(), Cray()]),

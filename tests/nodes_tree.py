@@ -6,7 +6,8 @@ import io
 from metered import ESTIMATE, PACKAGE, Runner, end, head, sample, write_journal
 
 from sv.bin import meter
-from sv.energy.sidecar import write_sidecar
+from sv.energy.samples import StageJournals, split_attempts
+from sv.energy.sidecar import rebuild, write_sidecar
 
 J_PER_KWH = 3.6e6
 
@@ -70,6 +71,12 @@ def build(runner):
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         assert meter.run_tool(["--check", str(path)]) == 0, said.getvalue()
     return runner.sidecar()
+
+
+def join(own, nodes):
+    """Give the attempt of a stage's journals, whatever --check would say of it."""
+    starts = {label: split_attempts(node)[0] for label, node in nodes.items()}
+    return rebuild(own, {1: StageJournals(tuple(nodes), starts)}).attempts[0]
 
 
 def joules(sidecar, key="energy_kwh"):

@@ -98,6 +98,29 @@ def test_a_machine_that_stopped_answering_is_not_the_total():
     assert "too much of the attempt" in node.reason and "the last 51 s" in node.reason
 
 
+def test_a_machine_that_was_silent_for_40_minutes_is_bridged_and_told():
+    lines = [head(NODE)]
+    for t_s in range(0, 3601, 5):
+        lines.append(sample(float(t_s), ipmi__node=None if 600 < t_s < 3000 else 200))
+    attempt = rebuild([*lines, end(3600.0)]).attempts[0]
+    assert attempt.energy_kwh == pytest.approx(0.2)
+    bridged_s = 2400 - 5  # a reading was due 5 s after the one before the gap
+    assert attempt.channels[0].samples.covered == pytest.approx(1 - bridged_s / 3600)
+    assert attempt.measured_fraction == pytest.approx(1 - bridged_s / 3600)
+    told = "no reading for 2395 s in between, bridged by a straight line"
+    assert attempt.reason == f"ipmi.node: {told}"
+
+
+def test_silence_at_the_ends_and_in_between_adds_up():
+    lines = [head(NODE)]
+    for t_s in range(0, 1001, 5):
+        known = t_s >= 15 and not 500 < t_s < 530
+        lines.append(sample(float(t_s), ipmi__node=200 if known else None))
+    node = rebuild([*lines, end(1000.0)]).channels[0]
+    assert node.samples.covered == pytest.approx(1 - (15 + 25) / 1000)
+    assert node.doubt == "no reading for 25 s in between, bridged by a straight line"
+
+
 def test_a_slow_sensor_holds_to_the_ends_of_the_stage():
     lines = [head(NODE)]
     for t_s in range(61):

@@ -5,7 +5,7 @@ import os
 
 import pytest
 from metered import BOARD, ESTIMATE, NODE, PACKAGE, Runner, mark, write_journal
-from nodes_tree import J_PER_KWH, build, joules, lines, write_stage
+from nodes_tree import J_PER_KWH, build, join, joules, lines, write_stage
 
 from sv.energy.forecast import compute_forecast
 from sv.energy.sidecar import read_energy_series
@@ -143,6 +143,20 @@ def test_the_whole_machine_and_a_job_too_short_for_its_sensor(tmp_path):
     assert list(sidecar.boundary) == ["node"]
     assert sidecar.crosschecks[0].host == "a"
     assert sidecar.crosschecks[0].ratio == pytest.approx(1 / 3)
+
+
+def test_the_whole_machine_silent_in_between_for_all_its_meters():
+    config = {"submit_attribution": "exclusive"}
+    own, job = (
+        lines("a", first, last, NODE, ipmi__node=300, config=config)
+        for first, last in ((0, 100), (30, 80))
+    )
+    for line in (line for line in (*own, *job) if 20 < line["t_s"] < 60 and "raw" in line):
+        line["raw"]["ipmi.node"] = None
+    attempt = join(own, {"t.1": job})
+    assert joules(attempt) == pytest.approx(100 * 300)
+    assert attempt.measured_fraction == pytest.approx(0.65)  # 40 s less the 5 s of a reading
+    assert "no reading for 35 s in between" in attempt.reason
 
 
 def test_machines_of_different_boundaries_are_named(tmp_path):

@@ -34,6 +34,7 @@ RESTARTS = [*joules(100)[:31], *[joules(100)[30]] * 19, *joules(100)[10:21]]
 BACK = joules(*[100] * 30, -5_000, 100)
 CATCHES_UP = joules(*[100] * 5, *[0] * 9, 1000, 100)
 GOES_ON = joules(*[100] * 5, *[0] * 9, 100)
+SILENT = [None if 10 < t_s < 50 else 300 for t_s in T_S]
 MJ = [value // 1000 for value in joules(300)]
 
 
@@ -87,6 +88,13 @@ MJ = [value // 1000 for value in joules(300)]
         ),
         ((PACKAGE, NODE), (STEADY, [60] * 61), (6000, 1, "ipmi.node", "rapl.package.0")),
         ((PACKAGE, NODE), (STEADY, [15_000] * 61), (6000, 1, "ipmi.node", "rapl.package.0")),
+        # A power that is silent from 10 to 50 s is bridged, and stands for what it saw.
+        ((PACKAGE, NODE), (STEADY, SILENT), (6000, 1, "", "rapl.package.0")),
+        ((NODE,), (SILENT,), (18_000, 25 / 60, "ipmi.node", "ipmi.node")),
+        (
+            (COUNTER, POWER), ([9] * 61, [w and 1000 * w for w in SILENT]),
+            (18_000, 21 / 60, "nvml.power.a", "nvml.power.a"),
+        ),
         (
             (PACKAGE, KNOWN), (joules(1), [t * 10**6 for t in T_S]),
             (60, 1, "rapl.package.0", "rapl.package.0"),

@@ -40,6 +40,11 @@ WITH_DOUBTS = {
     "84_reset",
 }  # fmt: skip
 DOUBTED = {"reason", "uncertainty_kwh", "gap_fill", "total", "measured_fraction"}
+# The fields that came out otherwise on purpose, in single journals.
+CHANGED = {
+    # A power that is silent in between is covered that much less, and says so.
+    "13_gap": {"reason", "measured_fraction", "covered"},
+}
 BRIDGED = {"12_reset": 0.17, "84_reset": 0.03}  # of the figures of a channel
 # Its machines without grams are those without an energy: what is known has all its grams.
 WITHOUT_ENERGIES = {"85_unknown"}
@@ -203,6 +208,8 @@ def test_a_journal_gives_the_same_sidecar(rebuilt, name):
         # A suspended machine counts nothing that could hide a wrap.
         assert (new["reason"] is None) == (name == "16_suspended")
         wrong = [line for line in wrong if line.split(":")[0].split(".")[-1] not in DOUBTED]
+    changed = CHANGED.get(name, ())
+    wrong = [line for line in wrong if line.split(":")[0].split(".")[-1] not in changed]
     if name in BRIDGED:
         wrong = [
             line

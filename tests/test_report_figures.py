@@ -28,6 +28,7 @@ from metered import (
 from report_tree import MEASURED, NO_DRAM, write, write_scores, write_sidecar
 from study_exp import CROPS, EPOCHS, SYSTEMS, build_study
 
+from sv.energy.attempt import build_machines
 from sv.energy.journal import read_journal
 from sv.energy.record import read_record
 from sv.energy.samples import MISSING, split_attempts
@@ -332,6 +333,16 @@ def write_long(path, seconds):
     # As the meter writes: without spaces, raw in the order of the channels.
     path.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
     return rebuild(path)
+
+
+def test_thinning_is_no_gap_of_a_power():
+    lines = [sample(float(t_s), nvml__board__a=50_000) for t_s in range(101)]
+    ((kept,), _) = split_attempts([head(BOARD), *lines])
+    thin_samples(kept, 4)
+    (machine,) = build_machines(kept, None)
+    assert kept.head["period_s"] == 4.0 and len(kept.t_s) == 26
+    assert (machine.energy_j, machine.channels[0].samples.covered) == (5000.0, 1.0)
+    assert machine.channels[0].doubt is None
 
 
 def test_a_long_trace_is_thinned_and_keeps_energy_spikes_and_gaps(tmp_path):

@@ -218,7 +218,10 @@ def build_meter_run(label: str | None, start: int, lines: AttemptLines, rule: st
         so_far[channel.id] = joules
         if known:
             part = slice(known.start, known.stop)
-            curves[channel.id] = make_curve(lines.t_s[part], joules[part])
+            curve = make_curve(lines.t_s[part], joules[part])
+            first_s, last_s = lines.span_s
+            read_s = (channel.samples.covered or 0.0) * (last_s - first_s)
+            curves[channel.id] = replace(curve, covered_s=min(curve.covered_s, read_s))
     channels = {channel.id: channel for channel in drop_copies(built)}
     return MeterRun(label, start, lines, rule, channels, so_far, curves)
 

@@ -164,9 +164,11 @@ def add_figures(
     stopped = total.still_s >= STILL_S
     ends_s = (first.t_s - start_s, end_s - (moved if stopped else last).t_s)
     max_gap_s = max(total.longest_s, *ends_s)
-    covered = 1.0
-    if end_s > start_s:
-        covered = max(0.0, 1.0 - (sum(ends_s) + total.lost_s) / (end_s - start_s))
+    # A counter goes on counting where it is not read.
+    gap_s = total.gap_s if spec["method"] == "power_integral" else 0.0
+    whole_s, covered = end_s - start_s, 1.0
+    if whole_s > 0:
+        covered = max(0.0, 1.0 - (sum(ends_s) + total.lost_s + gap_s) / whole_s)
     awake_s = last.awake_s - first.awake_s
     doubts = [impossible]
     if total.resets:
@@ -180,10 +182,7 @@ def add_figures(
     elif total.hidden_j:
         doubts.append(f"{total.longest_s:.0f} s without a reading may hide a wrap: a lower bound")
     elif covered < WHOLE_COVERED:
-        doubts.append(
-            f"no reading in the first {ends_s[0]:.0f} s and the last {ends_s[1]:.0f} s: "
-            "a lower bound"
-        )
+        doubts += _describe_silence(ends_s, gap_s, whole_s)
     return replace(
         channel,
         energy_j=total.energy_j,
@@ -200,6 +199,18 @@ def add_figures(
         samples=replace(channel.samples, max_gap_s=max_gap_s, covered=covered),
         doubt="; ".join(filter(None, doubts)) or None,
     )
+
+
+def _describe_silence(ends_s: tuple[float, float], gap_s: float, whole_s: float) -> list[str]:
+    """Say when a channel was silent: at the ends, and in a power's gaps between two readings."""
+    doubts = []
+    if not gap_s or sum(ends_s) > (1 - WHOLE_COVERED) * whole_s:
+        first_s, last_s = ends_s
+        silent = f"no reading in the first {first_s:.0f} s and the last {last_s:.0f} s"
+        doubts.append(f"{silent}: a lower bound")
+    if gap_s:
+        doubts.append(f"no reading for {gap_s:.0f} s in between, bridged by a straight line")
+    return doubts
 
 
 def _hold_ends(read: array, lines: AttemptLines, held_s: float) -> array:

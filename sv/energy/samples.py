@@ -368,7 +368,8 @@ class Curve:
         t_s: Times, rising.
         value: The figure so far at each (joules, or seconds); it stays before the first and after
             the last.
-        covered_s: Time in which a meter read it; a gap between two meters is flat, not covered.
+        covered_s: Time in which a meter read it: without gaps between two meters, which are flat,
+            and those in a meter's readings, which are bridged.
     """
 
     t_s: array
@@ -420,5 +421,6 @@ def join_curves(curves: Iterable[Curve]) -> Curve:
         first = bisect_right(curve.t_s, begin_s)
         t_s.extend(curve.t_s[first:])
         value.extend(v + offset for v in curve.value[first:])
-        covered_s += t_s[-1] - begin_s
+        whole_s = curve.t_s[-1] - curve.t_s[0]
+        covered_s += (t_s[-1] - begin_s) * (curve.covered_s / whole_s if whole_s > 0 else 1.0)
     return Curve(t_s, value, covered_s)

@@ -38,7 +38,10 @@ class Tracker:
         absent = [spec for spec in head["channels"] if spec["kind"] == "unavailable"]
         self._absent = [describe_channel(spec) for spec in absent]
         self._specs = [spec for spec in head["channels"] if spec["kind"] != "unavailable"]
-        self._totals = {spec["id"]: Accumulator(spec, head["period_s"]) for spec in self._specs}
+        self._totals = {
+            spec["id"]: Accumulator(spec, max(head["period_s"], spec["update_period_s"] or 0.0))
+            for spec in self._specs
+        }
         self._cpu_time = find_cpu_time(self._specs)
         self._rule = head["config"]["attribution"]
         self._jobs = head["config"]["jobs_on_node"]

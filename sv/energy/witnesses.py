@@ -212,7 +212,7 @@ def _compare_boards(channels: Sequence[Channel]) -> list[Channel]:
             elif _get_low_j(board) > high_j or _get_high_j(board) < low_j:
                 by_id[name] = _add_doubt(board, f"{text}: disputed")
         if doubt:
-            by_id[integral.id] = replace(integral, in_total=True, reason=None, doubt=doubt)
+            by_id[integral.id] = _add_doubt(replace(integral, in_total=True, reason=None), doubt)
     return list(by_id.values())
 
 

@@ -140,7 +140,7 @@ def _read_trace(journal: Path, sidecar: Sidecar | None) -> Trace | None:
         thin_samples(lines, every)
         t_s = np.array(lines.t_s)
         clocks.append((at_s + t_s[:-1] - t_s[0], np.diff(t_s), np.diff(lines.awake_s)))
-        powers.append(_measure(lines, every))
+        powers.append(_measure(lines))
         at_s += t_s[-1] - t_s[0]
         apart_s = max(apart_s, float(np.median(np.diff(t_s))))
     names = sorted(dict.fromkeys(n for found in powers for n in found), key=lambda n: n[1] == TOTAL)
@@ -171,12 +171,13 @@ def thin_samples(lines: AttemptLines, every: int) -> None:
     """Leave one of ``every`` samples; the first, the last and both sides of a gap stay.
 
     A sample that stays has the last readings of those before it that are left out: slow sensors
-    answer in few samples.
+    answer in few samples. The period is that of what is left, which is no gap.
     """
     if every == 1:
         return
-    t_s, count = np.array(lines.t_s), len(lines.t_s)
-    gaps = np.flatnonzero(np.diff(t_s) > _GAP_PERIODS * lines.head["period_s"])
+    t_s, count, period_s = np.array(lines.t_s), len(lines.t_s), lines.head["period_s"]
+    lines.head = {**lines.head, "period_s": every * period_s}
+    gaps = np.flatnonzero(np.diff(t_s) > _GAP_PERIODS * period_s)
     kept = np.unique(np.r_[np.arange(0, count, every), count - 1, gaps, gaps + 1])
     before = np.r_[-1, kept[:-1]]
     lines.t_s, lines.awake_s = (array("d", np.array(x)[kept]) for x in (t_s, lines.awake_s))
@@ -187,7 +188,7 @@ def thin_samples(lines: AttemptLines, every: int) -> None:
     lines.usage = {int(np.searchsorted(kept, i)): usage for i, usage in lines.usage.items()}
 
 
-def _measure(lines: AttemptLines, every: int) -> dict[Line, np.ndarray]:
+def _measure(lines: AttemptLines) -> dict[Line, np.ndarray]:
     """Return the joules between the samples of an attempt, NaN where there are none, by line.
 
     Left out are channels that are never summed (they are of other channels' energy too) and
@@ -207,7 +208,7 @@ def _measure(lines: AttemptLines, every: int) -> dict[Line, np.ndarray]:
     joules = {}
     for channel in shown:
         update_s = specs[channel.id].get("update_period_s") or 0.0
-        reach_s = _GAP_PERIODS * max(every * lines.head["period_s"], update_s)
+        reach_s = _GAP_PERIODS * max(lines.head["period_s"], update_s)
         # Between two samples there is power where the readings around them are near enough.
         read = np.flatnonzero(np.array(lines.raw[channel.id]) != MISSING)
         near = np.r_[False, np.diff(t_s[read]) <= reach_s, False]
