@@ -245,7 +245,50 @@ def test_an_estimate_of_the_jobs_own_processes_is_not_shared():
     assert sidecar.energy_kwh == sidecar.energy_node_kwh > 0
     parts = dict.fromkeys(("node", "gpu", "gpu_inside", "cpu", "dram"), 0.0)
     claim = claim_parts("ceems", {"cpu": 0.1, "memory": 0.1}, 0.0, 0.0, 3)
-    assert share({**parts, "own": 7.0}, claim) == 7.0
+    assert sum(share({**parts, "own": 7.0}, claim).values()) == 7.0
+
+
+MEMORY = {**BOARD, "id": "dram_time", "boundary": "dram", "kind": "estimated", "sensor_rel": 0.5}
+
+
+def share_with_memory(seconds, looks):
+    """Give an attempt of a package of 500 W (10 %) and 74.5 W of memory, an estimate (50 %)."""
+    config = {"attribution": "cpu_share"}
+    made = [head({**PACKAGE, "sensor_rel": 0.1}, MEMORY, ESTIMATE, config=config)]
+    for t_s in range(seconds + 1):
+        raw = {"rapl__package__0": t_s * 500 * 10**6, "dram_time": 74_500, "cpu_time": 4 * t_s}
+        raw["cpu_time"] *= 10**6
+        made.append(sample(float(t_s), usage=looks(t_s), **raw))
+    return [*made, end(float(seconds))]
+
+
+def test_a_share_of_a_machine_has_its_estimates_as_a_whole():
+    sidecar = rebuild(share_with_memory(100, usage(4, 256)))
+    measured_j, own_j = 50_000 * 4 / 256, 7450
+    assert sidecar.energy_node_kwh * J_PER_KWH == pytest.approx(57_450)
+    assert sidecar.energy_kwh * J_PER_KWH == pytest.approx(measured_j + own_j)
+    assert sidecar.measured_fraction == pytest.approx(measured_j / (measured_j + own_j))
+    u_j = 0.5 * own_j + 0.1 * measured_j
+    assert sidecar.uncertainty_kwh * J_PER_KWH == pytest.approx(u_j, rel=1e-4)
+
+
+def test_a_share_of_a_machine_has_its_boards_as_a_whole():
+    package, board = ({**ch, "sensor_rel": rel} for ch, rel in ((PACKAGE, 0.1), (BOARD, 0.05)))
+    powers = {"rapl__package__0": 100, "nvml__board__a": 300, "cpu_time": 2}
+    sidecar = shared("cpu_share", package, board, looks=usage(2, 8), **powers)
+    assert sidecar.measured_fraction == 1.0
+    u_j = 0.1 * 10_000 / 4 + 0.05 * 30_000
+    assert sidecar.uncertainty_kwh * J_PER_KWH == pytest.approx(u_j, rel=1e-3)
+
+
+def test_attempts_weigh_by_the_energy_of_the_job():
+    """Not by the machine's: 100 s of 1/64 of it, then 10 s of all of it."""
+    lines = share_with_memory(100, usage(4, 256))
+    again = [*share_with_memory(10, usage(4, 4)), mark(5.0, "resumed")]
+    sidecar = rebuild([*lines, *again])
+    assert sidecar.run_attempts == (1, 2)
+    measured_j = 50_000 / 64 + 5000
+    assert sidecar.measured_fraction == pytest.approx(measured_j / (measured_j + 110 * 74.5))
 
 
 def test_a_share_without_a_look_at_the_machine_is_unknown():
@@ -253,6 +296,8 @@ def test_a_share_without_a_look_at_the_machine_is_unknown():
     sidecar = rebuild([head(PACKAGE, config=config), *steady(9, rapl__package__0=5), end(9.0)])
     assert sidecar.energy_kwh is None and sidecar.energy_node_kwh > 0
     assert "two looks" in sidecar.reason and sidecar.co2_g is None
+    assert sidecar.measured_fraction is sidecar.uncertainty_kwh is None
+    assert sidecar.uncertainty_reason == "its energy is not known"
 
 
 def test_a_real_process_gets_its_share_of_a_package(tmp_path):

@@ -87,16 +87,30 @@ def test_the_live_figures_are_those_of_the_sidecar(rule, node):
             tracker.take(lines[-1])
         if t_s in (5, 15, 20, 33, 60):
             attempt, live = rebuild(lines).attempts[0], tracker.summarise()
-            assert live["measured_fraction"] == attempt.measured_fraction == 1.0
             assert live["elapsed_s"] == attempt.duration_s == t_s
             if t_s < 10 and rule != "exclusive":  # one look at the use of the machine
                 assert live["energy_kwh"] is attempt.energy_kwh is None
+                assert live["measured_fraction"] is attempt.measured_fraction is None
                 continue
+            assert live["measured_fraction"] == attempt.measured_fraction == 1.0
             assert live["energy_kwh"] == pytest.approx(attempt.energy_kwh, rel=1e-12)
             if t_s < 10:
                 assert live["co2_g"] is attempt.co2_g is None
             else:
                 assert live["co2_g"] == pytest.approx(attempt.co2_g, rel=1e-9)
+
+
+def test_the_live_fraction_is_of_the_jobs_part():
+    """A quarter of a package of 100 W, and 20 W of memory that are an estimate of the job's own."""
+    memory = {**BOARD, "id": "dram_time", "boundary": "dram", "kind": "estimated"}
+    config = {"attribution": "cpu_share", "jobs_on_node": 1}
+    tracker = Tracker(head(PACKAGE, memory, ESTIMATE, config=config))
+    for t_s in range(0, 61, 10):
+        raw = {"rapl.package.0": t_s * 10**8, "dram_time": 20_000, "cpu_time": t_s * 10**6}
+        tracker.take({**sample(float(t_s), usage={"node_cpu_us": 4 * t_s * 10**6}), "raw": raw})
+    live = tracker.summarise()
+    assert live["energy_kwh"] * J_PER_KWH == pytest.approx(60 * 45)
+    assert live["measured_fraction"] == pytest.approx(25 / 45)
 
 
 def test_a_command_reads_its_own_energy(tmp_path):

@@ -79,6 +79,25 @@ def test_uncertainty_is_of_every_machine(tmp_path):
     assert sidecar.uncertainty_kwh is None and "b: cpu_time: " in sidecar.uncertainty_reason
 
 
+def test_uncertainty_is_of_the_parts_of_a_shared_machine(tmp_path):
+    """Half a package, and all of each job's memory."""
+    package, memory = ({**PACKAGE, "update_period_s": 0.0, "resolution": 0, "sensor_rel": 0.1},
+                       {**BOARD, "id": "dram_time", "boundary": "dram", "kind": "estimated",
+                        "sensor_rel": 0.5})  # fmt: skip
+    config, channels = {"attribution": "cpu_share"}, (package, memory, ESTIMATE)
+    nodes = {
+        label: lines("a", 0, 40, *channels, busy=0.25, config=config, dram_time=20)
+        for label in ("f.1", "f.2")
+    }
+    own = lines("login", 0, 40, package, ESTIMATE)
+    sidecar, _ = write_stage(tmp_path, own, nodes)
+    login_j, shared_j, memory_j = 4000, 2000, 2 * 800
+    assert joules(sidecar) == pytest.approx(login_j + shared_j + memory_j)
+    assert sidecar.measured_fraction == pytest.approx(6000 / 7600)
+    u_j = 0.1 * (login_j + shared_j) + 0.5 * memory_j
+    assert joules(sidecar, "uncertainty_kwh") == pytest.approx(u_j)
+
+
 def test_boards_count_once_by_their_uuid(tmp_path):
     other = {**BOARD, "id": "nvml.board.b"}
     first, second = lines("a", 0, 40, PACKAGE, BOARD), lines("a", 20, 60, PACKAGE, BOARD, other)

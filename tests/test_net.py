@@ -44,6 +44,12 @@ DOUBTED = {"reason", "uncertainty_kwh", "gap_fill", "total", "measured_fraction"
 CHANGED = {
     # A power that is silent in between is covered that much less, and says so.
     "13_gap": {"reason", "measured_fraction", "covered"},
+    # The uncertainty of a shared machine is of what of each channel is the job's.
+    "45_cpu_share": {"uncertainty_kwh"},
+    "49_ceems_without_node": {"uncertainty_kwh"},
+    "64_waiting": {"uncertainty_kwh"},
+    # Without a look at the use of the machine the job's part has none, and no measured part.
+    "50_no_looks": {"uncertainty_kwh", "uncertainty_reason", "measured_fraction"},
 }
 BRIDGED = {"12_reset": 0.17, "84_reset": 0.03}  # of the figures of a channel
 # Its machines without grams are those without an energy: what is known has all its grams.

@@ -32,7 +32,7 @@ from sv.energy.nodes import SIBLING, list_jobs
 from sv.energy.record import Attempt, Carbon, Mark, Meter, Phase, Pue
 from sv.energy.samples import AttemptLines, StageJournals
 from sv.energy.units import format_utc, kwh_from_j, parse_utc, sum_known
-from sv.energy.witnesses import list_doubts, sum_energy, weigh_measured
+from sv.energy.witnesses import count_measured, list_doubts, sum_energy
 
 PHASE = "phase"  # a mark that begins a phase; its ``name`` says which
 NO_TIME = "said after the last sample of a killed meter"
@@ -69,7 +69,7 @@ def build_attempt(number: int, lines: AttemptLines, journals: StageJournals | No
     duration_s = end_s - start_s
     status = end["status"] if end else "interrupted"
     # Why the energy that one meter alone counts is not known, or is 0.
-    reason = sum_energy(channels)[2] or machines[0].attribution.reason if alone else None
+    reason = sum_energy(channels)[1] or machines[0].attribution.reason if alone else None
     doubts = [
         doubt if alone else f"{machine.host}: {doubt}"
         for machine in machines
@@ -189,25 +189,21 @@ def _sum_kwh(joules: Iterable[float | None]) -> float | None:
 
 
 def _find_measured(machines: Sequence[Machine]) -> float | None:
-    """Return the measured part of the energy: of one meter's total, of several the stage's."""
-    if machines[0].alone:
-        return sum_energy(machines[0].channels)[1]
-    known_j = sum(machine.energy_j for machine in machines if machine.energy_j is not None)
-    measured_j = sum(m.measured_j * weigh_measured(m.channels) for m in machines)
+    """Return the measured part of the stage's energy; None where there is none."""
+    known = [(machine, machine.energy_j) for machine in machines if machine.energy_j is not None]
+    known_j = sum(stage_j for _, stage_j in known)
+    measured_j = sum(count_measured(machine.channels, stage_j) for machine, stage_j in known)
     return measured_j / known_j if known_j else None
 
 
 def _sum_uncertainties(machines: Sequence[Machine]) -> tuple[float | None, str | None]:
-    """Add up the uncertainties of the machines, each by the stage's part of it."""
+    """Add up the uncertainties of the machines, of each channel by the stage's part of it."""
     summed_j, reasons = 0.0, []
     for machine in machines:
-        uncertainty_j, reason = sum_uncertainty(machine.channels)
-        node_j = sum_energy(machine.channels)[0]
-        if uncertainty_j is None or (machine.energy_j is None and not machine.alone):
+        uncertainty_j, reason = sum_uncertainty(machine.channels, machine.parts)
+        if uncertainty_j is None or machine.energy_j is None:
             reason = reason or "its energy is not known"
             reasons.append(reason if machine.alone else f"{machine.host}: {reason}")
-        elif node_j and machine.energy_j is not None:
-            summed_j += uncertainty_j * (machine.energy_j / node_j)
         else:
             summed_j += uncertainty_j
     return (None, "; ".join(reasons)) if reasons else (kwh_from_j(summed_j), None)

@@ -70,18 +70,18 @@ def claim_parts(
     return {"host": BY_USE * used + BY_JOBS / jobs, "cpu": cpu, "dram": memory, "gpu": 1.0}
 
 
-def share(parts: Mapping[str, float], claim: Claim) -> float:
-    """Return a job's joules of a machine that it alone meters.
+def share(used_j: Mapping[str, float], claim: Claim) -> dict[str, float]:
+    """Return a job's joules of a machine that it alone meters, by role (`sort_channels`).
 
     Args:
-        parts: Role (`sort_channels`) -> joules of the machine.
+        used_j: Role -> joules of the machine.
         claim: The job's.
     """
-    own_j = parts["gpu"] * claim["gpu"] + parts["own"]
-    if parts["node"] <= 0:
-        return own_j + parts["cpu"] * claim["cpu"] + parts["dram"] * claim["dram"]
-    host_j = max(0.0, parts["node"] - parts["gpu_inside"])
-    return own_j + parts["gpu_inside"] * claim["gpu"] + host_j * claim["host"]
+    job_j = {"own": used_j["own"], "gpu": used_j["gpu"] * claim["gpu"]}
+    if used_j["node"] <= 0:
+        return job_j | {role: used_j[role] * claim[role] for role in ("cpu", "dram")}
+    host_j = max(0.0, used_j["node"] - used_j["gpu_inside"])
+    return job_j | {"node": used_j["gpu_inside"] * claim["gpu"] + host_j * claim["host"]}
 
 
 def sort_channels(channels: Sequence[Channel], summable: set[str]) -> dict[str, list[str]]:
@@ -261,7 +261,8 @@ class Machine:
         energy_j: The stage's joules; where all of the machine is the stage's, as it was counted.
         alone: Whether its one meter is the only one of the attempt.
         job: The stage's joules so far; None: not known.
-        measured_j: The part of them that is no estimate, where several meters share the machine.
+        parts: Id of a measured channel in the total -> the stage's part of it, 0 to 1; all of one
+            that is missing.
         shares_j: Of each meter: its part of the stage's joules.
         counted_s: Of each meter: its part of the machine's time.
     """
@@ -272,7 +273,7 @@ class Machine:
     energy_j: float | None
     alone: bool
     job: Curve | None
-    measured_j: float
+    parts: Mapping[str, float]
     shares_j: Sequence[float]
     counted_s: Sequence[float]
 
@@ -324,18 +325,18 @@ def build_machine(runs: Sequence[MeterRun], marks_s: Iterable[float], *, alone: 
     roles = sort_channels(channels, summable)
     energy_j = sum_energy(channels)[0]
     if alone:
-        job, *parts = _account_alone(runs[0], channels, roles, claims[0], attributions[0])
+        job, *whose = _account_alone(runs[0], channels, roles, claims[0], attributions[0])
     else:
-        job, *parts = _account(runs, roles, curves, claims, marks_s)
+        job, *whose = _account(runs, roles, curves, claims, marks_s)
     if energy_j is None:
         job = None
     elif any(found.rule != EXCLUSIVE for found in attributions):
         energy_j = None if job is None else job.last
-    return Machine(runs, channels, attributions, energy_j, alone, job, *parts)
+    return Machine(runs, channels, attributions, energy_j, alone, job, *whose)
 
 
 # Whose the energy of a machine is: the last four attributes of `Machine`.
-Account = tuple[Curve | None, float, Sequence[float], Sequence[float]]
+Account = tuple[Curve | None, Mapping[str, float], Sequence[float], Sequence[float]]
 
 
 def _account_alone(
@@ -355,25 +356,42 @@ def _account_alone(
     known = [run.so_far[ch.id] for ch in channels if ch.in_total and run.so_far[ch.id]]
     node_j = array("d", (sum(values) for values in zip(*known, strict=True)))
     if attribution.reason or not node_j:
-        return None, 0.0, [0.0], [seconds]
+        return None, {}, [0.0], [seconds]
     if attribution.rule == EXCLUSIVE:
-        return Curve(run.lines.t_s, node_j, seconds), 0.0, [node_j[-1]], [seconds]
+        return Curve(run.lines.t_s, node_j, seconds), {}, [node_j[-1]], [seconds]
     looks = [i for i, _ in list_looks(run.lines)]
     ratios = []
+    used_j, shared_j = (dict.fromkeys(roles, 0.0) for _ in range(2))
     for (a, b), (_, claim) in zip(pairwise(looks), claims, strict=True):
-        parts = {
+        window_j = {
             role: sum(run.so_far[name][b] - run.so_far[name][a] for name in names)
             for role, names in roles.items()
         }
+        part_j = share(window_j, claim)
         whole_j = node_j[b] - node_j[a]
-        ratios.append(share(parts, claim) / whole_j if whole_j > 0 else 0.0)
+        ratios.append(sum(part_j.values()) / whole_j if whole_j > 0 else 0.0)
+        used_j = {role: joules + window_j[role] for role, joules in used_j.items()}
+        shared_j = {role: joules + part_j.get(role, 0.0) for role, joules in shared_j.items()}
     job_j, window = array("d", [0.0]), 0
     for i in range(1, len(node_j)):
         # Before the first and after the last look (a full disk, a killed meter): as next to it.
         while window < len(ratios) - 1 and i > looks[window + 1]:
             window += 1
         job_j.append(job_j[-1] + ratios[window] * (node_j[i] - node_j[i - 1]))
-    return Curve(run.lines.t_s, job_j, seconds), 0.0, [job_j[-1]], [seconds]
+    parts = _list_parts(roles, used_j, shared_j)
+    return Curve(run.lines.t_s, job_j, seconds), parts, [job_j[-1]], [seconds]
+
+
+def _list_parts(
+    roles: Mapping[str, Sequence[str]], used_j: Mapping[str, float], shared_j: Mapping[str, float]
+) -> dict[str, float]:
+    """Return the stage's part of each measured channel in the total, by what its role used."""
+    return {
+        name: shared_j[role] / used_j[role]
+        for role in ("node", "gpu", "cpu", "dram")
+        for name in roles[role]
+        if used_j[role] > 0
+    }
 
 
 def _join_channel(runs: Sequence[MeterRun], name: str) -> tuple[Channel, Curve | None]:
@@ -463,23 +481,27 @@ def _account(
         ]
         return np.array(wanted) * active * np.array(holders)[:, None]
 
-    pools = []  # of energy that is shared by claims of one kind: kind, joules, who may claim
+    # Of energy that is shared by claims of one kind: whose, kind, joules, who may claim.
+    pools = []
     for name in (*roles["gpu"], *roles["gpu_inside"]):
         # Who reads a board has it; inside of a machine's power it is whoever has the machine.
         whole = name in roles["gpu_inside"]
         holders = [name in run.channels or (whole and run.rule == EXCLUSIVE) for run in runs]
-        pools.append(("gpu", list_steps(curves[name]), holders))
+        pools.append(("node" if whole else "gpu", "gpu", list_steps(curves[name]), holders))
     everyone = [True] * len(runs)
     if roles["node"]:
         host_j = sum_steps("node") - sum_steps("gpu_inside")
-        pools.append(("host", np.maximum(host_j, 0.0), everyone))
+        pools.append(("node", "host", np.maximum(host_j, 0.0), everyone))
     else:
-        pools += [(kind, sum_steps(kind), everyone) for kind in ("cpu", "dram")]
+        pools += [(kind, kind, sum_steps(kind), everyone) for kind in ("cpu", "dram")]
     parts_j = np.zeros((len(runs), len(middle)))
-    for kind, joules, holders in pools:
+    used_j, shared_j = (dict.fromkeys(roles, 0.0) for _ in range(2))
+    for role, kind, joules, holders in pools:
         wanted = list_wanted(kind, holders)
-        parts_j += joules * wanted / np.maximum(1.0, wanted.sum(axis=0))
-    measured_j = float(parts_j.sum())
+        part_j = joules * wanted / np.maximum(1.0, wanted.sum(axis=0))
+        parts_j += part_j
+        used_j[role] += float(joules.sum())
+        shared_j[role] += float(part_j.sum())
     for name in roles["own"]:
         for i, run in enumerate(runs):
             if name in run.curves:
@@ -489,4 +511,5 @@ def _account(
     counted_s = (counted * width / np.maximum(1, counted.sum(axis=0))).sum(axis=1)
     so_far = np.concatenate([[0.0], np.cumsum(parts_j.sum(axis=0))])
     job = Curve(times, array("d", so_far), times[-1] - times[0])
-    return job, measured_j, parts_j.sum(axis=1).tolist(), counted_s.tolist()
+    parts = _list_parts(roles, used_j, shared_j)
+    return job, parts, parts_j.sum(axis=1).tolist(), counted_s.tolist()

@@ -21,7 +21,7 @@ as its ``sensor``, where one is stated.
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sv.energy.journal import Record
@@ -275,10 +275,16 @@ def list_boundaries(channels: Sequence[Channel]) -> tuple[str, ...]:
     return tuple(sorted({channel.boundary for channel in channels if channel.in_total}))
 
 
-def sum_uncertainty(channels: Sequence[Channel]) -> tuple[float | None, str | None]:
+def sum_uncertainty(
+    channels: Sequence[Channel], parts: Mapping[str, float]
+) -> tuple[float | None, str | None]:
     """Add up the uncertainty of the channels in the total, in joules.
 
     Linearly: sensors of one kind err alike, so nothing is gained by adding them up.
+
+    Args:
+        channels: Of one machine.
+        parts: Id -> the part of the channel that counts, 0 to 1; all of one that is missing.
 
     Returns:
         The sum, and why it is None.
@@ -289,7 +295,7 @@ def sum_uncertainty(channels: Sequence[Channel]) -> tuple[float | None, str | No
     for name, u in chosen:
         if u is None or u.total is None:
             return None, f"{name}: {u.reason if u else 'not known'}"
-    return sum(u.total for _, u in chosen), None
+    return sum(u.total * parts.get(name, 1.0) for name, u in chosen), None
 
 
 def sum_channels(attempts: Sequence[Attempt]) -> tuple[Channel, ...]:

@@ -288,8 +288,8 @@ class Attempt:
         clock_step_s: By how much the wall clock was set meanwhile; it enters no other figure.
         energy_kwh: The stage's part, by the rule of ``attribution``, of ``energy_node_kwh``.
         uncertainty_kwh: Of ``energy_kwh``, k = 2.
-        measured_fraction: Part of the energy that was measured, 0 to 1: neither estimated nor, of
-            sockets or boards side by side and of the attempt's time, missing.
+        measured_fraction: Part of ``energy_kwh`` that was measured, 0 to 1: neither estimated nor,
+            of sockets or boards side by side and of the attempt's time, missing.
         boundary: Boundaries of the channels in the total.
         reason: Why the energy is unknown, or what it lacks.
         meter_cpu_s: Processor time of the meter itself.

@@ -81,8 +81,8 @@ def rebuild(
     carbon = join_carbon([attempt.carbon for attempt in run], energy_j)
     carbon = note_pues(carbon, (attempt.pue.value for attempt in run if attempt.co2_g))
     split = [a for a in run if a.measured_fraction is not None]
-    total_kwh = sum(a.energy_node_kwh or 0.0 for a in split)
-    measured_kwh = sum((a.measured_fraction or 0.0) * (a.energy_node_kwh or 0.0) for a in split)
+    total_kwh = sum(a.energy_kwh or 0.0 for a in split)
+    measured_kwh = sum((a.measured_fraction or 0.0) * (a.energy_kwh or 0.0) for a in split)
     unsure = dict.fromkeys(a.uncertainty_reason for a in run if a.uncertainty_reason)
     return Sidecar(
         schema=SCHEMA,

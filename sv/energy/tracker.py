@@ -21,7 +21,7 @@ from sv.energy.journal import Record
 from sv.energy.record import Channel, Samples
 from sv.energy.samples import Accumulator, Reading, is_possible
 from sv.energy.units import kwh_from_j
-from sv.energy.witnesses import choose_total, drop_copies, sum_energy
+from sv.energy.witnesses import choose_total, count_measured, drop_copies, sum_energy
 
 
 class Tracker:
@@ -87,13 +87,13 @@ class Tracker:
             return
         before, then, job_j = self._look
         summable = {channel.id for channel in listed if channel.in_total}
-        parts = {
+        used_j = {
             role: sum(so_far[name] - then[name] for name in names)
             for role, names in sort_channels(channels, summable).items()
         }
         use = compare_looks(before, usage)
-        claim = claim_parts(self._rule, use, parts["cpu"], parts["dram"], self._jobs)
-        part_j = share(parts, claim)
+        claim = claim_parts(self._rule, use, used_j["cpu"], used_j["dram"], self._jobs)
+        part_j = sum(share(used_j, claim).values())
         whole_j = self._sum_since(channels, then)
         self._ratio = part_j / whole_j if whole_j > 0 else 0.0
         self._look = (usage, so_far, job_j + part_j)
@@ -106,6 +106,7 @@ class Tracker:
         """Return time, power, energy and carbon so far; None for what is not known (yet)."""
         channels = self._build_channels()
         energy_j = self._compute_energy_j(channels)
+        measured_j = None if energy_j is None else count_measured(channels, energy_j)
         self._price()
         powers = [self._totals[channel.id].last_w for channel in channels if channel.in_total]
         known = [power for power in powers if power is not None]
@@ -113,7 +114,7 @@ class Tracker:
             "elapsed_s": 0.0 if self._start_s is None else self._now_s - self._start_s,
             "power_w": sum(known) * self._ratio if known and self._ratio is not None else None,
             "energy_kwh": None if energy_j is None else kwh_from_j(energy_j),
-            "measured_fraction": sum_energy(channels)[1],
+            "measured_fraction": measured_j / energy_j if energy_j else None,
             "co2_g": self._co2_g if self._g_per_kwh is not None and energy_j is not None else None,
         }
 

@@ -60,27 +60,36 @@ def choose_total(channels: Sequence[Channel]) -> list[Channel]:
     return [_doubt_part(ch, chosen) for ch in _compare_packages(chosen, estimates)]
 
 
-def sum_energy(channels: Sequence[Channel]) -> tuple[float | None, float | None, str | None]:
-    """Add up the channels that are in the total of one or several machines.
+def sum_energy(channels: Sequence[Channel]) -> tuple[float | None, str | None]:
+    """Add up the channels that are in the total of a machine.
 
     Returns:
-        Joules, the measured part of it (0 to 1), and why either is None.
+        Joules, and why they are None or 0.
     """
-    chosen = [(ch, ch.energy_j) for ch in channels if ch.in_total and ch.energy_j is not None]
+    chosen = [ch.energy_j for ch in channels if ch.in_total and ch.energy_j is not None]
     if not chosen:
-        return None, None, NO_CHANNEL
-    energy_j = sum(joules for _, joules in chosen)
-    measured_j = sum(joules * _measure_part(channel, channels) for channel, joules in chosen)
-    if energy_j == 0:
-        return energy_j, None, "no channel advanced between the first and the last sample"
-    return energy_j, measured_j / energy_j, None
+        return None, NO_CHANNEL
+    energy_j = sum(chosen)
+    why = None if energy_j else "no channel advanced between the first and the last sample"
+    return energy_j, why
 
 
-def weigh_measured(channels: Sequence[Channel]) -> float:
-    """Return which part of what the measured channels of a total stand for was measured."""
-    measured = [(ch, ch.energy_j or 0.0) for ch in channels if _is_summed(ch)]
+def count_measured(channels: Sequence[Channel], stage_j: float) -> float:
+    """Return how much of a stage's energy on a machine was measured, in joules.
+
+    Args:
+        channels: Of the machine, with their place in the total.
+        stage_j: The stage's part of the machine. The estimates are in it as a whole, for they are
+            of the stage's own processes: only what was measured is shared.
+    """
+    total = [(ch, ch.energy_j or 0.0) for ch in channels if ch.in_total]
+    estimated_j = sum(joules for ch, joules in total if not _is_summed(ch))
+    measured = [(ch, joules) for ch, joules in total if _is_summed(ch)]
     whole_j = sum(joules for _, joules in measured)
-    return sum(j * _measure_part(ch, channels) for ch, j in measured) / whole_j if whole_j else 1.0
+    if not whole_j:
+        return 0.0
+    part = sum(joules * _measure_part(ch, channels) for ch, joules in measured) / whole_j
+    return max(0.0, stage_j - estimated_j) * part
 
 
 def list_doubts(channels: Iterable[Channel]) -> list[str]:
@@ -89,13 +98,11 @@ def list_doubts(channels: Iterable[Channel]) -> list[str]:
 
 
 def _measure_part(channel: Channel, channels: Sequence[Channel]) -> float:
-    """Return which part of what a channel of the total stands for was measured, 0 to 1.
+    """Return which part of what a measured channel of the total stands for was measured, 0 to 1.
 
     Less than 1 where sibling sockets or boards could not be read, or it was not read all the time:
     what is missing is taken to have used as much.
     """
-    if channel.kind not in MEASURED_KINDS:
-        return 0.0
     missing = sum(_is_sibling(channel, ch) for ch in channels if _is_missing(ch))
     there = sum(_is_sibling(channel, ch) for ch in channels if _is_summed(ch))
     return there / (there + missing) * (_get_covered(channel) if channel.doubt else 1.0)
