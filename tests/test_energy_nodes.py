@@ -184,6 +184,22 @@ def test_machines_of_different_boundaries_are_named(tmp_path):
     assert "different boundaries: login, a: cpu_package; b: node" in sidecar.reason
 
 
+def test_a_machine_whose_boards_nvml_cannot_name_is_told():
+    """Boards of one machine are in the boundary; those of the other are not, and it says so."""
+    unread = {**BOARD, "id": "nvml.board.unknown", "kind": "unavailable", "method": None,
+              "in_total": False, "reason": "NVML does not answer"}  # fmt: skip
+    none = {**unread, "id": "nvml"}
+    own, whole = lines("login", 0, 40, ESTIMATE), lines("a", 0, 40, PACKAGE, BOARD)
+    jobs = {
+        name: {"t.1.node0": whole, "t.1.node1": lines("b", 0, 40, PACKAGE, channel)}
+        for name, channel in (("lost", unread), ("none", none))
+    }
+    attempt = join(own, jobs["lost"])
+    assert attempt.boundary == ("cpu_package", "gpu_board")
+    assert attempt.reason == "b: nvml.board.unknown: no figure, so gpu_board is partial"
+    assert join(own, jobs["none"]).reason is None
+
+
 def test_marks_and_phases_have_the_energy_of_all_machines(tmp_path):
     said = [
         mark(20.0, "phase", name="train"),

@@ -8,6 +8,9 @@ import sys
 import pytest
 from conftest import environment
 
+from sv.energy.sensors import nvml
+from sv.energy.sensors.nvml import NvmlReader
+
 pytest.importorskip("pynvml")
 CC = shutil.which("cc")
 pytestmark = pytest.mark.skipif(CC is None, reason="no C compiler (cc) for a fake libnvidia-ml")
@@ -28,7 +31,10 @@ static int read_file(const char *what, handle board, unsigned long long *value) 
   fclose(file);
   return ok == 1 ? 0 : 999;
 }
-int nvmlInitWithFlags(unsigned flags) { return 0; }
+int nvmlInitWithFlags(unsigned flags) {
+  unsigned long long status;
+  return read_file("init", 1, &status) ? 0 : (int)status;
+}
 int nvmlDeviceGetCount_v2(unsigned *count) { *count = 2; return 0; }
 static int fail(const char *what, handle board) { /* with the status in the file, if it is there */
   unsigned long long status;
@@ -299,6 +305,54 @@ def test_a_board_that_is_lost_while_the_command_runs(meter, tmp_path):
     facts = sidecar["attempts"][0]["metadata"][-1]
     assert facts[BOARD_A]["failed"] >= 2 and "Not Supported" in facts[BOARD_A]["last_error"]
     assert BOARD_B not in facts
+
+
+MISMATCH, NOT_LOADED = 18, 9
+
+
+@pytest.mark.parametrize(
+    ("status", "visible", "lost"),
+    [
+        (MISMATCH, None, True), (MISMATCH, "0", True), (MISMATCH, "GPU-aaaa", True),
+        (MISMATCH, "", False), (MISMATCH, "NoDevFiles", False), (NOT_LOADED, None, False),
+    ],
+)  # fmt: skip
+def test_boards_that_nvml_cannot_name_are_told_where_the_command_may_use_them(
+    meter, tmp_path, status, visible, lost
+):
+    (tmp_path / "init.0").write_text(str(status))
+    boards, sidecar, _ = meter("true", visible=visible)
+    (name,) = boards
+    assert (name, boards[name]["kind"]) == ("nvml.board.unknown" if lost else "nvml", "unavailable")
+    assert "NVML does not answer" in boards[name]["reason"]
+    told = "nvml.board.unknown: no figure, so gpu_board is partial"
+    assert sidecar["reason"] == (told if lost else None)
+
+
+def test_a_container_with_a_board_and_without_its_library(monkeypatch, tmp_path):
+    def open_channel():
+        (channel,) = NvmlReader(None, False).channels
+        return channel
+
+    monkeypatch.setattr(nvml, "LIBRARY", "libnvidia-ml.so.none")
+    monkeypatch.setattr(nvml, "DEVICES", tmp_path)
+    assert open_channel().id == "nvml" and "no NVIDIA driver" in open_channel().reason
+    (tmp_path / "nvidia0").touch()
+    assert open_channel().id == "nvml.board.unknown"
+    assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in open_channel().reason
+
+
+def test_a_machine_without_the_package_of_nvml(library, tmp_path):
+    code = (
+        "import sys; sys.modules['pynvml'] = None\n"
+        "from sv.energy.sensors.nvml import NvmlReader\n"
+        "print(*(channel.id for v in (None, '') for channel in NvmlReader(v, False).channels))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(LD_LIBRARY_PATH=str(library)),
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "nvml.board.unknown nvml\n"
 
 
 @pytest.mark.parametrize(("visible", "own"), [("1", [BOARD_B]), ("", [])])

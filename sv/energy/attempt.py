@@ -42,7 +42,7 @@ POINT_S = 10.0
 # A meter that begins so much later, or ends so much earlier, was not there all the time.
 LATE_S = 60.0
 MATTERS = 0.01  # part of the energy below which a machine's boundary changes no comparison
-GPU = {"gpu_board", "gpu_module"}  # a machine without a GPU covers no less
+GPU = {"gpu_board", "gpu_module"}  # a machine without one covers no less; a lost one is doubted
 # What a mark's own fields are called in a sidecar: not in its payload.
 _MARK_FIELDS = ("mark", "t_s", "energy_kwh", "energy_reason")
 

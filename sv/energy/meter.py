@@ -83,7 +83,7 @@ from sv.energy.processes import (
 )
 from sv.energy.sensors.estimate import EstimateReader
 from sv.energy.sensors.node import open_node
-from sv.energy.sensors.nvml import NvmlReader
+from sv.energy.sensors.nvml import NvmlReader, name_missing
 from sv.energy.sensors.rapl import open_rapl
 from sv.energy.sensors.readers import (
     THROWN,
@@ -256,7 +256,7 @@ def _open_readers(config: EnergyConfig, sysfs: Path, environ: Mapping[str, str])
     pci_order = environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
     opened: dict[tuple[str, str], Callable[[], Sequence[Reader]]] = {
         ("rapl.package", "cpu_package"): lambda: open_rapl(sysfs),
-        ("nvml", "gpu_board"): lambda: [NvmlReader(visible, pci_order)],
+        (name_missing(visible), "gpu_board"): lambda: [NvmlReader(visible, pci_order)],
         (f"node.{config.node_power}", "node"): lambda: open_node(config, sysfs, environ),
         ("cpu_time", "cpu_package"): lambda: [EstimateReader(config)],
     }

@@ -9,10 +9,12 @@ module. A board that reports only the module's power has the processor in its co
 
 import ctypes
 import os
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from sv.energy.processes import find_descendants
@@ -31,6 +33,8 @@ from sv.energy.units import UNITS_PER_W
 from sv.errors import SvError
 
 LIBRARY = "libnvidia-ml.so.1"
+DEVICES = Path("/dev")  # nvidia0, nvidia1, ...: what CUDA opens, with or without NVML
+UNREAD = "nvml.board.unknown"  # all boards, where there are some and NVML cannot even name them
 WHOLE_BOARD = "MIG: the energy is that of the whole parent board"
 WITH_CPU = "the module's figure: the processor on it is inside"
 NOT_SUMMED = "the whole module with its processor; boards of one module may all show the same"
@@ -79,7 +83,8 @@ class NvmlReader(Reader):
             self._boards = find_boards(self._nvml)
             self._chosen = self._choose(visible)
         except _MissingError as error:
-            super().__init__([build_unavailable("nvml", "gpu_board", LIBRARY, str(error))])
+            name = name_missing(visible) if error.has_boards else "nvml"
+            super().__init__([build_unavailable(name, "gpu_board", LIBRARY, str(error))])
             return
         by_index = any(item.strip().isdigit() for item in (visible or "").split(","))
         kinds = {board.name for board in self._boards.values() if board.name is not None}
@@ -141,23 +146,49 @@ class NvmlReader(Reader):
 
 
 class _MissingError(Exception):
-    """NVML cannot be used; the message is the reason."""
+    """NVML cannot be used; the message is the reason.
+
+    Attributes:
+        has_boards: Whether CUDA may have boards nevertheless.
+    """
+
+    def __init__(self, reason: str, *, has_boards: bool = False) -> None:
+        super().__init__(reason)
+        self.has_boards = has_boards
+
+
+def name_missing(visible: str | None) -> str:
+    """Return the id of the channel of all boards, where NVML fails.
+
+    Those that the command may use have no figure then, which a witness tells; a
+    CUDA_VISIBLE_DEVICES that names no board (empty, -1, Slurm's NoDevFiles) hides them all.
+    """
+    hidden = visible is not None and not re.match(r"\s*(\d|GPU-|MIG-)", visible)
+    return "nvml" if hidden else UNREAD
 
 
 def _load_nvml() -> Any:
     try:
         ctypes.CDLL(LIBRARY)
     except OSError as error:
-        raise _MissingError(f"no NVIDIA driver on this machine ({LIBRARY} not found)") from error
+        device = next(iter(sorted(DEVICES.glob("nvidia[0-9]*"))), None)
+        if device is None:
+            reason = f"no NVIDIA driver on this machine ({LIBRARY} not found)"
+            raise _MissingError(reason) from error
+        reason = f"{LIBRARY} not found, but there is {device}; in a container: run it with "
+        reason += "NVIDIA_DRIVER_CAPABILITIES=compute,utility"
+        raise _MissingError(reason, has_boards=True) from error
     try:
         with warnings.catch_warnings():
             # PyPI's `pynvml` hooks the import of nvidia-ml-py only to print a FutureWarning.
             warnings.simplefilter("ignore", FutureWarning)
             import pynvml  # noqa: PLC0415
     except ImportError as error:
-        raise _MissingError("Python package missing; run: pip install nvidia-ml-py") from error
+        reason = "Python package missing; run: pip install nvidia-ml-py"
+        raise _MissingError(reason, has_boards=True) from error
     if not hasattr(pynvml, "_nvmlGetFunctionPointer"):  # the unofficial module of before 2021
-        raise _MissingError("outdated pynvml; run: pip install --force-reinstall nvidia-ml-py")
+        reason = "outdated pynvml; run: pip install --force-reinstall nvidia-ml-py"
+        raise _MissingError(reason, has_boards=True)
     return pynvml
 
 
@@ -176,7 +207,10 @@ def find_boards(nvml: Any) -> dict[str, Board]:
         nvml.nvmlInit()
         count = nvml.nvmlDeviceGetCount()
     except THROWN as error:
-        raise _MissingError(f"NVML does not answer: {describe(error)}") from error
+        # A library without a driver, as on a login node: CUDA has no boards there either.
+        is_loaded = getattr(error, "value", None) != nvml.NVML_ERROR_DRIVER_NOT_LOADED
+        reason = f"NVML does not answer: {describe(error)}"
+        raise _MissingError(reason, has_boards=is_loaded) from error
     boards = []
     for i in range(count):
         try:
