@@ -17,17 +17,18 @@ def at(seconds):
     return f"2026-01-01T00:{int(seconds) // 60:02d}:{seconds % 60:06.3f}Z"
 
 
-def lines(host, first, last, *channels, boot="b", ended=True, marks=(), config=None, **watts):
+def lines(host, first, last, *channels, boot=None, ended=True, marks=(), config=None, **watts):
     """Give an attempt from ``first`` to ``last`` seconds, of steady powers from second 0 on.
 
-    ``busy`` is the part of the machine's processor time that is the job's.
+    ``boot`` is the machine, by default one of its own for each host; ``busy`` is the part of its
+    processor time that is the job's.
     """
     busy = watts.pop("busy", 1.0)
     channels = channels or (PACKAGE, ESTIMATE)
     made = [
         head(
-            *channels, host=host, boot_id=boot, started_utc=at(first), t_s=float(first),
-            config=config or {},
+            *channels, host=host, boot_id=boot or f"boot of {host}", started_utc=at(first),
+            t_s=float(first), config=config or {},
         )
     ]  # fmt: skip
     for t_s in range(first, last + 1):

@@ -123,7 +123,7 @@ def test_the_same_package_and_time_in_two_sidecars(tmp_path):
         journal = tmp_path / name / "06_extract.journal.jsonl"
         first, last = ({channel["id"]: value} for value in (0, 10**8))
         samples = [{**sample(start_s), "raw": first}, {**sample(start_s + 1.0), "raw": last}]
-        write_journal(journal, head(channel, boot_id=boot), *samples, end(start_s + 1.0))
+        write_journal(journal, head(channel, boot_id=boot, host=name), *samples, end(start_s + 1.0))
         write_sidecar(journal)
         paths[name] = tmp_path / name / "06_extract.json"
     ours = runner.folder / "05_train.json"

@@ -189,6 +189,15 @@ def can_unshare():
 
 
 @pytest.mark.skipif(not can_unshare(), reason="unshare is not permitted: no second host name")
+def test_below_the_meter_under_another_host_name_too(tmp_path):
+    runner = Runner(tmp_path, CONFIG)
+    node = [sys.executable, "-m", "sv.bin.meter", "--node", "f.1", "--", "true"]
+    rename = ["unshare", "--uts", "sh", "-c", 'hostname other; exec "$@"', "sh"]
+    status, _, err = runner.run(*rename, *node)
+    assert status == 0 and not (runner.folder / "05_train.nodes").exists(), err
+
+
+@pytest.mark.skipif(not can_unshare(), reason="unshare is not permitted: no second host name")
 def test_two_machines(tmp_path, spool):
     """Machines with a name and a boot of their own, as far as a program can see."""
     sysfs = {name: tmp_path / name for name in ("a", "b")}
@@ -243,7 +252,7 @@ LIVE = {
 
 def test_the_live_sum_says_when_a_machine_is_missing(tmp_path):
     def write(label, host, energy_kwh, fraction=1.0, **more):
-        live = {**LIVE, "label": label, "host": host, "energy_kwh": energy_kwh,
+        live = {**LIVE, "label": label, "host": host, "boot_id": host, "energy_kwh": energy_kwh,
                 "measured_fraction": fraction, **more}  # fmt: skip
         path = tmp_path / f".{label}.live.json"
         path.write_text(json.dumps(live))
@@ -256,6 +265,8 @@ def test_the_live_sum_says_when_a_machine_is_missing(tmp_path):
     other = write("t.1.node1", "b", 2.0)
     assert read_live(path)["energy_kwh"] == 3.5 and read_live(path)["elapsed_s"] == 5.0
     write("t.1.node1", "a", 0.8)  # on one machine: what is measured counts once
+    assert read_live(path)["energy_kwh"] == 1.5
+    write("t.1.node1", "a container there", 0.8, boot_id="a")
     assert read_live(path)["energy_kwh"] == 1.5
     write("t.1.node1", "a", 0.8, fraction=0.0)
     live = read_live(path)
@@ -275,7 +286,7 @@ def test_machine_0_below_the_stages_meter_counts_the_others_too(tmp_path):
     folder.mkdir(parents=True)
     (folder / "expected.jsonl").write_text('{"labels": ["train.node1"]}\n')
     assert read_live(path)["energy_reason"] == "not known of train.node1"
-    other = {**live, "label": "train.node1", "host": "b", "energy_kwh": 2.0, "before_kwh": 0.0}
+    other = {**live, "label": "train.node1", "host": "b", "boot_id": "b", "energy_kwh": 2.0}
     (folder / ".train.node1.live.json").write_text(json.dumps(other))
     assert read_live(path)["energy_kwh"] == read_live(folder / ".train.node1.live.json")[
         "energy_kwh"] + 1.0  # fmt: skip

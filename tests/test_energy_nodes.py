@@ -55,6 +55,17 @@ def test_jobs_that_overlap_on_one_machine_count_it_once(tmp_path):
     assert counted == pytest.approx({None: 120, "f.1": 30, "f.2": 30, "f.3": 10})
 
 
+def test_two_containers_of_one_kernel_are_one_machine(tmp_path):
+    nodes = {f"f.{i}": lines(f"c{i}", 0, 60, boot="kernel") for i in (1, 2)}
+    sidecar, _ = write_stage(tmp_path, lines("login", 0, 60, ESTIMATE), nodes)
+    assert joules(sidecar) == pytest.approx(60 * 100 + 60 * 6)
+    shares = {node.host: (node.energy_kwh * J_PER_KWH, node.counted_s) for node in sidecar.meters}
+    assert shares["c1"] == shares["c2"] == pytest.approx((3000, 30))
+    for node in nodes.values():
+        node[0]["boot_id"] = None  # then the host is all that is known
+    assert joules(join(lines("login", 0, 60, ESTIMATE), nodes)) == pytest.approx(12_000 + 360)
+
+
 def test_estimates_of_jobs_on_one_machine_add_up(tmp_path):
     nodes = {"f.1": lines("a", 0, 40, ESTIMATE), "f.2": lines("a", 20, 60, ESTIMATE)}
     sidecar, _ = write_stage(tmp_path, lines("a", 0, 60, ESTIMATE), nodes)

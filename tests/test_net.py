@@ -189,9 +189,31 @@ def rebuilt(tmp_path_factory):
     """The folder of the journals with the sidecars that the trunk makes of them."""
     folder = tmp_path_factory.mktemp("net") / "energy"
     shutil.copytree(NET / "journals", folder)
+    for journal in folder.rglob("*.journal.jsonl"):
+        lines = journal.read_text().splitlines(keepends=True)
+        journal.write_text("".join(map(give_boot, lines)))
     done = run("sv.bin.meter", "--rebuild", folder)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+def give_boot(line):
+    """Give each host of a journal a boot of its own: the net's have one, as no two machines do."""
+    if not line.startswith('{"line":"head"'):
+        return line
+    return json.dumps(tell_boots(json.loads(line)), separators=(",", ":")) + "\n"
+
+
+def tell_boots(value):
+    """Put the host into every boot that stands next to it."""
+    if isinstance(value, list):
+        return [tell_boots(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    told = {key: tell_boots(item) for key, item in value.items()}
+    if told.get("boot_id") and told.get("host"):
+        told["boot_id"] = f"{told['boot_id']} of {told['host']}"
+    return told
 
 
 def run(*words):
@@ -203,7 +225,7 @@ def test_a_journal_gives_the_same_sidecar(rebuilt, name):
     old = json.loads((NET / "sidecars" / f"{name}.json").read_text())
     new = json.loads((rebuilt / f"{name}.json").read_text())
     assert new["schema"] in SCHEMAS
-    wanted = translate(old)
+    wanted = translate(tell_boots(old))
     scales = None if is_exact(old) else find_scales(wanted)
     found = translate(new)
     sampled = set_sampling_aside(found)

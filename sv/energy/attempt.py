@@ -1,7 +1,7 @@
 """One attempt of a stage: what its meters counted, from their journals to the record.
 
 A pure function of the journals: the stage's own, and those of its meters elsewhere
-(`sv.energy.nodes`). Machines are distinguished by host and boot; attribution.py counts each once.
+(`sv.energy.nodes`). Machines are distinguished by their boot; attribution.py counts each once.
 An attempt of one meter alone is the same with one machine, whose channels do not name their host.
 """
 
@@ -29,6 +29,7 @@ from sv.energy.channels import (
 from sv.energy.factors import CarbonFactor, parse_factor
 from sv.energy.journal import RESUMED, STOPPED
 from sv.energy.nodes import SIBLING, list_jobs
+from sv.energy.processes import get_machine
 from sv.energy.record import Attempt, Carbon, Mark, Meter, Phase, Pue
 from sv.energy.samples import AttemptLines, StageJournals
 from sv.energy.units import format_utc, kwh_from_j, parse_utc, sum_known
@@ -130,9 +131,10 @@ def build_machines(lines: AttemptLines, journals: StageJournals | None) -> list[
     for label, groups in sorted(journals.attempts.items()):
         for start, group in enumerate(groups, start=1):
             runs.append(build_meter_run(label, start, group, _get_rule(group)))
-    machines: dict[tuple[str, str], list[MeterRun]] = {}
+    machines: dict[str, list[MeterRun]] = {}
     for run in runs:
-        machines.setdefault((run.lines.head["host"], run.lines.head["boot_id"]), []).append(run)
+        machine = get_machine(run.lines.head["boot_id"], run.lines.head["host"])
+        machines.setdefault(machine, []).append(run)
     zeros_s = [find_zero(group) for group in machines.values()]
     marked_s = [
         line["t_s"] + zero_s

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sv.energy.journal import get_journal_path, naming, read_journal
+from sv.energy.processes import get_machine
 from sv.energy.record import Attempt, Channel, Sidecar, read_record
 from sv.energy.samples import read_journals
 from sv.energy.sidecar import find_run, rebuild
@@ -183,7 +184,7 @@ def _check_sums(figures: Attempt | Sidecar, where: str) -> list[str]:
 
 
 def check_overlaps(sidecars: Sequence[tuple[Path, Sidecar]]) -> list[tuple[Path, str]]:
-    """Find energy that two sidecars count: the same host, boot, channel and time.
+    """Find energy that two sidecars count: the same machine, channel and time.
 
     An estimate from the command's own processes overlaps with no other, and a job's part of a
     shared machine is meant to be counted together with the other parts.
@@ -197,7 +198,8 @@ def check_overlaps(sidecars: Sequence[tuple[Path, Sidecar]]) -> list[tuple[Path,
     ]
     wrong = []
     for (of, place, one), (other_of, other_place, other) in combinations(counted, 2):
-        if (one.host, one.boot_id) != (other.host, other.boot_id) or of == other_of:
+        machine = get_machine(one.boot_id, one.host)
+        if machine != get_machine(other.boot_id, other.host) or of == other_of:
             continue
         seconds = min(one.boot_s[1], other.boot_s[1]) - max(one.boot_s[0], other.boot_s[0])
         both = ", ".join(sorted({*one.channels} & {*other.channels}))

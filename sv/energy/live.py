@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from sv.config import Minimum, build_record
 from sv.energy.nodes import list_jobs, read_expected
-from sv.energy.processes import read_boot_id, read_start_ticks
+from sv.energy.processes import get_machine, read_boot_id, read_start_ticks
 from sv.energy.units import format_figure, format_measured
 from sv.errors import SvError
 from sv.files import parse_json
@@ -103,7 +103,7 @@ def _add_nodes(live: Fields, path: Path) -> Fields:
         jobs -= begun
         if not jobs:
             return live
-    by_machine: dict[tuple[str, str], list[Fields]] = {}
+    by_machine: dict[str, list[Fields]] = {}
     unknown, labels = [], set()
     files = sorted({*folder.glob(f".*{SUFFIX}"), path})
     for file in files:
@@ -112,7 +112,7 @@ def _add_nodes(live: Fields, path: Path) -> Fields:
             continue
         name = other["label"] or "the stage's own meter"
         labels.add(name)
-        by_machine.setdefault((other["host"], other["boot_id"]), []).append(other)
+        by_machine.setdefault(get_machine(other["boot_id"], other["host"]), []).append(other)
         if other["energy_kwh"] is None or _get_age(file) - _get_age(path) > SILENT_S:
             unknown.append(f"{name} on {other['host']}")
     unknown += [name for name in expected if list_jobs([name])[0] & jobs and name not in labels]

@@ -97,6 +97,15 @@ def read_boot_id() -> str:
     return BOOT_ID.read_text(encoding="ascii").strip()
 
 
+def get_machine(boot_id: str | None, host: str | None) -> str:
+    """Return what tells a machine from others: its boot, which all containers of a kernel share.
+
+    A host name is of a container, and may change while the machine runs; it serves where the boot
+    is not known.
+    """
+    return boot_id or host or ""
+
+
 def read_start_ticks(pid: int) -> int | None:
     """Return when a process was started, in ticks since the boot; None: there is no such process.
 
@@ -107,18 +116,18 @@ def read_start_ticks(pid: int) -> int | None:
 
 
 def get_process() -> str:
-    """Return a unique name of this process: ``host/boot-id/pid/start-ticks``."""
+    """Return a unique name of this process: ``boot-id/pid/start-ticks``."""
     pid = os.getpid()
-    return f"{os.uname().nodename}/{read_boot_id()}/{pid}/{read_start_ticks(pid)}"
+    return f"{read_boot_id()}/{pid}/{read_start_ticks(pid)}"
 
 
 def find_process(name: str) -> int | None:
     """Return the id of a process that `get_process` named; None: not here, or it has ended."""
-    machine, _, process = name.rpartition("/")
+    machine, _, ticks = name.rpartition("/")
     machine, _, pid = machine.rpartition("/")
-    if machine != f"{os.uname().nodename}/{read_boot_id()}" or not pid.isdecimal():
+    if machine != read_boot_id() or not pid.isdecimal():
         return None
-    return int(pid) if str(read_start_ticks(int(pid))) == process else None
+    return int(pid) if str(read_start_ticks(int(pid))) == ticks else None
 
 
 def read_git(folder: Path) -> dict[str, str | bool | None]:
