@@ -21,6 +21,7 @@ from metered import (
 
 from sv.energy.attribution import claim_parts, share
 from sv.energy.sidecar import rebuild
+from sv.energy.tracker import Tracker
 
 J_PER_KWH = 3.6e6
 
@@ -201,6 +202,39 @@ def test_cpu_share_leaves_the_boards_whole():
     assert found.rule == "cpu_share"
     assert found.inputs.cpu_s_job == 200 and found.inputs.cpu_s_node == 800
     assert sidecar.co2_g == pytest.approx(sidecar.energy_kwh * 1.5 * 50)
+
+
+COUNTER = {**BOARD, "kind": "measured", "method": "counter_delta", "unit": "mJ"}
+POWER = {
+    **BOARD, "id": "nvml.power.a", "in_total": False, "contained_in": ["nvml.board.a"],
+}  # fmt: skip
+MODULE = {**POWER, "id": "nvml.module.a", "boundary": "gpu_module", "contained_in": []}
+
+
+@pytest.mark.parametrize(
+    ("board_w", "module"), [(700, False), (0, False), (2000, False), (700, True)]
+)
+def test_a_board_inside_the_machine_is_the_jobs_whatever_its_counter_says(board_w, module):
+    """1000 W with a board of 700 W in it, and a tenth of the processor time: 700 W + 30 W.
+
+    The counter may be dead, or not believed: then the integral of the board's power counts.
+    """
+    inside = {**COUNTER, "contained_in": ["nvml.module.a"] * module}
+    first = head(
+        PACKAGE, inside, POWER, *[MODULE] * module, NODE, ESTIMATE,
+        config={"attribution": "cpu_share", "jobs_on_node": 1},
+    )  # fmt: skip
+    lines, tracker = [first], Tracker(first)
+    for t_s in range(101):
+        raw = {"rapl__package__0": t_s * 10**8, "nvml__board__a": t_s * board_w * 1000}
+        raw |= {"nvml__power__a": 700_000, "nvml__module__a": 800_000, "ipmi__node": 1000}
+        lines.append(sample(float(t_s), usage=usage(1, 10)(t_s), cpu_time=t_s * 10**6, **raw))
+        tracker.take(lines[-1])
+    attempt = rebuild([*lines, end(100.0)]).attempts[0]
+    assert attempt.boundary == ("node",)
+    assert attempt.energy_kwh * J_PER_KWH == pytest.approx(73_000)
+    if board_w <= 700:  # of 2000 W the live figures believe the first 30 samples
+        assert tracker.summarise()["energy_kwh"] * J_PER_KWH == pytest.approx(73_000)
 
 
 def test_cpu_share_follows_a_changing_load():

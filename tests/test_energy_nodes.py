@@ -118,6 +118,22 @@ def test_boards_count_once_by_their_uuid(tmp_path):
     assert list(sidecar.boundary) == ["cpu_package", "gpu_board"] and sidecar.reason is None
 
 
+@pytest.mark.parametrize("board_w", [700, 0])
+def test_a_board_inside_a_shared_machine_is_of_the_job_that_reads_it(board_w):
+    """Two jobs with a tenth of the processor time each, one of them with a board of 700 W."""
+    counter = {**BOARD, "kind": "measured", "method": "counter_delta", "unit": "mJ"}
+    power = {**BOARD, "id": "nvml.power.a", "in_total": False, "contained_in": ["nvml.board.a"]}
+    rule = {"attribution": "cpu_share"}
+    watts = {"ipmi__node": 1000, "nvml__power__a": 700, "busy": 0.1, "config": rule}
+    gpu = lines("a", 0, 40, counter, power, NODE, ESTIMATE, **watts)
+    for line in (line for line in gpu if line["line"] == "sample"):
+        line["raw"]["nvml.board.a"] = int(line["t_s"]) * board_w * 1000
+    cpu = lines("a", 0, 40, NODE, ESTIMATE, **watts)
+    attempt = join(lines("login", 0, 40, ESTIMATE), {"gpu": gpu, "cpu": cpu})
+    each = {meter.label: meter.energy_kwh * J_PER_KWH for meter in attempt.meters}
+    assert each == pytest.approx({None: 240, "gpu": 40 * 730, "cpu": 40 * 30})
+
+
 def test_parts_of_a_shared_machine_add_up_to_no_more_than_it(tmp_path):
     rule = {"attribution": "cpu_share"}
     nodes = {

@@ -28,7 +28,7 @@ from sv.energy.journal import Record
 from sv.energy.record import Attribution, AttributionInputs, Channel, Rule
 from sv.energy.samples import AttemptLines, Curve, join_curves, make_curve
 from sv.energy.units import parse_utc, s_from_us
-from sv.energy.witnesses import choose_total, drop_copies, sum_energy
+from sv.energy.witnesses import choose_total, compare_boards, drop_copies, sum_energy
 
 EXCLUSIVE, CEEMS = "exclusive", "ceems"
 # The machine that started jobs elsewhere: a part of everything by processor time, boards too.
@@ -89,7 +89,8 @@ def sort_channels(channels: Sequence[Channel], summable: set[str]) -> dict[str, 
 
     Args:
         channels: Of a machine, with their place in the total.
-        summable: Those that are not only cross-checks of others.
+        summable: Those that are not only cross-checks of others, once each board's counter was held
+            against the integral of its power (`sv.energy.witnesses.compare_boards`).
     """
     roles: dict[str, list[str]] = {
         role: [] for role in ("node", "gpu_inside", "gpu", "cpu", "dram", "own")
@@ -107,7 +108,7 @@ def sort_channels(channels: Sequence[Channel], summable: set[str]) -> dict[str, 
         elif name not in summable:
             continue  # a cross-check
         elif boundary in GPU:
-            outer = (ch for ch in channels if ch.id in channel.contained_in)
+            outer = (ch for ch in channels if ch.id in summable.intersection(channel.contained_in))
             if not any(ch.boundary in GPU for ch in outer):
                 roles["gpu_inside"].append(name)
         elif boundary == "node" and channel.in_total:
@@ -315,13 +316,14 @@ def build_machine(runs: Sequence[MeterRun], marks_s: Iterable[float], *, alone: 
     """
     names = dict.fromkeys(name for run in runs for name in run.channels)
     joined = {name: _join_channel(runs, name) for name in names}
-    channels = choose_total([channel for channel, _ in joined.values()])
+    listed = [channel for channel, _ in joined.values()]
+    channels = choose_total(listed)
     curves = {name: curve for name, (_, curve) in joined.items() if curve is not None}
     if not any(ch.in_total and ch.kind in MEASURED_KINDS for ch in channels):
         # Where nothing of a waiting machine was measured there is nothing to share.
         runs = [replace(run, rule=EXCLUSIVE) if run.rule == WAITING else run for run in runs]
     claims, attributions = zip(*(list_claims(run) for run in runs), strict=True)
-    summable = {name for run in runs for name, ch in run.channels.items() if ch.in_total}
+    summable = {channel.id for channel in compare_boards(listed) if channel.in_total}
     roles = sort_channels(channels, summable)
     energy_j = sum_energy(channels)[0]
     if alone:

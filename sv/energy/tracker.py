@@ -21,7 +21,13 @@ from sv.energy.journal import Record
 from sv.energy.record import Channel, Samples
 from sv.energy.samples import Accumulator, Reading, is_possible
 from sv.energy.units import kwh_from_j
-from sv.energy.witnesses import choose_total, count_measured, drop_copies, sum_energy
+from sv.energy.witnesses import (
+    choose_total,
+    compare_boards,
+    count_measured,
+    drop_copies,
+    sum_energy,
+)
 
 
 class Tracker:
@@ -86,7 +92,7 @@ class Tracker:
             self._look = (usage, so_far, 0.0)
             return
         before, then, job_j = self._look
-        summable = {channel.id for channel in listed if channel.in_total}
+        summable = {channel.id for channel in compare_boards(listed) if channel.in_total}
         used_j = {
             role: sum(so_far[name] - then[name] for name in names)
             for role, names in sort_channels(channels, summable).items()

@@ -43,7 +43,7 @@ def choose_total(channels: Sequence[Channel]) -> list[Channel]:
         channels: Of one attempt on one machine, with their energies, without copies; ``in_total``
             as the sensors set it.
     """
-    chosen = _compare_boards(channels)
+    chosen = compare_boards(channels)
     chosen = _compare_machine([_leave_out_gaps(channel, chosen) for channel in chosen])
     outermost = {ch.id for ch in chosen if _is_summed(ch)}
     for i, channel in enumerate(chosen):
@@ -194,8 +194,12 @@ def _is_copy(channel: Channel, of: Channel) -> bool:
     )
 
 
-def _compare_boards(channels: Sequence[Channel]) -> list[Channel]:
-    """Hold each board's counter against the integral of its power; the better one is summed."""
+def compare_boards(channels: Sequence[Channel]) -> list[Channel]:
+    """Hold each board's counter against the integral of its power; the better one is summed.
+
+    Args:
+        channels: As `choose_total` takes them.
+    """
     by_id = {channel.id: channel for channel in channels}
     for name, board in list(by_id.items()):
         integral = by_id.get(name.replace(BOARD, POWER, 1))
