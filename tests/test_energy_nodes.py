@@ -177,6 +177,39 @@ def test_the_machine_of_the_stage_and_a_job_that_its_meter_does_not_see(tmp_path
     assert joules(sidecar, "energy_node_kwh") == pytest.approx(60 * 100)
 
 
+UNREAD = {**PACKAGE, "kind": "unavailable", "method": None, "in_total": False, "reason": "rights"}
+
+
+@pytest.mark.parametrize("name", ["rapl.package.0", "rapl.package"])
+def test_a_job_that_cannot_read_what_a_later_one_can(name):
+    """RAPL is made readable between them; or one sees no package at all, as in a container."""
+    first = lines("a", 0, 40, {**UNREAD, "id": name}, ESTIMATE)
+    attempt = join(lines("login", 0, 80, ESTIMATE), {"f.1": first, "f.2": lines("a", 40, 80)})
+    assert joules(attempt) == pytest.approx(40 * 100 + 80 * 6)
+    assert attempt.measured_fraction == pytest.approx(0.5 * 4000 / 4480)
+    told = "not read in 50 % of its meters' time, by 1 of 2 (first: f.1): a lower bound"
+    assert attempt.reason == f"a: rapl.package.0: {told}"
+    package = next(ch for ch in attempt.channels if ch.id == "rapl.package.0")
+    assert (package.samples.covered, package.doubt) == (0.5, told)
+
+
+def test_a_job_that_cannot_read_what_others_read_meanwhile():
+    blind = lines("a", 10, 30, UNREAD, ESTIMATE)
+    attempt = join(lines("login", 0, 40, ESTIMATE), {"f.1": blind, "f.2": lines("a", 0, 40)})
+    assert joules(attempt) == pytest.approx(40 * 100 + 40 * 6) and attempt.reason is None
+    # Nor is it missing from a script that only waits there, nor a board from who has none.
+    waits = lines("a", 0, 60, UNREAD, ESTIMATE)
+    attempt = join(waits, {"f.1": lines("a", 10, 40), "f.2": lines("a", 20, 50, PACKAGE, BOARD)})
+    assert joules(attempt) == pytest.approx(40 * 100 + 30 * 100) and attempt.reason is None
+
+
+def test_a_machine_that_one_of_two_jobs_can_read_is_not_the_total():
+    jobs = {"f.1": lines("a", 0, 40, PACKAGE, NODE, ipmi__node=300), "f.2": lines("a", 40, 80)}
+    attempt = join(lines("login", 0, 80, ESTIMATE), jobs)
+    assert joules(attempt) == pytest.approx(80 * 100 + 80 * 6)
+    assert attempt.boundary == ("cpu_package",) and attempt.reason is None
+
+
 def test_the_whole_machine_and_a_job_too_short_for_its_sensor(tmp_path):
     own = lines(
         "a", 0, 60, PACKAGE, NODE, ipmi__node=300, config={"submit_attribution": "exclusive"}

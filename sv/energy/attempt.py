@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from sv.energy.attribution import (
+    OWN_METER,
     WAITING,
     Machine,
     MeterRun,
@@ -444,7 +445,7 @@ def _explain(machines: Sequence[Machine], meters: Sequence[Meter]) -> str | None
     for meter in meters:
         if meter.reason:
             host = f" on {meter.host}" if meter.host else ""
-            who = "the stage's own meter" if meter.label is None else f"node {meter.label}"
+            who = OWN_METER if meter.label is None else f"node {meter.label}"
             reasons.append(f"{who}{host}: {meter.reason}")
     covered: dict[tuple[str, ...], list[str]] = {}
     jobs = [(machine, machine.job.last) for machine in machines if machine.job is not None]

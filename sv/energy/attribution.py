@@ -23,7 +23,7 @@ from itertools import pairwise
 from math import hypot, inf
 from typing import Any
 
-from sv.energy.channels import MEASURED_KINDS, build_channel, sum_group
+from sv.energy.channels import MEASURED_KINDS, WHOLE_COVERED, build_channel, sum_group
 from sv.energy.journal import Record
 from sv.energy.record import Attribution, AttributionInputs, Channel, Rule
 from sv.energy.samples import AttemptLines, Curve, join_curves, make_curve
@@ -36,6 +36,7 @@ WAITING = "waiting"
 BY_USE, BY_JOBS = 0.9, 0.1  # CEEMS, see above
 GPU = ("gpu_board", "gpu_module")
 TOO_FEW_LOOKS = "fewer than two looks at the use of the machine"
+OWN_METER = "the stage's own meter"  # it has no label
 GRID_S = 10.0  # between two points of a shared machine's curve, where nothing happens in between
 # Kind of energy -> the part of it that a meter claims, 0 to 1: ``host`` is the whole machine
 # without its GPUs, ``gpu`` boards and modules.
@@ -403,18 +404,34 @@ def _join_channel(runs: Sequence[MeterRun], name: str) -> tuple[Channel, Curve |
         The channel, and its energy over time; None where it is not known, and of an estimate:
         that is each meter's own.
     """
-    holders = [run for run in runs if name in run.channels]
-    known = [run for run in holders if name in run.curves]
+    known = [run for run in runs if name in run.curves]
     if not known:
-        return holders[0].channels[name], None
+        return next(run.channels[name] for run in runs if name in run.channels), None
     joined = sum_group([run.channels[name] for run in known])
+    # What one meter sees around it is around it, whether the others see that or not.
+    outer = dict.fromkeys(o for run in known for o in run.channels[name].contained_in)
+    joined = replace(joined, contained_in=tuple(outer))
     if joined.kind == "estimated":
         return joined, None
-    if len(holders) == 1:
+    # What is the machine's, not a board, is due to all its meters, also where one sees no such
+    # channel; a machine that waits has next to no part of it.
+    blind = [
+        run for run in runs
+        if name not in run.curves and run.rule != WAITING
+        and (name in run.channels or joined.boundary not in GPU)
+    ]  # fmt: skip
+    if len(known) == 1 and not blind:
         return joined, known[0].curves[name]
     curve = join_curves(run.curves[name] for run in known)
-    held_s = join_curves(make_curve(r.lines.t_s, r.lines.awake_s) for r in holders).covered_s
+    clocks = (make_curve(r.lines.t_s, r.lines.awake_s) for r in (*known, *blind))
+    held_s = join_curves(clocks).covered_s
     covered = min(1.0, curve.covered_s / held_s) if held_s > 0 else 1.0
+    if blind and covered < WHOLE_COVERED:
+        doubt = (
+            f"not read in {100 * (1 - covered):.0f} % of its meters' time, by {len(blind)} of "
+            f"{len(known) + len(blind)} (first: {blind[0].label or OWN_METER}): a lower bound"
+        )
+        joined = replace(joined, doubt="; ".join(filter(None, (joined.doubt, doubt))))
     # What more than one of them read is in the sum more than once.
     once = curve.last / joined.energy_j if joined.energy_j else 1.0
     u = joined.u_energy_j
