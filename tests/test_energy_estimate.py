@@ -11,8 +11,15 @@ from conftest import ROOT
 
 from sv.energy.config import EnergyConfig
 from sv.energy.journal import read_journal
-from sv.energy.processes import find_descendants, search_all
-from sv.energy.sensors.estimate import GENERATIONS, MODELS, SOURCES, choose_cpu_power
+from sv.energy.processes import find_descendants, read_pss_anon, read_stat, search_all
+from sv.energy.sensors import estimate
+from sv.energy.sensors.estimate import (
+    GENERATIONS,
+    MODELS,
+    SOURCES,
+    OwnMemory,
+    choose_cpu_power,
+)
 
 SPECS = ROOT.parent / "shared/data/cpu/cpu_specs.csv"
 AMD, INTEL, ARM = "AuthenticAMD", "GenuineIntel", "0x41"
@@ -218,6 +225,94 @@ def test_memory_is_what_the_processes_hold_for_themselves(run_cli, tmp_path):
     power = power(EnergyConfig())
     assert cpu["power_w_per_core"] == power.w and power.source in cpu["source"]
     assert cpu["u_energy_j"]["sensor"] == pytest.approx(power.sensor_rel * cpu["energy_j"])
+
+
+FORK = """
+import mmap, os, sys, time
+held = mmap.mmap(-1, 100_000_000, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+held.write(bytes(100_000_000))
+children = []
+for _ in range(4):
+    children.append(os.fork())
+    if children[-1] == 0:
+        if sys.argv[1] == "write":
+            held.seek(0)
+            held.write(bytes(100_000_000))
+        print(flush=True)
+        time.sleep(60)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def hold():
+    """Start processes, wait until the four forked ones are ready; give the fields of all five."""
+    started = []
+
+    def run(*words):
+        process = subprocess.Popen(
+            [sys.executable, "-c", FORK, *words], stdout=subprocess.PIPE, start_new_session=True
+        )
+        started.append(process)
+        for _ in range(4):
+            process.stdout.readline()
+        return {pid: read_stat(pid) for pid in (process.pid, *find_descendants(process.pid))}
+
+    yield run
+    for process in started:
+        os.killpg(process.pid, 9)
+        process.wait()
+        process.stdout.close()
+
+
+no_rollup = pytest.mark.skipif(read_pss_anon(os.getpid()) is None, reason="no Pss_Anon: Linux 5.3")
+
+
+@no_rollup
+@pytest.mark.parametrize(("word", "own_mb"), [("read", 100), ("write", 500)])
+def test_what_a_fork_shares_counts_once_and_what_it_wrote_is_its_own(hold, word, own_mb):
+    stats = hold(word)
+    assert len(stats) == 5
+    mb = OwnMemory().sum_bytes(stats) / 1e6
+    assert own_mb < mb < own_mb + 60  # the interpreters
+
+
+@no_rollup
+def test_a_process_is_looked_at_once_in_ten_seconds(hold, monkeypatch):
+    looked = []
+
+    def look(pid):
+        looked.append(pid)
+        return read_pss_anon(pid)
+
+    monkeypatch.setattr(estimate, "read_pss_anon", look)
+    stats, memory = hold("read"), OwnMemory()
+    found = [memory.sum_bytes(stats) for _ in range(3)]
+    assert sorted(looked) == sorted(stats) and max(found) - min(found) < 1e6
+    # A look that took a whole second: no more of them for 50 s, and no forked one counts till then.
+    looked.clear()
+    monkeypatch.setattr(estimate, "time", SlowClock())
+    held = OwnMemory().sum_bytes(stats)
+    assert len(looked) == 1 and 120e6 < held < 160e6  # the parent's 100 MB and a fifth of them
+
+
+class SlowClock:
+    """A clock by which everything takes a second of processor time."""
+
+    def __init__(self):
+        self._s = 0.0
+
+    def monotonic(self):
+        return 1000.0
+
+    def thread_time(self):
+        self._s += 1.0
+        return self._s
+
+
+def test_without_the_kernels_word_a_fork_counts_for_both(hold, monkeypatch):
+    monkeypatch.setattr(estimate, "read_pss_anon", lambda pid: None)
+    assert 500 < OwnMemory().sum_bytes(hold("read")) / 1e6 < 600
 
 
 def test_both_ways_of_finding_processes_agree():

@@ -4,6 +4,7 @@ Everything is read from /proc; a process may end while it is read.
 """
 
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,8 @@ KIB = 1024
 # /proc/stat, first line: user nice system idle iowait irq softirq steal guest guest_nice
 # (proc_stat(5)); guest is in user. Idle, waiting and stolen time is no work of this machine.
 BUSY_FIELDS = (0, 1, 2, 5, 6)
-PARENT, START_TICKS = 1, 19  # in `read_stat`
+PARENT, FLAGS, START_TICKS = 1, 6, 19  # in `read_stat`
+FORKED = 0x40  # of the flags: forked and no program begun (PF_FORKNOEXEC, include/linux/sched.h)
 
 
 def read_stat(pid: int) -> list[bytes]:
@@ -197,6 +199,23 @@ def read_memory(pid: int) -> tuple[int, int]:
         return 0, 0
     page_bytes = os.sysconf("SC_PAGE_SIZE")
     return int(resident) * page_bytes, int(shared) * page_bytes
+
+
+def read_pss_anon(pid: int) -> int | None:
+    """Return a process's anonymous bytes, a page that n processes share as an n-th of it.
+
+    The kernel walks all pages of the process for it.
+
+    Returns:
+        None where it cannot be read, or the kernel does not say (Linux before 5.3).
+    """
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            rollup = file.read()
+    except OSError:
+        return None
+    match = re.search(rb"^Pss_Anon:\s+(\d+) kB", rollup, re.MULTILINE)
+    return int(match[1]) * KIB if match else None
 
 
 def run_in_child(work: Callable[[], object]) -> None:

@@ -13,16 +13,26 @@ within its generation, is the stated uncertainty.
 """
 
 import csv
+import math
 import os
 import re
 import resource
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
 from sv.energy.config import EnergyConfig
-from sv.energy.processes import find_descendants, read_memory, read_stat
+from sv.energy.processes import (
+    FLAGS,
+    FORKED,
+    PARENT,
+    find_descendants,
+    read_memory,
+    read_pss_anon,
+    read_stat,
+)
 from sv.energy.sensors.readers import ChannelSpec, Reader
 from sv.energy.units import UNITS_PER_W, us_from_s
 
@@ -47,6 +57,8 @@ UNCERTAINTY_BASIS = (
     "assumed: a model of rated power; estimates of this kind were found up to 40 % off "
     "(arXiv 2509.22092, 2025)"
 )
+LOOK_S = 10.0  # between two looks at what a process shares
+LOOK_PART = 0.02  # of a core, for all such looks: 9 to 11 ms a GB each (Linux 6.18, 2026-11)
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 Row = Mapping[str, str]
 
@@ -241,6 +253,58 @@ def _is_in(number: int, text: str) -> bool:
     return not text or int(first) <= number <= int(last or first)
 
 
+class OwnMemory:
+    """Counts the anonymous memory of a tree of processes: no files, no libraries, no /dev/shm.
+
+    After a fork both processes hold the same pages until one of them writes, and the kernel's
+    cheap count (statm) has them in both. What it has too much is looked up for processes that were
+    forked, and for their parents, so that a page that several share counts once. The kernel walks
+    all pages for it; so there is one look at a process in `LOOK_S`, less often where all together
+    would take more than `LOOK_PART`, and what it found holds until the next.
+    """
+
+    def __init__(self) -> None:
+        self._looks: dict[int, tuple[float, int]] = {}  # process: when, and bytes too much
+        self._free_s = 0.0  # until then the looks so far have used up their part of a core
+
+    def sum_bytes(self, stats: Mapping[int, Sequence[bytes]]) -> int:
+        """Add up what processes hold for themselves.
+
+        Args:
+            stats: Process id -> its fields (`read_stat`), of the whole tree.
+        """
+        forked = {pid for pid, stat in stats.items() if stat and int(stat[FLAGS]) & FORKED}
+        parents = {int(stats[pid][PARENT]) for pid in forked}
+        # Parents last: until all are looked at they stand for what the forked ones share.
+        family = sorted(forked) + sorted(parents & stats.keys() - forked)
+        self._looks = {pid: look for pid, look in self._looks.items() if pid in family}
+        self._look(family)
+        own_bytes = 0
+        for pid in stats:
+            anonymous = _read_anonymous(pid)
+            # A forked process that was not looked at yet: it still shares nearly all.
+            _, too_much = self._looks.get(pid, (0.0, anonymous if pid in forked else 0))
+            own_bytes += max(0, anonymous - too_much)
+        return own_bytes
+
+    def _look(self, family: Sequence[int]) -> None:
+        """Look at processes, those first that were not looked at for the longest time."""
+        now_s = time.monotonic()
+        self._free_s = max(self._free_s, now_s - LOOK_S)  # what was not used for so long is lost
+        last_s = {pid: self._looks[pid][0] if pid in self._looks else -math.inf for pid in family}
+        for pid in sorted(family, key=last_s.__getitem__):
+            if now_s < max(self._free_s, last_s[pid] + LOOK_S):
+                return
+            begin_s, anonymous, own = time.thread_time(), _read_anonymous(pid), read_pss_anon(pid)
+            self._looks[pid] = (now_s, 0 if own is None else max(0, anonymous - own))
+            self._free_s += (time.thread_time() - begin_s) / LOOK_PART
+
+
+def _read_anonymous(pid: int) -> int:
+    resident, shared = read_memory(pid)
+    return max(0, resident - shared)
+
+
 class EstimateReader(Reader):
     """Reads CPU time and memory of all processes below this one.
 
@@ -276,7 +340,7 @@ class EstimateReader(Reader):
                 method="power_integral",
                 source=(
                     f"{dram_w_per_gb:.4g} W per GB that the command's processes hold for "
-                    f"themselves (resident less shared); {dram_source}"
+                    f"themselves (anonymous; what a fork shares counts once); {dram_source}"
                 ),
                 unit="mW",
                 update_period_s=0.0,  # counted when it is asked for
@@ -286,6 +350,7 @@ class EstimateReader(Reader):
             ),
         ]
         self._mw_per_gb = dram_w_per_gb * UNITS_PER_W["mW"]
+        self._memory = OwnMemory()
         self._before_us = _read_finished_us()  # git, for the head of the journal
         self._last_us = 0
 
@@ -293,14 +358,12 @@ class EstimateReader(Reader):
         """Return the CPU time so far in microseconds, never backwards, and the memory's power."""
         finished_us = _read_finished_us() - self._before_us
         # Parents are read before children: a child that ends between is missed, not counted twice.
-        pids = find_descendants(os.getpid())
-        ticks = sum(_read_ticks(pid) for pid in pids)
+        stats = {pid: read_stat(pid) for pid in find_descendants(os.getpid())}
+        ticks = sum(_count_ticks(stat) for stat in stats.values())
         now_us = finished_us + us_from_s(ticks / _TICKS_PER_S)
         # A process that ends while the tree is read is missed once and counted the next time.
         self._last_us = max(self._last_us, now_us)
-        # What is not shared: without libraries, files, /dev/shm.
-        own_bytes = sum(max(0, resident - shared) for resident, shared in map(read_memory, pids))
-        own_gb = own_bytes / BYTES_PER_GB
+        own_gb = self._memory.sum_bytes(stats) / BYTES_PER_GB
         return {"cpu_time": self._last_us, "dram_time": round(own_gb * self._mw_per_gb)}
 
 
@@ -309,7 +372,7 @@ def _read_finished_us() -> int:
     return us_from_s(usage.ru_utime + usage.ru_stime)
 
 
-def _read_ticks(pid: int) -> int:
+def _count_ticks(stat: Sequence[bytes]) -> int:
     """Return the CPU time of a process with its waited-for children; 0 if it has ended."""
     # utime, stime, cutime, cstime
-    return sum(int(field) for field in read_stat(pid)[11:15])
+    return sum(int(field) for field in stat[11:15])
