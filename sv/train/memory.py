@@ -13,7 +13,8 @@ from sv.train.config import TRAINING, Phase, Plan
 from sv.train.device import AUTOCAST
 from sv.train.group import Group
 
-# Of what is free: for cuDNN's workspaces, NCCL's buffers and holes of the allocator. An assumption.
+# Of what is free: for cuDNN's workspaces, NCCL's buffers and the allocator's fragmentation. An
+# assumption.
 RESERVE_BYTES = 1.5e9
 
 
