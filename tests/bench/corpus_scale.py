@@ -1,10 +1,10 @@
-"""Time and memory of stages 1, 2 and 4 on a tree of VoxCeleb2's shape, at growing sizes.
+"""Time and memory of stages 1, 2, 4 and what precedes 3 on a tree of VoxCeleb2's shape.
 
 Every file is a hard link to a few short FLAC files; the features that stage 4 indexes are tiny
 matrices with real headers. So what is measured is what grows with the number of utterances:
-directory walks, headers, manifests, tables, the index. Prints, for each size, seconds and memory
-(PSS of the whole process tree, sampled) and both against the smallest size: a ratio to that of
-the number of utterances of 1 is linear growth.
+directory walks, headers, manifests, tables, the look at every file before stage 3, the index.
+Prints, for each size, seconds and memory (PSS of the whole process tree, sampled) and both against
+the smallest size: a ratio to that of the number of utterances of 1 is linear growth.
 
 Targets on 2 cores at 1,092,009 utterances: under 15 minutes and 4 GB.
 Usage: python3 tests/bench/corpus_scale.py [10000 100000 1092009]
@@ -24,6 +24,7 @@ import soundfile
 ROOT = Path(__file__).resolve().parents[2]
 PER_SPEAKER, PER_VIDEO, LINKS = 182, 8, 30_000  # ext4 allows 65,000 links to a file
 KINDS = ("babble", "music", "noise", "reverb")
+SETS = ("voxceleb2_dev", *(f"voxceleb2_dev_{kind}" for kind in KINDS))
 ROWS, COLUMNS = 400, 1
 CONFIG = """train = "voxceleb2_dev"
 [trials]
@@ -63,7 +64,7 @@ def make_features(data: Path) -> None:
     """Write what stage 3 would: an ark, feats.scp and utt2num_frames for every set."""
     header = struct.pack("<xc4sffii", b"B", b"CM2 ", 0.0, 1.0, ROWS, COLUMNS)
     matrix = header + bytes(2 * ROWS * COLUMNS)
-    for name in ("voxceleb2_dev", *(f"voxceleb2_dev_{kind}" for kind in KINDS)):
+    for name in SETS:
         ark = data / name / "fbank.ark"
         with (
             open(data / name / "utt2spk") as utt2spk,
@@ -130,6 +131,8 @@ def run(utterances: int, nj: int) -> dict[str, tuple[float, float]]:
         found = {"1 manifests": measure("local.prepare_data", *where, data)}
         augment = ["--augment-config", ROOT / "egs/voxceleb/conf/augment.toml"]
         found["2 augment"] = measure("local.augment_data", *where, *augment, data)
+        sets = [data / name for name in SETS]
+        found["3 inputs"] = measure("sv.bin.recipe", "inputs", "--nj", nj, *sets)
         make_features(data)
         train = folder / "train.toml"  # the smallest tree has 55 speakers
         text = (ROOT / "egs/voxceleb/conf/train.toml").read_text()
