@@ -422,6 +422,4 @@ def _draw_proportions(axes: Axes, places: list[Place], least: float) -> list[lis
                 x, slope * x, f"\u00d7{factor}", fontsize=6, color="0.4", ha="center", va="center",
                 zorder=1.9, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
             )  # fmt: skip
-            step = (left / right) ** (_INSIDE / 2)
-            lines.append([(x * step, slope * x), (x / step, slope * x)])
     return lines

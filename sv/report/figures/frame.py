@@ -156,7 +156,8 @@ _DISTANCES_POINTS = np.array([5, 8, 12, 18, 26, 36, 48], dtype=float)
 _ANGLES = np.linspace(0, 2 * np.pi, 16, endpoint=False)
 _DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1).round(9)
 _LINE_FROM_POINTS = 7.0  # nearer labels are understood without a line
-_LINE_COST = 2.0  # of a square point of a drawn line under a label
+_TEXT_COST = 4.0  # of a square point of a text or marker under a label
+_LINE_COST = 2.0  # the same of a drawn line
 _LINE_STEP_POINTS = 3.0
 _ROUNDS = 4  # nothing moves any more in the fourth, with the study's 15 systems
 _MIN_PREFIX = 4  # letters
@@ -193,7 +194,7 @@ def place_labels(
     """Write a label at every point; the axes must have their final place and limits.
 
     Each label in turn takes its best place among those that the others leave, for some rounds:
-    off other labels, markers and lines, nearer to its own marker than to others, inside the axes.
+    off other texts, markers and lines, nearer to its own marker than to others, inside the axes.
 
     Args:
         axes: Where the points are drawn, of a figure on an Agg canvas, which measures the text.
@@ -207,6 +208,9 @@ def place_labels(
     centres = axes.transData.transform(points)  # (points, 2)
     radius = (MARKER_POINTS / 2 + 1) * pixels
     markers = np.stack([centres - radius, centres + radius], axis=1)  # (points, 2 corners, 2)
+    written = [  # not so near that two would be read as one
+        text.get_window_extent(renderer).padded(3 * pixels).get_points() for text in axes.texts
+    ]
     drawn = _cover_lines(axes, lines, pixels)
     texts = [
         axes.annotate(
@@ -226,8 +230,8 @@ def place_labels(
             candidates = (steps + np.sign(_DIRECTIONS.round(6)) * size / 2).reshape(-1, 2)
             middles = centre + candidates
             boxes = np.stack([middles - size / 2, middles + size / 2], axis=1)  # (places, 2, 2)
-            others = np.array([*markers, *(box for j, box in placed.items() if j != i)])
-            areas = _overlap(boxes, others) + _LINE_COST * _overlap(boxes, drawn)
+            others = np.array([*markers, *written, *(box for j, box in placed.items() if j != i)])
+            areas = _TEXT_COST * _overlap(boxes, others) + _LINE_COST * _overlap(boxes, drawn)
             areas += 10 * (size.prod() - _overlap(boxes, bounds))
             outside = np.maximum(boxes[:, None, 0] - centres, centres - boxes[:, None, 1])
             apart = np.hypot(*np.moveaxis(np.maximum(outside, 0), -1, 0)) / pixels
