@@ -47,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def extract(args: Namespace, device: torch.device) -> int:
     """Embed the share."""
-    digest = hash_file(args.model, "sha256")  # of what is loaded: training may replace it
     net = load_network(args.model, device, args.precision, untrained=args.untrained)
+    digest = hash_file(args.model, "sha256")  # now: a training may replace it meanwhile
     feats, frames = read_feats(args.feats, args.utt2num_frames)
     # Every nj-th utterance: the shares are of equal length whatever the order of the speakers.
     frames = {key: frames[key] for key in sorted(frames)[args.job - 1 :: args.nj]}

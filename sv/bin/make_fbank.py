@@ -58,8 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             frames[cut.id] = len(features)
             yield cut.id, features
 
-    # What earlier features are indexed by: half of them may be of another front end until the end.
-    (args.data_dir / "feats.scp").unlink(missing_ok=True)
+    if args.scp.parent == args.data_dir / "fbank":
+        # It fits what other jobs will have made anew, perhaps by another front end.
+        (args.data_dir / "feats.scp").unlink(missing_ok=True)
     items = log_progress(compute(), f"job {args.job}")
     write_archive(args.ark, args.scp, items, method=config.compression, checksum=True)
     write_table(args.utt2num_frames, frames)
