@@ -88,7 +88,7 @@ def _prepare(config: CorporaConfig, plan: Plan, data: Path, *, allow_partial: bo
             missing[name] = str(error)
         else:
             lists[name] = data_set
-    if not lists:
+    if config.trials and not lists:
         raise SvError(f"no trial list is left: {'; '.join(missing.values())}")
     remarks += remark_missing(missing)
     for remark in remarks:
