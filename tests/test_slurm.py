@@ -224,11 +224,16 @@ def test_squeue_may_be_lost(cluster, tmp_path):
         cluster.site.start_controller()
 
 
+def write_array(folder):
+    """Return the words of two jobs that read ``in``; the second ends when ``go`` is there."""
+    (folder / "in").write_text("")
+    script = f"echo JOB >>{folder}/ran; until [ JOB = 1 -o -e {folder}/go ]; do sleep 0.1; done"
+    return ["JOB=1:2", folder / "x.JOB.log", "sh", "-c", script, "x", folder / "in"]
+
+
 def test_jobs_whose_call_has_ended_are_waited_for_by_the_same_command(cluster, tmp_path):
     """Killed, or sent SIGTERM as by the end of a job around it; then called for other work."""
-    (tmp_path / "in").write_text("")
-    script = f"echo JOB >>{tmp_path}/ran; until [ JOB = 1 -o -e {tmp_path}/go ]; do sleep 0.1; done"
-    words = ["JOB=1:2", tmp_path / "x.JOB.log", "sh", "-c", script, "x", tmp_path / "in"]
+    words = write_array(tmp_path)
     process = cluster.start(*words)
     cluster.wait_for(".x.1.log.done")
     cluster.wait_for("ran")
@@ -262,9 +267,7 @@ def test_jobs_whose_call_has_ended_are_waited_for_by_the_same_command(cluster, t
 
 def test_jobs_of_an_array_that_are_taken_over_count_by_what_they_read(cluster, tmp_path):
     """One had ended, one was running when their input changed: both are done again."""
-    (tmp_path / "in").write_text("")
-    script = f"echo JOB >>{tmp_path}/ran; until [ JOB = 1 -o -e {tmp_path}/go ]; do sleep 0.1; done"
-    words = ["JOB=1:2", tmp_path / "x.JOB.log", "sh", "-c", script, "x", tmp_path / "in"]
+    words = write_array(tmp_path)
     process = cluster.start(*words)
     cluster.wait_for(".x.1.log.done")
     while len((tmp_path / "ran").read_text().split()) < 2:
