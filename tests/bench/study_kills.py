@@ -82,7 +82,7 @@ def wait_for(what: str, condition: Callable[[], object]) -> None:
 def find_training(exp: Path, model: str) -> list[int]:
     """Return the processes of a training."""
     found = subprocess.run(
-        ["pgrep", "-f", f"-m sv.bin.train .*{exp / model}( |$)"],
+        ["pgrep", "-f", f"^[^ ]*python3 -m sv.bin.train .*{exp / model}( |$)"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     return [int(word) for word in found.stdout.split()]
