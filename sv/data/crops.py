@@ -21,15 +21,15 @@ from zipfile import BadZipFile
 import numpy as np
 
 from sv.errors import SvError, describe
-from sv.files import read_text, replacing
+from sv.files import replacing
 from sv.kaldi.archive import (
     HEADER_BYTES,
     ITEMS,
     LEVELS,
-    get_checksum_path,
     open_archive,
     parse_entry,
     parse_header,
+    read_checksum,
 )
 
 MORE_FILES = "allow more: ulimit -n, or fewer archives (stage 3 with --resume false and less --nj)"
@@ -86,7 +86,7 @@ def build_crop_index(
     """
     n, kinds = len(utterances), tuple(copies)
     ark_ids: dict[str, int] = {}
-    allow_many_files()
+    _allow_many_files()
     descriptors: list[int] = []
     sizes: list[int] = []
     shape = (len(kinds), n)
@@ -129,7 +129,7 @@ def build_crop_index(
     return CropIndex(
         kinds=kinds,
         arks=tuple(ark_ids),
-        checksums=tuple(map(_read_checksum, ark_ids)),
+        checksums=tuple(read_checksum(Path(ark)) or "" for ark in ark_ids),
         columns=columns,
         item_bytes=item_bytes,
         content_sha256=content.hexdigest(),
@@ -151,15 +151,10 @@ def _open(name: str) -> int:
         raise SvError(f"{error}; {MORE_FILES if full else 'make stage 3 again'}") from error
 
 
-def allow_many_files() -> None:
+def _allow_many_files() -> None:
     """Let this process open as many files as the system lets it: an archive each."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _read_checksum(ark: str) -> str:
-    path = get_checksum_path(Path(ark))
-    return read_text(path).partition(" ")[0] if path.is_file() else ""
 
 
 def validate_features(index: CropIndex) -> None:
@@ -169,7 +164,7 @@ def validate_features(index: CropIndex) -> None:
         SvError: One has been made again since, of other features.
     """
     for ark, known in zip(index.arks, index.checksums, strict=True):
-        if known and _read_checksum(ark) != known:
+        if known and read_checksum(Path(ark)) != known:
             raise SvError(f"{ark}: other features than in stage 4; make stage 4 again")
 
 
@@ -218,7 +213,7 @@ class CropReader:
     """
 
     def __init__(self, index: CropIndex, *, threads: int = READ_THREADS) -> None:
-        allow_many_files()
+        _allow_many_files()
         self.index, self._threads = index, threads
         self._pool = ThreadPoolExecutor(threads, "crops")
         self._descriptors: list[int] = []

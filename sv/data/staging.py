@@ -19,7 +19,7 @@ from sv.data.parallel import map_ahead
 from sv.data.space import Share, require_space
 from sv.errors import SvError
 from sv.files import hash_file, read_text, replacing, validate_name, write_text
-from sv.kaldi.archive import get_checksum_path
+from sv.kaldi.archive import get_checksum_path, read_checksum
 
 THREADS = 8  # archives at once
 BLOCK = 1 << 24
@@ -64,13 +64,12 @@ def _has_size(copy: Path, size: int) -> bool:
 
 def _stage(ark: Path, copy: Path, size: int) -> str:
     """Check a copy, or make it; return what was done."""
-    checksum = get_checksum_path(ark)
-    if not checksum.is_file():
+    checksum, wanted = get_checksum_path(ark), read_checksum(ark)
+    if wanted is None:
         raise SvError(
             f"no such file {checksum}, which stage 3 writes; "
             f"(cd {ark.parent} && sha256sum {ark.name} >{checksum.name}) does too"
         )
-    wanted = read_text(checksum).split(maxsplit=1)[0]
     note, what = copy.with_name(f".{copy.name}.checked"), "copied"
     if _has_size(copy, size):
         if note.is_file() and read_text(note) == _describe(copy, wanted):

@@ -100,7 +100,7 @@ def read_boot_id() -> str:
 
 
 def get_machine(boot_id: str | None, host: str | None) -> str:
-    """Return what tells a machine from others: its boot, which all containers of a kernel share.
+    """Return what identifies a machine: its boot, which all containers of a kernel share.
 
     A host name is of a container, and may change while the machine runs; it serves where the boot
     is not known.

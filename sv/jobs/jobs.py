@@ -60,6 +60,11 @@ class Request:
     name: str
     inputs: frozenset[str] = frozenset()
 
+    @property
+    def slurm_folder(self) -> Path:
+        """Where utils/slurm.py keeps what its jobs run, until they have ended."""
+        return self.jobs[0].log.absolute().with_name(f".{self.name}.slurm")
+
 
 class StopSignal(Exception):  # noqa: N818 - a request, not an error
     """A signal requested a stop; carries its number."""

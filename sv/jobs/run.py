@@ -202,7 +202,7 @@ def main(argv: list[str]) -> int:
         shares = share_machine(request)
     except ValueError as error:
         return fail(NAME, str(error))
-    left = request.jobs[0].log.absolute().with_name(f".{request.name}.slurm")
+    left = request.slurm_folder
     if any(left.glob("*/jobs.json")):
         return fail(
             NAME, f"jobs of utils/slurm.py may still run ({left}): give its --cmd again, which "

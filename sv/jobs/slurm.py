@@ -677,7 +677,7 @@ def cancelling(watch: Watch, folder: Path, name: str, config: SlurmConfig) -> It
 
 def run(request: Request, config: SlurmConfig) -> int:
     """Run the jobs that are not finished; return the exit status."""
-    root = request.jobs[0].log.absolute().with_name(f".{request.name}.slurm")
+    root = request.slurm_folder
     stem = re.sub(r"[^A-Za-z0-9._-]", "_", request.name).lstrip("-") or "job"
     with lock_folder(root):
         statuses = take_over(root, stem, request, config)

@@ -83,7 +83,7 @@ class Walk:
         def run_model(item: tuple[int, str]) -> list[Row]:
             number, model = item
             if self.stopped_by is None:
-                # At once with its end: several threads write lines.
+                # Text and newline in one write: several threads write lines.
                 sys.stderr.write(f"run.sh: system {number} of {len(models)}: {model}\n")
             return self._run_model(model, precisions)
 

@@ -111,6 +111,12 @@ def get_checksum_path(ark: Path) -> Path:
     return ark.with_name(f"{ark.name}.sha256")
 
 
+def read_checksum(ark: Path) -> str | None:
+    """Return the SHA-256 that stage 3 wrote next to an archive; None: there is no such file."""
+    path = get_checksum_path(ark)
+    return read_text(path).partition(" ")[0] if path.is_file() else None
+
+
 def parse_entry(entry: str) -> tuple[str, int]:
     """Return archive and offset of an entry ``<ark>:<offset>``.
 

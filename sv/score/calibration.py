@@ -19,8 +19,8 @@ from sv.score.record import Calibration
 from sv.score.trials import count_shared_trials, read_scored
 
 # No list with errors gives scores of deviation 1 a steeper slope than this.
-_FLAT = 1e-6  # of the cost by slope and offset, at the best ones
 _STEEPEST = 1e3
+_FLAT = 1e-6  # gradient of the cost at its minimum
 
 
 def train_on_list(
@@ -110,7 +110,7 @@ def train_calibration(
     if found.x[0] <= 0:
         raise SvError("the development scores are higher for nontargets than for targets")
     separated = scores[is_target].min() > scores[~is_target].max()
-    # Not found.success: near the end the gain is below rounding, and the search says it failed.
+    # Not found.success: it is False where the last steps gain less than rounding.
     if separated or np.abs(found.x).max() > _STEEPEST or np.abs(found.jac).max() > _FLAT:
         raise SvError(
             "the development list has next to no errors, so no slope is the best: use a harder "
