@@ -250,7 +250,8 @@ def run_job(folder: Path, number: str, spec: dict[str, Any]) -> int:
             status, tasks_signalled = judge_tasks(folder, number, status)
         write_footer(log, status, round(time.time() - started), spec["threads"])
     if status == 0 and spec["is_array"]:
-        prove_job(job.proof, job.command, before, began_ns, spec["shared"])
+        # Without "shared": submitted before a checkout was updated.
+        prove_job(job.proof, job.command, before, began_ns, spec.get("shared", ()))
     is_final = status == 0 or not (commander.received or tasks_signalled)
     idle = idle + 1 if take_prints({"": checkpoint}) == saved else 0
     write_status(path, status, idle, is_final=is_final)

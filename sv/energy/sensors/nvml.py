@@ -160,7 +160,7 @@ class _MissingError(Exception):
 def name_missing(visible: str | None) -> str:
     """Return the id of the channel of all boards, where NVML fails.
 
-    Those that the command may use have no figure then, which a witness tells; a
+    Those that the command may use have no figure then, which a witness reports; a
     CUDA_VISIBLE_DEVICES that names no board (empty, -1, Slurm's NoDevFiles) hides them all.
     """
     hidden = visible is not None and not re.match(r"\s*(\d|GPU-|MIG-)", visible)
