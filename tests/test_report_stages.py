@@ -21,6 +21,7 @@ from report_tree import (
 from sv.energy.carbon_web import choose_carbon
 from sv.energy.sidecar import write_sidecar as write_energy
 from sv.errors import SvError
+from sv.report.advice import find_candidates
 from sv.report.output import build_tables, recompute_co2
 from sv.report.results import collect_results, write_model_results
 from sv.report.tables.paper import format_paper_table
@@ -227,6 +228,41 @@ def test_companions_are_notes_with_their_ratio(tree):
     assert "9.000 kWh came, 0.90 times the forecast" in read_notes(data, exp)[1]
     write(folder / "forecast.json", {**forecast, "schema": "energy-forecast/9"})
     assert re.search(r"forecast\.json: schema .* 'energy-forecast/9'", read_notes(data, exp)[1])
+
+
+def test_a_forecast_or_a_refused_training_is_no_row_but_its_energy_counts(tree):
+    data, exp = tree
+    before = write_all_tables(data, exp)
+    tables = ("table1.csv", "table2.csv", "table4.csv")
+    rows = {name: read_csv(before / name) for name in tables}
+    _, excluded = find_candidates(collect_results(data, exp))
+    train = exp / "resnet200_d/energy/05_train.json"
+    write_sidecar(exp / "resnet419_d/energy/05_forecast.json", 7.0, MEASURED)
+    write_sidecar(train, 0.25, MEASURED, status="failed")
+    alone = ["resnet419_d", "resnet200_d"]
+    results = collect_results(data, exp)
+    assert [system.name for system in results.without_result] == alone
+    assert not {system.name for system in results.systems} & set(alone)
+    after = write_all_tables(data, exp)
+    assert {name: read_csv(after / name) for name in tables} == rows
+    assert find_candidates(results)[1] == excluded
+    spent = {r["system"]: r["energy_kwh"] for r in read_csv(after / "table3.csv")}
+    assert [spent[name] for name in alone] == ["7.0", "0.25"]
+    assert not (exp / "resnet419_d/results.json").exists()
+    # Asked for by name, or with something made, a system is a row.
+    named = collect_results(data, exp, ["resnet419_d", "resnet50_d"])
+    assert [system.name for system in named.systems] == ["resnet419_d", "resnet50_d"]
+    epoch = {"mark": "epoch", "t_s": 1.0, "energy_kwh": 0.1, "payload": {}, "meter": None}
+    write_sidecar(train, 0.25, MEASURED, status="failed", attempts=({"marks": [epoch]},))
+    (exp / "resnet419_d/energy/05_train.journal.jsonl").write_text("")  # it is being trained
+    assert collect_results(data, exp).without_result == ()
+
+
+def test_forecasts_alone_are_no_results(tree, tmp_path):
+    data, _ = tree
+    write_sidecar(tmp_path / "new/resnet419_d/energy/05_forecast.json", 7.0, MEASURED)
+    with pytest.raises(SvError, match="run stages 5 to 7 first"):
+        collect_results(data, tmp_path / "new")
 
 
 # At another carbon factor.

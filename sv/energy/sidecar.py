@@ -165,12 +165,12 @@ def find_run(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
     and what resumed it, one that left nothing belongs to the run.
     """
     tried = [attempt for attempt in attempts if not _is_unchanged(attempt)]
-    while tried and _left_nothing(tried[-1]):
+    while tried and left_nothing(tried[-1]):
         tried.pop()
     if not tried:
         return tuple([a for a in attempts if a.status == "complete"][-1:] or attempts[-1:])
     first = len(tried) - 1
-    while first > 0 and (tried[first].resumed or _left_nothing(tried[first])):
+    while first > 0 and (tried[first].resumed or left_nothing(tried[first])):
         first -= 1
     return tuple(tried[first:])
 
@@ -180,7 +180,8 @@ def _is_unchanged(attempt: Attempt) -> bool:
     return UNCHANGED in marks and marks <= {UNCHANGED, RESUMED, PHASE}
 
 
-def _left_nothing(attempt: Attempt) -> bool:
+def left_nothing(attempt: Attempt) -> bool:
+    """Return whether an attempt was refused, or failed or stopped before it left anything."""
     # A phase leaves nothing.
     return attempt.status != "complete" and all(mark.mark == PHASE for mark in attempt.marks)
 

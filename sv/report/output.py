@@ -15,7 +15,7 @@ from sv.errors import SvError
 from sv.files import write_text
 from sv.report.mixing import explain_arithmetic, find_differences, refuse_mixed
 from sv.report.published import read_study
-from sv.report.results import TRAIN_STAGE, Results, Stage, write_model_results
+from sv.report.results import TRAIN_STAGE, Results, Stage, System, write_model_results
 from sv.report.tables.cells import (
     JSON_START,
     Note,
@@ -74,8 +74,13 @@ def recompute_co2(results: Results, config: EnergyConfig, environ: Mapping[str, 
     def recompute(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
         return tuple(_recompute(stage, config, environ) for stage in stages)
 
-    systems = tuple(replace(system, stages=recompute(system.stages)) for system in results.systems)
-    return replace(results, systems=systems, shared=recompute(results.shared))
+    def recompute_all(systems: tuple[System, ...]) -> tuple[System, ...]:
+        return tuple(replace(system, stages=recompute(system.stages)) for system in systems)
+
+    return replace(
+        results, systems=recompute_all(results.systems),
+        without_result=recompute_all(results.without_result), shared=recompute(results.shared),
+    )  # fmt: skip
 
 
 def _recompute(stage: Stage, config: EnergyConfig, environ: Mapping[str, str]) -> Stage:

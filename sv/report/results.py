@@ -17,6 +17,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from sv.config import FileName, build_record
 from sv.energy.journal import SUFFIX
 from sv.energy.record import Amount, Carbon, Count, Sidecar, read_record
+from sv.energy.sidecar import left_nothing
 from sv.errors import SvError, UsageError
 from sv.files import read_object, read_text, validate_name, write_json
 from sv.model_name import ModelName, check_model_name, parse_model_name
@@ -25,6 +26,7 @@ from sv.score.record import ScoredList, read_scores
 
 P_TARGET = "0.01"  # minDCF of the tables: the study, section 5.1
 TRAIN_STAGE, EXTRACT_STAGE, SCORE_STAGE, RESULTS_STAGE = 5, 6, 7, 8
+FORECAST = "forecast"  # stage 5 of another kind: some steps, thrown away
 FAMILIES = {"depth": "Depth scaling", "stage": "Stage-distribution scaling"}
 FAMILIES |= {"width": "Width scaling", "other": "Other"}
 _SIDECAR = re.compile(r"\d\d_.+\.json")
@@ -137,6 +139,9 @@ class Results:
     """All that stage 8 found.
 
     Attributes:
+        systems: Those of the tables, in their order.
+        without_result: Model folders in which nothing was made but a forecast, or whose training
+            was refused or failed before it left anything. They took energy, no more.
         trial_sets: The data set of each trial list, in the order of the tables.
         scored: Lists for which at least one system has metrics of the first backend: averages are
             over these.
@@ -149,6 +154,7 @@ class Results:
     data: Path
     exp: Path
     systems: tuple[System, ...]
+    without_result: tuple[System, ...]
     shared: tuple[Stage, ...]
     trial_sets: dict[str, str]
     scored: tuple[str, ...]
@@ -161,7 +167,12 @@ class Results:
     def stages(self) -> list[tuple[str, Stage]]:
         """Every sidecar with its owner, ``shared`` or a system."""
         owned = [("shared", stage) for stage in self.shared]
-        return owned + [(system.name, stage) for system in self.systems for stage in system.stages]
+        return owned + [(system.name, stage) for system in self.metered for stage in system.stages]
+
+    @property
+    def metered(self) -> tuple[System, ...]:
+        """All that has taken energy."""
+        return (*self.systems, *self.without_result)
 
     @property
     def views(self) -> list[System]:
@@ -195,7 +206,7 @@ def collect_results(data: Path, exp: Path, models: list[str] | None = None) -> R
         data: The recipe's data folder (``energy/``, ``test_trials``).
         exp: The recipe's exp folder.
         models: Names to report, also those that have no folder yet; None: every folder with a
-            model.json or an energy sidecar.
+            model.json or an energy sidecar, `Results.without_result` apart.
 
     Raises:
         SvError: There is nothing at all to report, or no system without a broken file.
@@ -220,6 +231,8 @@ def collect_results(data: Path, exp: Path, models: list[str] | None = None) -> R
                 broken.append(str(error))
     if broken and not found:
         raise SvError(broken[0])
+    without = () if models else tuple(system for system in found if not _has_result(system))
+    found = [system for system in found if system not in without]
     if not any(system.network or system.stages or system.scores for system in found):
         raise SvError(f"no results under {exp}: run stages 5 to 7 first")
     scores = [score for system in found for score in system.scores]
@@ -233,11 +246,12 @@ def collect_results(data: Path, exp: Path, models: list[str] | None = None) -> R
     paths = (data / "remarks.tsv", data / "augment_remarks.tsv")
     remarks = [r for path in paths for r in _read_pairs(path, "\t", "<trials-name><tab><remark>")]
     # Not exp/energy: the journal of stage 8 is being written now.
-    folders = [data / "energy", *(system.directory / "energy" for system in systems)]
+    folders = [data / "energy", *(system.directory / "energy" for system in (*systems, *without))]
     return Results(
         data=data,
         exp=exp,
         systems=systems,
+        without_result=without,
         shared=tuple(shared),
         broken=tuple(broken),
         trial_sets=sets,
@@ -324,6 +338,17 @@ def _list_models(exp: Path) -> list[str]:
         for folder in exp.iterdir()
         if (folder / "model.json").is_file() or any((folder / "energy").glob("[0-9][0-9]_*.json*"))
     ]
+
+
+def _has_result(system: System) -> bool:
+    """Return whether a system has left anything but a forecast, or is being trained."""
+    kept = (
+        stage.name != FORECAST and not all(map(left_nothing, stage.sidecar.attempts))
+        for stage in system.stages
+    )  # fmt: skip
+    journals = _list_journals(system.directory / "energy")
+    running = [path for path in journals if not path.name.endswith(f"_{FORECAST}{SUFFIX}")]
+    return bool(system.network or system.extractions or system.scores or running or any(kept))
 
 
 def _read_pairs(path: Path, separator: str | None, form: str) -> list[tuple[str, str]]:

@@ -19,7 +19,7 @@ from sv.report.figures.frame import (
     Drawing,
     add_legend_below,
 )
-from sv.report.results import RESULTS_STAGE, Results, Stage
+from sv.report.results import FORECAST, RESULTS_STAGE, Results, Stage
 from sv.report.tables.cells import choose_unit, format_significant
 from sv.report.tables.evidence import (
     WHOLE,
@@ -32,7 +32,6 @@ from sv.report.tables.evidence import (
 SHARED = "shared stages"
 _MODEL_STAGES = {5: "train", 6: "extract", 7: "score"}
 _UNDIVIDED = "the sidecar does not say which part of the machine used all of it"
-_FORECAST = "forecast"  # stage 5 of another kind: some steps, thrown away
 # Colour and hatch of a stage of the recipe, by its number. Hatches are of lines: one of dots has
 # thousands of curves.
 _STAGE_STYLE = {
@@ -110,7 +109,7 @@ def collect_bars(results: Results) -> tuple[list[Bar], list[str]]:
     bars, left_out = [], []
     undivided: dict[str, list[str]] = {}
     for label, tried in owners.items():
-        stages = [stage for stage in tried if stage.name != _FORECAST]
+        stages = [stage for stage in tried if stage.name != FORECAST]
         if len(stages) < len(tried):
             left_out.append(f"{label} without its forecast, which made no result")
         known = [stage for stage in stages if stage.energy_kwh is not None]

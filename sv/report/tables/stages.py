@@ -53,7 +53,7 @@ _LEAST_FOLDED = 2  # rows: one would only lose its name
 def build_stage_table(results: Results) -> Table:
     """Build Table 3: shared stages, the stages of each system, stage 8; each with its totals."""
     # Not every machine gives an uncertainty; the CSV file has the column all the same.
-    owned = [stage for system in results.systems for stage in system.stages]
+    owned = [stage for system in results.metered for stage in system.stages]
     certain = any(stage.sidecar.uncertainty_kwh is not None for stage in owned)
     columns = (
         Column("stage", "Stage", numeric=False),
@@ -73,7 +73,7 @@ def build_stage_table(results: Results) -> Table:
     extra = tuple(column for column in PROVENANCE_COLUMNS if column.key not in shown)
     last = [stage for stage in results.shared if stage.number >= RESULTS_STAGE]
     groups = {SHARED: [stage for stage in results.shared if stage not in last]}
-    groups |= {system.name: list(system.stages) for system in results.systems}
+    groups |= {system.name: list(system.stages) for system in results.metered}
     groups[RESULTS] = last
     rows: list[Row] = []
     for section, stages in groups.items():
@@ -363,7 +363,7 @@ _COMPANIONS: dict[str, tuple[type, Callable[[Any], str]]] = {
 
 def _list_companions(results: Results) -> list[Note]:
     notes = []
-    for system in results.systems:
+    for system in results.metered:
         for name, (record, describe) in _COMPANIONS.items():
             path = system.directory / name
             try:
