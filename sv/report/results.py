@@ -171,7 +171,7 @@ class Results:
 
     @property
     def metered(self) -> tuple[System, ...]:
-        """All that has taken energy."""
+        """Every model folder with energy, those without a row in the other tables last."""
         return (*self.systems, *self.without_result)
 
     @property
@@ -232,7 +232,7 @@ def collect_results(data: Path, exp: Path, models: list[str] | None = None) -> R
     if broken and not found:
         raise SvError(broken[0])
     without = () if models else tuple(system for system in found if not _has_result(system))
-    found = [system for system in found if system not in without]
+    found = [system for system in found if models or _has_result(system)]
     if not any(system.network or system.stages or system.scores for system in found):
         raise SvError(f"no results under {exp}: run stages 5 to 7 first")
     scores = [score for system in found for score in system.scores]
@@ -342,13 +342,11 @@ def _list_models(exp: Path) -> list[str]:
 
 def _has_result(system: System) -> bool:
     """Return whether a system has left anything but a forecast, or is being trained."""
-    kept = (
-        stage.name != FORECAST and not all(map(left_nothing, stage.sidecar.attempts))
-        for stage in system.stages
-    )  # fmt: skip
+    stages = [stage for stage in system.stages if stage.name != FORECAST]
+    kept = any(not left_nothing(attempt) for s in stages for attempt in s.sidecar.attempts)
     journals = _list_journals(system.directory / "energy")
     running = [path for path in journals if not path.name.endswith(f"_{FORECAST}{SUFFIX}")]
-    return bool(system.network or system.extractions or system.scores or running or any(kept))
+    return bool(system.network or system.extractions or system.scores or running or kept)
 
 
 def _read_pairs(path: Path, separator: str | None, form: str) -> list[tuple[str, str]]:
